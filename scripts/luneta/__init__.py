@@ -1,0 +1,1 @@
+"""luneta: survey images in, a Parquet catalog of galaxy morphology and strong lenses out."""

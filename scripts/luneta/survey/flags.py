@@ -1,0 +1,58 @@
+"""The flags that an object can carry in the catalog."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """Bit mask of an object's defects; 0 is clean."""
+
+    EDGE = 1
+    MASKED = 2
+    SATURATED = 4
+    DUPLICATE_ID = 8
+    BAD_POSITION = 16
+    OUTSIDE = 32
+    MISSING_FILE = 64
+    UNREADABLE_FILE = 128
+    NO_WCS = 256
+    NO_DATA = 512
+    TOO_MASKED = 1024
+
+
+DESCRIPTIONS = {
+    Flag.EDGE: "the cutout reaches over the edge of the image; what lies beyond is masked",
+    Flag.MASKED: "the cutout holds bad pixels",
+    Flag.SATURATED: "a saturated pixel lies on the object",
+    Flag.DUPLICATE_ID: "another row of the source list has the same object_id; the first is used",
+    Flag.BAD_POSITION: "the position is missing, not a number, or no point of the sky",
+    Flag.OUTSIDE: "the position lies outside every tile",
+    Flag.MISSING_FILE: "an image of the object does not exist",
+    Flag.UNREADABLE_FILE: "an image of the object cannot be read",
+    Flag.NO_WCS: "an image of the object has no celestial coordinate system",
+    Flag.NO_DATA: "an image of the object holds no finite pixel",
+    Flag.TOO_MASKED: "more of the cutout is bad than the config allows",
+}
+
+UNUSABLE = (
+    Flag.DUPLICATE_ID
+    | Flag.BAD_POSITION
+    | Flag.OUTSIDE
+    | Flag.MISSING_FILE
+    | Flag.UNREADABLE_FILE
+    | Flag.NO_WCS
+    | Flag.NO_DATA
+    | Flag.TOO_MASKED
+)
+
+
+def count(flags) -> dict[str, int]:
+    """Count the objects that carry each flag.
+
+    Parameters
+    ----------
+    flags : numpy.ndarray
+        Flags of the objects, shape (objects,), int32.
+    """
+    return {flag.name.lower(): int(((flags & flag.value) != 0).sum()) for flag in Flag}
