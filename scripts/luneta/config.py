@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -31,7 +33,14 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _no_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{names} hold a name twice: name each once")
+    return names
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
+Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -57,8 +66,7 @@ class Mask(Section):
     )
     ignore: list[Name] = Field(
         default_factory=list,
-        description="Planes that do not make a pixel bad. Planes not named under "
-        "`planes` do.",
+        description="Planes that do not make a pixel bad. Planes not named under `planes` do.",
     )
     saturated: list[Name] = Field(
         default_factory=lambda: ["saturated"],
@@ -70,7 +78,9 @@ class SourceColumns(Section):
     """Which column of the source list holds what."""
 
     object_id: str = Field("object_id", description="Unique name of the object.")
-    ra: str = Field("ra", description="Right ascension, ICRS; degrees unless the column has a unit.")
+    ra: str = Field(
+        "ra", description="Right ascension, ICRS; degrees unless the column has a unit."
+    )
     dec: str = Field("dec", description="Declination, ICRS; degrees unless the column has a unit.")
 
 
@@ -81,6 +91,9 @@ class Tiles(Section):
     tiles: Path = Field(
         description="Tab-separated table with the columns tile, band, image and, where there are "
         "any, mask, weight (inverse variance) and shard. A path may end in [EXTENSION] or [NUMBER]."
+    )
+    root: Path = Field(
+        Path(), description="Folder from which the relative paths of the tile table start."
     )
     sources: str = Field(
         description="Source list: FITS table, VOTable, ECSV, CSV or Parquet. `{tile}` in the path means one "
@@ -94,9 +107,7 @@ class Tiles(Section):
         description="Further columns to carry into the catalog: name in the catalog and column in "
         "the source list. Units are kept.",
     )
-    bands: Annotated[list[Name], Field(min_length=1)] = Field(
-        description="Bands in the order of the cutout's first axis."
-    )
+    bands: Bands = Field(description="Bands in the order of the cutout's first axis.")
     reference_band: Name | None = Field(
         None, description="Band whose pixel grid positions refer to; the first one if not given."
     )
@@ -105,7 +116,9 @@ class Tiles(Section):
     @model_validator(mode="after")
     def _reference_is_a_band(self) -> Tiles:
         if self.reference_band is not None and self.reference_band not in self.bands:
-            raise ValueError(f"reference_band {self.reference_band!r} is not one of bands {self.bands}")
+            raise ValueError(
+                f"reference_band {self.reference_band!r} is not one of bands {self.bands}"
+            )
         return self
 
     @property
@@ -125,7 +138,9 @@ class StampColumns(Section):
 class Stamps(Section):
     """Input of one image per object."""
 
-    kind: Literal["stamps"] = Field(description="`stamps`: one image per object, listed in a table.")
+    kind: Literal["stamps"] = Field(
+        description="`stamps`: one image per object, listed in a table."
+    )
     table: Path = Field(
         description="Table of the stamps, one row per object: CSV, TSV, FITS, VOTable, ECSV or Parquet."
     )
@@ -141,7 +156,7 @@ class Stamps(Section):
         default_factory=dict,
         description="Further columns to carry into the catalog: name in the catalog and column in the table.",
     )
-    bands: Annotated[list[Name], Field(min_length=1)] = Field(
+    bands: Bands = Field(
         description="Bands in the order of the cutout's first axis. For colour pictures the "
         "channels, as [red, green, blue]."
     )
@@ -167,13 +182,15 @@ class Cutouts(Section):
         "`size`.",
     )
     subtract_background: bool = Field(
-        True, description="Subtract the sky: a map fitted to each tile, the border's median of each stamp."
+        True,
+        description="Subtract the sky: a map fitted to each tile, the border's median of each stamp.",
     )
     noise_units: bool = Field(
         True, description="Divide by the band's sky noise. Always off for display pixels."
     )
     max_masked_fraction: Fraction = Field(
-        0.5, description="An object whose cutout has more bad pixels than this, over all bands, is not used."
+        0.5,
+        description="An object whose cutout has more bad pixels than this, over all bands, is not used.",
     )
 
 
@@ -192,16 +209,19 @@ class Training(Section):
         "simulated galaxies), `none` (random), or the path of a .weights.h5 file.",
     )
     image_size: Annotated[int, Field(ge=32, le=512)] | None = Field(
-        None, description="Side to which the network resizes a cutout; the cutout's own if not given."
+        None,
+        description="Side to which the network resizes a cutout; the cutout's own if not given.",
     )
     stretch: Literal["asinh", "linear"] = Field(
         "asinh", description="Stretch of flux pixels inside the network; display pixels have none."
     )
     stretch_softening: Annotated[float, Field(gt=0)] = Field(
-        3.0, description="Flux, in units of sky noise, at which the asinh stretch turns logarithmic."
+        3.0,
+        description="Flux, in units of sky noise, at which the asinh stretch turns logarithmic.",
     )
     stretch_maximum: Annotated[float, Field(gt=0)] = Field(
-        250.0, description="Flux, in units of sky noise, that maps to white; brighter pixels are clipped."
+        250.0,
+        description="Flux, in units of sky noise, that maps to white; brighter pixels are clipped.",
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="Folds of the stratified cross-validation; as many networks are trained."
@@ -213,7 +233,8 @@ class Training(Section):
         1e-3, description="Learning rate of these epochs."
     )
     fine_tune_epochs: Annotated[int, Field(ge=0)] = Field(
-        8, description="Epochs with the whole network free, batch norm frozen; 0 gives a linear probe."
+        8,
+        description="Epochs with the whole network free, batch norm frozen; 0 gives a linear probe.",
     )
     fine_tune_learning_rate: Annotated[float, Field(gt=0)] = Field(
         2e-4, description="Peak learning rate of these epochs; it falls to zero as a cosine."
@@ -232,7 +253,8 @@ class Training(Section):
         4.0, description="Classes are weighted by inverse frequency, at most this; 1 turns it off."
     )
     patience: PositiveInt = Field(
-        4, description="Stop after this many epochs without a lower validation loss; the best epoch's weights are kept."
+        4,
+        description="Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.",
     )
 
     @model_validator(mode="after")
@@ -242,7 +264,9 @@ class Training(Section):
                 f"width {self.width} is for MobileNetV2 only; set width: 1 for {self.backbone}"
             )
         if self.head_epochs + self.fine_tune_epochs == 0:
-            raise ValueError("head_epochs and fine_tune_epochs are both 0: nothing would be trained")
+            raise ValueError(
+                "head_epochs and fine_tune_epochs are both 0: nothing would be trained"
+            )
         return self
 
 
@@ -259,7 +283,9 @@ class Task(Section):
     labels: Annotated[list[Path], Field(min_length=1)] = Field(
         description="Label tables (CSV, TSV, FITS, VOTable, ECSV, Parquet), read one after the other."
     )
-    id_column: str = Field("object_id", description="Column of the label table with the object's name.")
+    id_column: str = Field(
+        "object_id", description="Column of the label table with the object's name."
+    )
     label_column: str = Field("label", description="Column of the label table with the class.")
     merge: dict[Name, list[str]] = Field(
         default_factory=dict,
@@ -291,7 +317,9 @@ class Task(Section):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {self.classes} hold a name twice")
         if self.kind == "binary" and len(self.classes) != 2:
-            raise ValueError(f"a binary task has 2 classes, not {len(self.classes)}: {self.classes}")
+            raise ValueError(
+                f"a binary task has 2 classes, not {len(self.classes)}: {self.classes}"
+            )
         unknown = sorted(set(self.merge) - set(self.classes))
         if unknown:
             raise ValueError(f"merge names {unknown}, which are not among classes {self.classes}")
@@ -323,21 +351,19 @@ class Simulation(Section):
     pixels: Annotated[int, Field(ge=200, le=10_000)] = Field(
         2000, description="Side of a tile in pixels."
     )
-    pixel_scale: Annotated[float, Field(gt=0)] = Field(
-        0.262, description="Pixel scale in arcsec."
-    )
+    pixel_scale: Annotated[float, Field(gt=0)] = Field(0.262, description="Pixel scale in arcsec.")
     objects: PositiveInt = Field(600, description="Objects per tile.")
     lens_fraction: Fraction = Field(0.12, description="Fraction of objects that are strong lenses.")
-    label_fraction: Fraction = Field(0.6, description="Fraction of objects whose label is given away.")
+    label_fraction: Fraction = Field(
+        0.6, description="Fraction of objects whose label is given away."
+    )
 
 
 class Config(Section):
     """The settings of a survey."""
 
     survey: Name = Field(description="Name of the survey; all results go to results/<survey>/.")
-    seed: Annotated[int, Field(ge=0)] = Field(
-        1, description="Seed of every random choice."
-    )
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="Seed of every random choice.")
     input: Annotated[Tiles | Stamps, Field(discriminator="kind")] = Field(
         description="Where the images come from."
     )
@@ -365,6 +391,8 @@ class Config(Section):
         if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict):
             return data
         common = data.get("training") or {}
+        if not isinstance(common, dict):
+            return data
         tasks = {
             name: {**task, "training": {**common, **(task.get("training") or {})}}
             if isinstance(task, dict) and isinstance(task.get("training") or {}, dict)
@@ -380,21 +408,87 @@ class Config(Section):
         return self
 
 
-def _allowed(error: dict[str, Any]) -> str:
-    """Say what is allowed where pydantic's own message does not."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such key here; see config/README.md for those there are"
-    if error["type"] == "missing":
-        return "this key is required; see config/README.md"
-    return error["msg"].removeprefix("Value error, ")
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """Find the sections that a key of this type may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_in(part)
+
+
+def _sections_at(path: tuple[str | int, ...]) -> list[type[Section]]:
+    """Find the sections whose keys stand at a path as pydantic gives it."""
+    found: list[type[Section]] = [Config]
+    for part in path:
+        chosen = [s for s in found if s.__name__.lower() == part] if len(found) > 1 else []
+        fields = [s.model_fields[part] for s in found if part in s.model_fields]
+        if chosen:
+            found = chosen
+        elif fields:
+            found = [s for field in fields for s in sections_in(field.annotation)]
+    return found
+
+
+def _description(path: tuple[str | int, ...]) -> str:
+    """Give what a key means, to end a message with; nothing if it is not one key's matter."""
+    for section in _sections_at(path[:-1]):
+        if path and path[-1] in section.model_fields:
+            return f" ({section.model_fields[path[-1]].description})"
+    return ""
+
+
+def did_you_mean(wrong: str, names: list[str]) -> str:
+    """Name the nearest of the allowed names, or all of them."""
+    near = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}"
+
+
+def _no_such_key(path: tuple[str | int, ...]) -> str:
+    keys = [key for section in _sections_at(path[:-1]) for key in section.model_fields]
+    return f"there is no such key; {did_you_mean(str(path[-1]), keys)}"
+
+
+def _mend(error: dict[str, Any]) -> str:
+    """Say what is wrong and what is allowed."""
+    kind, path, given = error["type"], error["loc"], error["input"]
+    text = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind == "extra_forbidden":
+        return _no_such_key(path)
+    if kind.startswith("union_tag"):
+        return "must be tiles (images and a source list) or stamps (one image per object)"
+    if kind == "missing":
+        return f"this key is required{_description(path)}"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"must hold keys, one a line and indented below it{_description(path)}"
+    if kind == "string_type" and isinstance(given, bool | int | float):
+        text = "YAML reads this as a number or as true or false; put it in quotes"
+    return text if kind == "value_error" else f"{text}{_description(path)}"
 
 
 def _message(error: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part not in ("tiles", "stamps")) or "config"
-    if len(error["loc"]) > 1 and error["loc"][:2] == ("input", error["loc"][1]):
-        where = ".".join(str(part) for part in ("input", *error["loc"][2:]))
-    value = "" if error["type"] == "missing" else f" = {str(error['input'])[:80]!r}"
-    return f"{where}{value}: {_allowed(error)}"
+    path, given = error["loc"], error["input"]
+    # Pydantic names the chosen kind of input as if it were a key.
+    keys = (*path[:1], *path[2:]) if path[:1] == ("input",) else path
+    if error["type"].startswith("union_tag"):
+        keys = ("input", "kind")
+        given = given.get("kind") if isinstance(given, dict) else given
+    where = ".".join(str(key) for key in keys if key != "[key]") or "config"
+    silent = error["type"] == "missing" or isinstance(given, dict)
+    value = "" if silent else f" = {given!r:.80}"
+    return f"{where}{value}: {_mend(error)}"
+
+
+def _is_inherited(error: dict[str, Any], errors: list[dict[str, Any]]) -> bool:
+    """Whether a task only repeats what is wrong in the top-level `training`."""
+    path = error["loc"]
+    if path[:1] != ("tasks",) or path[2:3] != ("training",):
+        return False
+    return any(e["loc"] == path[2:] and e["input"] == error["input"] for e in errors)
+
+
+def refusal(lines: list[str]) -> ConfigError:
+    """Gather all that is wrong with a config in one error."""
+    return ConfigError("The config cannot work:\n  " + "\n  ".join(lines))
 
 
 def validate(data: dict[str, Any]) -> Config:
@@ -408,10 +502,23 @@ def validate(data: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        lines = [_message(e) for e in error.errors()]
-        raise ConfigError("The config cannot work:\n  " + "\n  ".join(lines)) from None
+        errors = error.errors()
+        raise refusal([_message(e) for e in errors if not _is_inherited(e, errors)]) from None
 
 
 def load(path: Path) -> Config:
-    """Read and check a YAML config file."""
-    return validate(yaml.safe_load(Path(path).read_text()))
+    """Read and check a YAML config file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, it is no YAML, or `validate` refuses it.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise refusal([f"{path}: cannot be read ({error.strerror}); check the path"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        hint = "look there for a tab, a missing space after a colon, or a bracket left open"
+        raise refusal([f"{path}: is not YAML: {error}; {hint}"]) from None
+    return validate(data)

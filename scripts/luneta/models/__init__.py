@@ -1,0 +1,6 @@
+"""Networks: preprocessing, backbones, building, saving."""
+
+import os
+
+# Read by TensorFlow when it is first imported, which any module of this package does
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,74 @@
+# `make` lists the targets. Needs python3, make and a package index; all else goes to .venv.
+
+PYTHON ?= python3
+CORES ?= all
+GPU ?=
+ARGS ?=
+UV ?= uv
+
+BIN := .venv/bin
+INSTALL = $(PYTHON) envs/install.py $(if $(filter-out 0 no false,$(GPU)),--gpu)
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+	$(if $(UPGRADE),--upgrade)
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint format bench schema requirements clean python runtime tools
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+	@echo "Variables: CORES=$(CORES) GPU=1 (CUDA) PYTHON=$(PYTHON) ARGS='-k name' (pytest's)"
+
+demo: runtime ## run the whole workflow on the simulated demo survey
+	@$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES)
+	@$(BIN)/python -m luneta.reporting.summary results/demo
+
+test: tools ## run the tests that take seconds
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: tools ## run all tests, those that take minutes too
+	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: tools ## check style, workflow and imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/lint-imports
+
+format: tools ## format code and workflow
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+	$(BIN)/snakefmt workflow
+
+bench: tools ## run the benchmarks
+	@for file in benchmarks/*.py; do \
+		[ -e "$$file" ] || { echo "no benchmarks yet"; exit 0; }; \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+schema: runtime ## write config/{README.md,default.yaml,schema.json} from luneta.config
+	@$(BIN)/python scripts/document_config.py
+
+requirements: python ## pin envs/*.in again (needs uv; UPGRADE=1 for the newest versions)
+	@command -v $(UV) > /dev/null || { echo "uv is not there: pip install uv"; exit 1; }
+	cd envs && $(COMPILE) requirements.in -o requirements-cpu.txt > /dev/null
+	cd envs && $(COMPILE) -c requirements-cpu.txt requirements-gpu.in -o requirements-gpu.txt > /dev/null
+	cd envs && $(COMPILE) -c requirements-cpu.txt requirements-test.in -o requirements-test.txt > /dev/null
+	$(PYTHON) envs/make_conda.py
+
+clean: ## remove .venv and caches; results stay
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+python:
+	@command -v $(PYTHON) > /dev/null || { echo "There is no '$(PYTHON)' here: install" \
+		"Python 3.11, 3.12 or 3.13, or name yours: make PYTHON=/path/to/python3 ..."; exit 1; }
+
+runtime: python
+	@$(INSTALL)
+
+tools: python
+	@$(INSTALL) --tests

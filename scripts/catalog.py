@@ -1,0 +1,26 @@
+"""Write the catalog of a survey and the list of what was rejected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luneta.catalog.write import run
+from luneta.files import log_to
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+settings = snakemake.params.settings
+predictions = iter(snakemake.input.predictions)
+run(
+    objects=snakemake.input.objects,
+    quality=snakemake.input.quality,
+    files=snakemake.input.files,
+    predictions={
+        task: [next(predictions) for _ in settings["shards"]] for task in settings["predicted"]
+    },
+    metrics=dict(zip(settings["predicted"], snakemake.input.metrics, strict=True)),
+    outputs={"catalog": snakemake.output.catalog, "rejects": snakemake.output.rejects},
+    settings=settings,
+)

@@ -1,0 +1,23 @@
+"""Score and calibrate the networks of a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luneta.files import log_to
+from luneta.training.evaluate import run
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+run(
+    split=snakemake.input.split,
+    cutouts=snakemake.input.cutouts,
+    models=snakemake.input.models,
+    sidecars=snakemake.input.sidecars,
+    metrics=snakemake.output.metrics,
+    out_of_fold=snakemake.output.out_of_fold,
+    settings=snakemake.params.settings,
+    threads=snakemake.threads,
+)

@@ -1,0 +1,23 @@
+"""Predict every object of a shard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luneta.files import log_to
+from luneta.inference.infer import run
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+run(
+    cutouts=snakemake.input.cutouts,
+    quality=snakemake.input.quality,
+    models=snakemake.input.models,
+    sidecars=snakemake.input.sidecars,
+    metrics=snakemake.input.metrics,
+    predictions=snakemake.output.predictions,
+    settings=snakemake.params.settings,
+    threads=snakemake.threads,
+)

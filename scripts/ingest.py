@@ -1,0 +1,12 @@
+"""Rule `ingest`: place the objects of a shard on their tiles."""
+
+from typing import TYPE_CHECKING
+
+from luneta.files import log_to
+from luneta.survey.ingest import run
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+run(snakemake.input.sources, snakemake.output.objects, snakemake.params.settings)

@@ -1,0 +1,239 @@
+"""The columns of the catalog: name, type, unit, UCD and description."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from astropy import units
+from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
+
+from luneta.survey.flags import DESCRIPTIONS, Flag
+
+VOTABLE_TYPES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "short",
+    pa.uint8(): "unsignedByte",
+    pa.int16(): "short",
+    pa.uint16(): "int",
+    pa.int32(): "int",
+    pa.uint32(): "long",
+    pa.int64(): "long",
+    pa.uint64(): "long",
+    pa.float16(): "float",
+    pa.float32(): "float",
+    pa.float64(): "double",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the catalog; `length` is that of its longest string, in characters."""
+
+    name: str
+    type: pa.DataType
+    unit: str | None = None
+    ucd: str | None = None
+    description: str = ""
+    length: int | None = None
+
+    def field(self) -> pa.Field:
+        """Give the Arrow field, with unit, UCD and description as its metadata."""
+        about = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
+        return pa.field(self.name, self.type, metadata={k: v for k, v in about.items() if v})
+
+
+_FLAGS = "; ".join(f"{flag.value} {flag.name}: {DESCRIPTIONS[flag]}" for flag in Flag)
+
+OBJECT_COLUMNS = (
+    Column("object_id", pa.string(), None, "meta.id;meta.main", "Name of the object"),
+    Column("ra", pa.float64(), "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS"),
+    Column("dec", pa.float64(), "deg", "pos.eq.dec;meta.main", "Declination, ICRS"),
+    Column("tile", pa.string(), None, "meta.id;obs.field", "Tile the object lies on"),
+    Column(
+        "x",
+        pa.float64(),
+        "pix",
+        "pos.cartesian.x;instr.det",
+        "Column of the object in the reference band; 0 is the centre of the first pixel",
+    ),
+    Column(
+        "y",
+        pa.float64(),
+        "pix",
+        "pos.cartesian.y;instr.det",
+        "Row of the object in the reference band; 0 is the centre of the first pixel",
+    ),
+)
+QUALITY_COLUMNS = (
+    Column("flags", pa.int32(), None, "meta.code.qual", f"Sum of defects, 0 if clean. {_FLAGS}"),
+    Column(
+        "reject_reason",
+        pa.string(),
+        None,
+        "meta.note",
+        "Why the object could not be classified; null if it was",
+    ),
+    Column("masked_fraction", pa.float32(), None, None, "Fraction of the cutout's pixels masked"),
+    Column(
+        "dx",
+        pa.float32(),
+        "pix",
+        "pos.cartesian.x;arith.diff",
+        "Object's column minus the centre of its cutout",
+    ),
+    Column(
+        "dy",
+        pa.float32(),
+        "pix",
+        "pos.cartesian.y;arith.diff",
+        "Object's row minus the centre of its cutout",
+    ),
+)
+
+
+def noise_column(band: str) -> Column:
+    """Describe the sky noise of a band."""
+    text = f"Standard deviation of the sky per pixel in {band}, in the unit of the image"
+    return Column(f"sky_noise_{band}", pa.float32(), None, "stat.stdev;instr.background", text)
+
+
+def _guess_ucd(name: str) -> str | None:
+    if name.startswith(("magnitude", "mag_")):
+        return "phot.mag"
+    return "phys.angSize" if "radius" in name else None
+
+
+def kept_column(field: pa.Field, source: str | None) -> Column:
+    """Describe a column that the source list gave; its unit is the field's metadata `unit`."""
+    unit = (field.metadata or {}).get(b"unit", b"").decode() or None
+    text = f"Column {source!r} of the source list" if source else "From the source list"
+    return Column(field.name, field.type, unit, _guess_ucd(field.name.lower()), text)
+
+
+def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
+    """Describe the predictions of a task, in the order of the catalog.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task.
+    kind : {"multiclass", "binary"}
+        Decides on the UCD of the class.
+    classes : list of str
+        In the order of the columns.
+    """
+    columns = []
+    for name in classes:
+        text = f"Calibrated probability of {name} in the task {task}, mean over folds"
+        spread = f"Standard deviation of the probability of {name} over the folds' networks"
+        stem = f"{task}_{name}"
+        columns += [
+            Column(f"{stem}_probability", pa.float32(), None, "stat.probability", text),
+            Column(f"{stem}_std", pa.float32(), None, "stat.stdev", spread),
+        ]
+    ucd = "src.morph.type" if kind == "multiclass" else "src.class"
+    entropy = f"Entropy of the probabilities of {task}, in nat: 0 is certain"
+    model = f"Sha256 of the networks and the temperature that gave the row's {task}"
+    return [
+        *columns,
+        Column(f"{task}_class", pa.string(), None, ucd, f"Most probable class of {task}"),
+        Column(f"{task}_entropy", pa.float32(), None, None, entropy),
+        Column(f"{task}_model_id", pa.string(), None, "meta.id;meta.software", model),
+    ]
+
+
+def kept_fields(objects: pa.Schema) -> list[pa.Field]:
+    """List the fields of an objects file that came from the source list."""
+    known = {column.name for column in OBJECT_COLUMNS + QUALITY_COLUMNS}
+    return [field for field in objects if field.name not in known]
+
+
+def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -> list[Column]:
+    """List all columns of the catalog.
+
+    Parameters
+    ----------
+    objects, quality : pyarrow.Schema
+        Of all shards' files, unified.
+    settings : mapping
+        `bands`, `keep` (name: column of the source list), `tasks` (name: kind and classes).
+    """
+    given = [column for column in QUALITY_COLUMNS if column.name in quality.names]
+    noise = [noise_column(band) for band in settings["bands"]]
+    kept = [kept_column(f, settings["keep"].get(f.name)) for f in kept_fields(objects)]
+    tasks = [
+        column
+        for name, task in settings["tasks"].items()
+        for column in task_columns(name, task["kind"], task["classes"])
+    ]
+    noise = [column for column in noise if column.name in quality.names]
+    return [*OBJECT_COLUMNS, *given, *noise, *kept, *tasks]
+
+
+def _standard_unit(column: Column) -> Column:
+    """Put an unknown unit into the description, where it cannot make the VOTable invalid."""
+    if column.unit is None:
+        return column
+    try:
+        units.Unit(column.unit, format="vounit")
+    except ValueError:
+        return replace(column, unit=None, description=f"{column.description} [{column.unit}]")
+    return column
+
+
+def _votable_field(votable: VOTableFile, column: Column) -> Field:
+    column = _standard_unit(column)
+    kind = VOTABLE_TYPES.get(column.type)
+    # Of an unbounded string astropy makes an object column, which it cannot join to the data.
+    size = f"{column.length}*" if column.length else "*"
+    form = {"datatype": kind} if kind else {"datatype": "char", "arraysize": size}
+    field = Field(
+        votable, name=column.name, ID=column.name, unit=column.unit, ucd=column.ucd, **form
+    )
+    field.description = column.description
+    if column.name in ("ra", "dec"):
+        field.ref = "icrs"
+    return field
+
+
+def votable_xml(name: str, columns: list[Column], provenance: Mapping[str, str]) -> bytes:
+    """Describe a table as a VOTable without data (IVOA Note VOParquet 1.0, 2025).
+
+    Parameters
+    ----------
+    name : str
+        Name of the table.
+    columns : list of Column
+        Become FIELD elements.
+    provenance : mapping
+        Becomes INFO elements.
+    """
+    votable = VOTableFile(version="1.4")
+    resource, table = Resource(name=name), TableElement(votable, name=name)
+    votable.resources.append(resource)
+    resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
+    resource.infos.extend(Info(name=key, value=value) for key, value in provenance.items())
+    resource.tables.append(table)
+    table.fields.extend(_votable_field(votable, column) for column in columns)
+    stream = io.BytesIO()
+    votable.to_xml(stream)
+    return stream.getvalue()
+
+
+def arrow_schema(name: str, columns: list[Column], provenance: Mapping[str, str]) -> pa.Schema:
+    """Make the schema of the catalog's Parquet file, with VOParquet and provenance keys.
+
+    The keys `table::len::{column}` tell astropy the length of the strings; without them its
+    reader warns, and fails on nulls.
+    """
+    lengths = {f"table::len::{c.name}": str(c.length) for c in columns if c.length}
+    metadata = {
+        "IVOA.VOTable-Parquet.version": "1.0",
+        "IVOA.VOTable-Parquet.content": votable_xml(name, columns, provenance),
+        **provenance,
+        **lengths,
+    }
+    return pa.schema([column.field() for column in columns], metadata=metadata)

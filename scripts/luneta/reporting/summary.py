@@ -1,0 +1,94 @@
+"""The numbers of a survey in a few lines: `python -m luneta.reporting.summary results/demo`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from luneta.files import read_json
+from luneta.reporting.predictions import against_truth, balanced_accuracy, read_truth
+from luneta.reporting.tables import measured
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _objects_line(catalog: Path) -> str:
+    total = pq.read_metadata(catalog).num_rows
+    kinds = pq.read_table(catalog.with_name("rejects.parquet"), columns=["kind"])["kind"]
+    kinds = kinds.to_pylist()
+    rejected, files = kinds.count("object"), kinds.count("file")
+    return (
+        f"{_plural(total, 'object')} in the source list: {total - rejected:,} usable, "
+        f"{rejected:,} rejected; {_plural(files, 'file')} could not be used"
+    )
+
+
+def _task_line(task: str, content: dict) -> str:
+    return (
+        f"{task}: balanced accuracy {measured(content, 'balanced_accuracy')}, "
+        f"AUC {measured(content, 'roc_auc')} over {len(content['folds'])} folds; "
+        f"calibration error {content['ece_after']:.3f}, {content['ece_before']:.3f} before scaling"
+    )
+
+
+def _labelled(folder: Path, task: str) -> set[str]:
+    path = folder / "metrics" / f"{task}_out_of_fold.parquet"
+    return set(pq.read_table(path, columns=["object_id"])["object_id"].to_pylist())
+
+
+def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
+    truth = read_truth(sorted(folder.glob("raw/*_truth.parquet")))
+    parts = []
+    for task, content in contents.items():
+        name = f"{task}_class"
+        if name not in pq.read_schema(catalog).names:
+            continue
+        rows: pa.Table = pq.read_table(catalog, columns=["object_id", name])
+        result = against_truth(rows, task, content["classes"], truth, _labelled(folder, task))
+        if result is not None:
+            every, new = balanced_accuracy(result.every), balanced_accuracy(result.unlabelled)
+            parts.append(f"{task} {every:.3f} ({new:.3f} without the labelled)")
+    return "balanced accuracy against the hidden truth: " + ", ".join(parts or ["no task has one"])
+
+
+def lines(folder: Path | str) -> Iterable[str]:
+    """Give the lines of a summary: objects, each task, the truth if hidden, the places."""
+    folder = Path(folder)
+    catalog = folder / "catalog" / f"{folder.name}.parquet"
+    contents = {path.stem: read_json(path) for path in sorted(folder.glob("metrics/*.json"))}
+    yield _objects_line(catalog)
+    for task, content in contents.items():
+        yield _task_line(task, content)
+    if any(folder.glob("raw/*_truth.parquet")):
+        yield _truth_line(folder, catalog, contents)
+    yield f"catalog: {catalog}; report: {folder / 'report'}"
+
+
+def summary(results: Path | str) -> str:
+    """Sum up a survey.
+
+    Parameters
+    ----------
+    results : path
+        Folder `results/{survey}` of a run that is complete.
+    """
+    return "\n".join(lines(results))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the summary of the folder given."""
+    if len(arguments) != 1:
+        print("Usage: python -m luneta.reporting.summary results/SURVEY", file=sys.stderr)
+        return 2
+    print(summary(arguments[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""Draw the figures and tables of a survey's report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luneta.files import log_to
+from luneta.reporting.report import run
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+settings = snakemake.params.settings
+histories = iter(snakemake.input.histories)
+run(
+    catalog=snakemake.input.catalog,
+    rejects=snakemake.input.rejects,
+    cutouts=dict(zip(settings["shards"], snakemake.input.cutouts, strict=True)),
+    metrics=dict(zip(settings["tasks"], snakemake.input.metrics, strict=True)),
+    out_of_fold=dict(zip(settings["tasks"], snakemake.input.out_of_fold, strict=True)),
+    splits=dict(zip(settings["tasks"], snakemake.input.splits, strict=True)),
+    histories={
+        task: [next(histories) for _ in range(settings["folds"][task])]
+        for task in settings["tasks"]
+    },
+    truth=snakemake.input.get("truth", []),
+    settings=settings,
+)

@@ -1,0 +1,176 @@
+import subprocess
+import warnings
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io.votable.ucd import check_ucd
+from astropy.table import Table
+
+from luneta.catalog import provenance, schema, write
+from luneta.survey.flags import Flag
+
+
+@pytest.fixture
+def catalog(survey):
+    write.run(**survey)
+    return survey["outputs"]["catalog"]
+
+
+def test_rows_in_are_rows_out(survey, catalog):
+    rows = pd.read_parquet(catalog)
+    given = pd.concat([pd.read_parquet(path) for path in survey["objects"]])
+    assert list(rows["object_id"]) == list(given["object_id"])
+    np.testing.assert_array_equal(rows["magnitude_r"], given["magnitude_r"])
+    assert rows.loc[rows["object_id"] == "n2", "morphology_class"].isna().all()
+    assert rows.loc[rows["object_id"] == "n3", "lens_model_id"].item() == "lens-model"
+    assert pq.ParquetFile(catalog).num_row_groups == 2
+
+
+def test_an_id_of_an_earlier_shard_is_rejected(survey, catalog):
+    first, second = pd.read_parquet(catalog).query("object_id == 'same'").itertuples()
+    assert first.flags == 0
+    assert isinstance(first.morphology_class, str)
+    assert second.flags & Flag.DUPLICATE_ID
+    assert "first is used" in second.reject_reason
+    assert pd.isna(second.morphology_class)
+    assert np.isnan(second.lens_spiral_probability)
+
+
+def test_rejects_list_objects_and_files(survey, catalog):
+    rejects = pd.read_parquet(survey["outputs"]["rejects"])
+    assert list(rejects.query("kind == 'object'")["name"]) == ["n2", "s0", "same"]
+    assert list(rejects.query("kind == 'file'")["name"]) == ["north_g.fits", "south_g.fits"]
+    assert rejects["reason"].notna().all()
+
+
+def test_astropy_reads_units_and_ucds(catalog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = Table.read(catalog, format="parquet.votable")
+    assert len(table) == 10
+    assert table["reject_reason"][2] == "outside every tile"
+    assert table["lens_model_id"][3] == "lens-model"
+    units = {name: str(table[name].unit) for name in ("ra", "dec", "x", "dx", "magnitude_r")}
+    assert units == {"ra": "deg", "dec": "deg", "x": "pix", "dx": "pix", "magnitude_r": "mag"}
+    ucds = {c.name: c.meta.get("ucd") for c in table.itercols()}
+    assert ucds["object_id"] == "meta.id;meta.main"
+    assert ucds["ra"] == "pos.eq.ra;meta.main"
+    assert ucds["flags"] == "meta.code.qual"
+    assert ucds["magnitude_r"] == "phot.mag"
+    assert ucds["lens_spiral_probability"] == "stat.probability"
+    assert ucds["morphology_class"] == "src.morph.type"
+    assert ucds["lens_class"] == "src.class"
+    assert "MAG_R" in table["magnitude_r"].description
+    assert "2 MASKED" in table["flags"].description
+
+
+def test_all_ucds_are_valid(catalog):
+    for field in pq.read_schema(catalog):
+        ucd = field.metadata.get(b"ucd", b"").decode()
+        assert not ucd or check_ucd(ucd, check_controlled_vocabulary=True, has_colon=True), ucd
+        assert field.metadata[b"description"]
+
+
+def test_pandas_polars_and_duckdb_agree(catalog):
+    query = f"select count(*), sum(lens_spiral_probability) from '{catalog}' where flags = 0"
+    count, total = duckdb.sql(query).fetchall()[0]
+    by_pandas = pd.read_parquet(catalog).query("flags == 0")["lens_spiral_probability"]
+    by_polars = pl.read_parquet(catalog).filter(pl.col("flags") == 0)["lens_spiral_probability"]
+    assert count == len(by_pandas) == len(by_polars) == 7
+    assert total == pytest.approx(by_pandas.sum())
+    assert total == pytest.approx(by_polars.sum())
+
+
+def test_written_twice_is_the_same_bytes(survey, catalog):
+    first = {name: path.read_bytes() for name, path in survey["outputs"].items()}
+    write.run(**survey)
+    assert {name: path.read_bytes() for name, path in survey["outputs"].items()} == first
+
+
+def test_provenance_is_in_keys_and_votable(catalog):
+    keys = pq.read_schema(catalog).metadata
+    assert keys[b"IVOA.VOTable-Parquet.version"] == b"1.0"
+    assert keys[b"luneta.model_id.lens"] == b"lens-model"
+    assert len(keys[b"luneta.config_sha256"]) == 64
+    assert len(keys[b"luneta.data_sha256.predictions.lens"]) == 64
+    assert b"luneta.version.pyarrow" in keys
+    xml = keys[b"IVOA.VOTable-Parquet.content"]
+    assert b"luneta.config_sha256" in xml
+    assert b'system="ICRS"' in xml
+
+
+def test_a_shard_without_predictions_has_nulls(survey):
+    survey["predictions"]["lens"][0] = None
+    write.run(**survey)
+    rows = pd.read_parquet(survey["outputs"]["catalog"])
+    assert rows["lens_class"].notna().sum() == 1
+    assert rows["morphology_class"].notna().sum() == 7
+
+
+def test_without_tasks_there_is_a_catalog(survey):
+    survey |= {"predictions": {}, "metrics": {}}
+    write.run(**survey)
+    assert len(pd.read_parquet(survey["outputs"]["catalog"])) == 10
+
+
+def test_rows_that_do_not_agree_are_an_error(survey):
+    path = survey["predictions"]["lens"][1]
+    pq.write_table(pq.read_table(path).take([1, 0, 2]), path)
+    with pytest.raises(
+        write.CatalogError, match="shard south: row 0 is 's0' in objects and 'same'"
+    ):
+        write.run(**survey)
+    assert not survey["outputs"]["catalog"].exists()
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(write.CatalogError, match="3 rows and predictions .* has 2"):
+        write.run(**survey)
+
+
+def test_units_that_differ_are_an_error(survey):
+    path = survey["objects"][1]
+    table = pq.read_table(path)
+    number = table.schema.get_field_index("magnitude_r")
+    field = table.schema.field(number).with_metadata({"unit": "nJy"})
+    pq.write_table(table.cast(table.schema.set(number, field)), path)
+    with pytest.raises(write.CatalogError, match="'magnitude_r' has the units"):
+        write.run(**survey)
+
+
+def test_kept_types_that_differ_are_widened(survey):
+    path = survey["objects"][1]
+    table = pq.read_table(path)
+    number = table.schema.get_field_index("magnitude_r")
+    wide = table.schema.field(number).with_type(pa.float64())
+    pq.write_table(table.cast(table.schema.set(number, wide)), path)
+    write.run(**survey)
+    assert pq.read_schema(survey["outputs"]["catalog"]).field("magnitude_r").type == pa.float64()
+
+
+def test_a_unit_the_vo_does_not_know_stays_readable(tmp_path):
+    column = schema.Column("flux", pa.float32(), "nanomaggies per sheep", None, "Flux")
+    table = pa.table(
+        {"flux": pa.array([1.0], pa.float32())}, schema=schema.arrow_schema("t", [column], {})
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Table.read(tmp_path / "t.parquet", format="parquet.votable")
+    assert found["flux"].description == "Flux [nanomaggies per sheep]"
+
+
+def test_code_without_git_is_unknown(monkeypatch):
+    def no_git(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert provenance.code() == {"luneta.git_commit": "unknown", "luneta.git_dirty": "unknown"}
+
+
+def test_config_digest_ignores_the_order_of_keys():
+    assert provenance.digest({"a": 1, "b": 2}) == provenance.digest({"b": 2, "a": 1})
+    assert provenance.digest({"a": 1}) != provenance.digest({"a": 2})

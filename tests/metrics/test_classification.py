@@ -1,0 +1,124 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from luneta.metrics import classification as c
+
+
+def make(objects=400, classes=4, seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, objects)
+    logits = random.normal(size=(objects, classes)) + 1.5 * np.eye(classes)[labels]
+    exponent = np.exp(logits)
+    return labels, exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def test_multiclass_scores_agree_with_sklearn():
+    labels, probabilities = make()
+    predicted = probabilities.argmax(axis=1)
+    found = c.scores(labels, probabilities, "multiclass")
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(
+        metrics.balanced_accuracy_score(labels, predicted)
+    )
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(labels, probabilities))
+    assert found["roc_auc"] == pytest.approx(
+        metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    )
+    np.testing.assert_array_equal(
+        c.confusion(labels, probabilities), metrics.confusion_matrix(labels, predicted)
+    )
+
+
+def test_binary_scores_agree_with_sklearn():
+    labels, probabilities = make(classes=2)
+    predicted = probabilities[:, 1] >= 0.5
+    found = c.scores(labels, probabilities, "binary")
+    assert found["completeness"] == pytest.approx(metrics.recall_score(labels, predicted))
+    assert found["purity"] == pytest.approx(metrics.precision_score(labels, predicted))
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(labels, probabilities[:, 1]))
+    assert found["average_precision"] == pytest.approx(
+        metrics.average_precision_score(labels, probabilities[:, 1])
+    )
+
+
+def test_scores_by_hand():
+    labels = np.array([0, 0, 0, 1])
+    probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9]])
+    found = c.scores(labels, probabilities, "binary")
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["completeness"] == 1.0
+    assert found["purity"] == 0.5
+    assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.9]).mean())
+
+
+def test_a_class_that_is_absent_is_left_out():
+    labels, probabilities = make(classes=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        present = labels != 2
+        found = c.scores(labels[present], probabilities[present], "multiclass")
+        assert all(np.isfinite(v) for v in found.values())
+        only = c.scores(labels[labels == 1], probabilities[labels == 1], "multiclass")
+        assert np.isnan(only["roc_auc"])
+        assert np.isfinite(only["accuracy"])
+        negatives = c.scores(np.zeros(3, int), np.full((3, 2), 0.5), "binary")
+        assert np.isnan(negatives["average_precision"])
+        nothing = c.scores(np.zeros(0, int), np.zeros((0, 3)), "multiclass")
+        assert np.isnan(nothing["accuracy"])
+
+
+def test_calibration_error_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
+    # bin of 0.9: three objects, two right; bin of 0.65: one object, right
+    expected = 0.75 * abs(2 / 3 - 0.9) + 0.25 * abs(1 - 0.65)
+    assert c.expected_calibration_error(labels, probabilities) == pytest.approx(expected)
+    binned = c.reliability(labels, probabilities, bins=10)
+    assert binned["count"].sum() == 4
+    assert binned["accuracy"][8] == pytest.approx(2 / 3)
+    assert np.isnan(binned["accuracy"][0])
+
+
+def test_certain_and_right_is_perfectly_calibrated():
+    labels = np.array([0, 1, 2])
+    assert c.expected_calibration_error(labels, np.eye(3)) == 0
+
+
+def test_roc_on_thresholds_agrees_with_sklearn():
+    labels, probabilities = make(classes=2)
+    positive, score = labels == 1, probabilities[:, 1]
+    fpr, tpr, thresholds = metrics.roc_curve(positive, score, drop_intermediate=False)
+    found = c.roc_on_thresholds(positive, score, thresholds)
+    np.testing.assert_allclose(found[0], fpr)
+    np.testing.assert_allclose(found[1], tpr)
+    precision, recall, thresholds = metrics.precision_recall_curve(positive, score)
+    found = c.precision_recall_on_thresholds(positive, score, thresholds)
+    np.testing.assert_allclose(found[0], precision[:-1])
+    np.testing.assert_allclose(found[1], recall[:-1])
+
+
+def test_common_thresholds_span_the_curve():
+    labels, probabilities = make(classes=2)
+    thresholds = c.common_thresholds(probabilities[:, 1], 51)
+    assert np.all(np.diff(thresholds) < 0)
+    fpr, tpr = c.roc_on_thresholds(labels == 1, probabilities[:, 1], thresholds)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+
+
+def test_roc_without_positives_is_nan():
+    fpr, tpr = c.roc_on_thresholds(np.zeros(3, bool), np.arange(3.0), np.array([1.0]))
+    assert fpr[0] == pytest.approx(2 / 3)
+    assert np.isnan(tpr[0])
+
+
+def test_mean_and_standard_error():
+    folds = [{"a": 1.0, "b": np.nan}, {"a": 3.0, "b": 2.0}]
+    mean, error = c.mean_and_standard_error(folds)
+    assert mean == {"a": 2.0, "b": 2.0}
+    assert error["a"] == pytest.approx(np.std([1, 3], ddof=1) / np.sqrt(2))
+    assert np.isnan(error["b"])

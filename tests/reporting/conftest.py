@@ -1,0 +1,218 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from luneta.catalog import write
+from luneta.cutouts.shard import write_shard
+from luneta.metrics import classification
+
+BANDS = ["g", "r", "i"]
+TASKS = {
+    "morphology": {
+        "kind": "multiclass",
+        "classes": ["round", "in_between", "cigar", "edge_on", "spiral"],
+    },
+    "frozen": {
+        "kind": "multiclass",
+        "classes": ["round", "in_between", "cigar", "edge_on", "spiral"],
+    },
+    "lens": {"kind": "binary", "classes": ["nolens", "lens"]},
+}
+PREDICTED = ["morphology", "lens"]
+FOLDS = 3
+
+
+def softmax(logits):
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def galaxy(random, label, size=32):
+    y, x = np.mgrid[:size, :size] - size / 2 + 0.5
+    ratio = {"round": 0.95, "in_between": 0.6, "cigar": 0.3, "edge_on": 0.15, "spiral": 0.8}[label]
+    angle = random.uniform(0, np.pi)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    radius = np.hypot(u, v / ratio)
+    light = 60 * np.exp(-radius / random.uniform(2, 4))
+    if label == "spiral":
+        light *= 1 + 0.8 * np.cos(2 * np.arctan2(v, u) - radius)
+    image = np.stack([light * 0.6, light, light * 1.3]) + random.normal(size=(3, size, size))
+    return image.astype(np.float32)
+
+
+def make_shard(root, shard, count, random):
+    shapes = TASKS["morphology"]["classes"]
+    ids = [f"{shard}_{i:03d}" for i in range(count)]
+    morphology = random.choice(shapes, count, p=[0.3, 0.25, 0.15, 0.1, 0.2])
+    lens = random.choice(["nolens", "lens"], count, p=[0.8, 0.2])
+    usable = np.arange(count) % 29 != 0
+    flags = np.where(usable, random.choice([0, 0, 0, 1, 3], count), 32).astype(np.int32)
+    reason = pa.array([None if u else "the position lies outside every tile" for u in usable])
+    images = np.stack([galaxy(random, label) for label in morphology[usable]])
+    images[:3, :, :6] = np.nan
+    ids_usable = np.array(ids, object)[usable]
+    path = root / "cutouts" / f"{shard}.arrow"
+    write_shard(path, ids_usable, flags[usable], images, BANDS, "flux")
+    magnitude = random.uniform(17, 22, count).astype(np.float32)
+    fields = pa.schema(
+        [
+            ("object_id", pa.string()),
+            *((name, pa.float64()) for name in ("ra", "dec")),
+            ("tile", pa.string()),
+            *((name, pa.float64()) for name in "xy"),
+            ("flags", pa.int32()),
+            ("reject_reason", pa.string()),
+            pa.field("magnitude_r", pa.float32(), metadata={"unit": "mag"}),
+        ]
+    )
+    spot = random.uniform(0, 100, count)
+    columns = [ids, spot, spot, [shard] * count, spot, spot, flags, reason, magnitude]
+    objects = pa.table([pa.array(c) for c in columns], schema=fields)
+    quality = {"object_id": ids, "flags": flags, "reject_reason": reason, "usable": usable}
+    quality |= {n: np.zeros(count, np.float32) for n in ("dx", "dy", "masked_fraction")}
+    truth = {"object_id": ids, "morphology": morphology, "lens": lens}
+    for name, table in (
+        (f"objects/{shard}", objects),
+        (f"quality/{shard}", pa.table(quality)),
+        (f"raw/{shard}_truth", pa.table(truth)),
+    ):
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
+        pq.write_table(table, root / f"{name}.parquet")
+    bad = [{"tile": shard, "band": "g", "path": f"raw/{shard}_g.fits", "reason": "file is empty"}]
+    (root / f"quality/{shard}_files.json").write_text(json.dumps(bad))
+    return pd.DataFrame(truth).assign(usable=usable, shard=shard, magnitude=magnitude)
+
+
+def logits_of(rows, column, classes, random):
+    labels = np.array([classes.index(value) for value in rows[column]])
+    strength = (24 - rows["magnitude"].to_numpy())[:, None] * 0.8
+    return labels, 1.6 * (
+        random.normal(size=(len(rows), len(classes))) + strength * np.eye(len(classes))[labels]
+    )
+
+
+def write_predictions(root, task, rows, random):
+    classes = TASKS[task]["classes"]
+    column = "lens" if task == "lens" else "morphology"
+    for shard, group in rows.groupby("shard"):
+        _, logits = logits_of(group, column, classes, random)
+        probabilities, mask = softmax(logits).astype(np.float32), ~group["usable"].to_numpy()
+        columns = {"object_id": pa.array(group["object_id"])}
+        for number, name in enumerate(classes):
+            values = probabilities[:, number]
+            columns[f"{task}_{name}_probability"] = pa.array(values, mask=mask)
+            columns[f"{task}_{name}_std"] = pa.array(values, mask=mask)
+        chosen = np.array(classes, object)[probabilities.argmax(1)]
+        columns[f"{task}_class"] = pa.array(chosen, pa.string(), mask=mask)
+        columns[f"{task}_entropy"] = pa.array(probabilities[:, 0], mask=mask)
+        columns[f"{task}_model_id"] = pa.array(["m"] * len(group), mask=mask)
+        path = root / "predictions" / task / f"{shard}.parquet"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        pq.write_table(pa.table(columns), path)
+
+
+def write_training(root, task, random):
+    for fold in range(FOLDS):
+        epoch = np.arange(10)
+        loss = 1.5 * np.exp(-epoch / 4) + 0.1 * fold + random.uniform(0, 0.05, 10)
+        history = {
+            "epoch": epoch + 1,
+            "phase": ["head"] * 3 + ["fine_tune"] * 7,
+            "loss": loss,
+            "accuracy": 1 - loss / 2,
+            "val_loss": loss + 0.2,
+            "val_accuracy": 0.9 - loss / 2,
+            "learning_rate": 1e-3,
+        }
+        path = root / "models" / task / f"fold{fold}_history.csv"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        pd.DataFrame(history).to_csv(path, index=False)
+
+
+def write_metrics(root, task, rows, random):
+    kind, classes = TASKS[task]["kind"], TASKS[task]["classes"]
+    column = "lens" if task == "lens" else "morphology"
+    rows = rows[rows["usable"]].copy()
+    rows["row"] = rows.groupby("shard").cumcount()
+    rows = rows.iloc[::2]
+    labels, logits = logits_of(rows, column, classes, random)
+    fold = random.integers(0, FOLDS, len(rows))
+    after, before = softmax(logits / 1.6), softmax(logits)
+    columns = {"object_id": rows["object_id"], "label": rows[column], "fold": fold}
+    for stem, values in (("logit", logits), ("probability", after), ("uncalibrated", before)):
+        columns |= {f"{stem}_{name}": values[:, i] for i, name in enumerate(classes)}
+    (root / "metrics").mkdir(exist_ok=True)
+    (root / "splits").mkdir(exist_ok=True)
+    pd.DataFrame(columns).to_parquet(root / "metrics" / f"{task}_out_of_fold.parquet")
+    split = rows[["object_id", "shard", "row"]].assign(label=rows[column], fold=fold)
+    split.to_parquet(root / "splits" / f"{task}.parquet")
+    folds = [classification.scores(labels[fold == k], after[fold == k], kind) for k in range(FOLDS)]
+    mean, error = classification.mean_and_standard_error(folds)
+    content = {
+        "temperature": 1.6,
+        "classes": classes,
+        "kind": kind,
+        "folds": folds,
+        "mean": mean,
+        "standard_error": error,
+        "ece_before": classification.expected_calibration_error(labels, before),
+        "ece_after": classification.expected_calibration_error(labels, after),
+        "models": ["a"] * FOLDS,
+        "model_id": "0123456789abcdef0123456789abcdef",
+    }
+    (root / "metrics" / f"{task}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    """Folder of a survey that has come as far as the catalog, and the report's arguments."""
+    root, random = tmp_path_factory.mktemp("results") / "demo", np.random.default_rng(3)
+    shards = ["north", "south"]
+    rows = pd.concat([make_shard(root, shard, 300, random) for shard in shards])
+    for task in TASKS:
+        write_metrics(root, task, rows, random)
+        write_training(root, task, random)
+    for task in PREDICTED:
+        write_predictions(root, task, rows, random)
+    settings = {
+        "survey": "demo",
+        "config": {"survey": "demo"},
+        "bands": BANDS,
+        "shards": shards,
+        "tasks": TASKS,
+        "predicted": PREDICTED,
+        "keep": {"magnitude_r": "MAG_R"},
+        "truth": True,
+        "comparison": ["morphology", "frozen"],
+        "figures": str(root / "figures"),
+        "report": str(root / "report"),
+    }
+    outputs = {
+        "catalog": root / "catalog" / "demo.parquet",
+        "rejects": root / "catalog" / "rejects.parquet",
+    }
+    write.run(
+        objects=[root / f"objects/{s}.parquet" for s in shards],
+        quality=[root / f"quality/{s}.parquet" for s in shards],
+        files=[root / f"quality/{s}_files.json" for s in shards],
+        predictions={t: [root / f"predictions/{t}/{s}.parquet" for s in shards] for t in PREDICTED},
+        metrics={t: root / f"metrics/{t}.json" for t in PREDICTED},
+        outputs=outputs,
+        settings=settings,
+    )
+    return root, {
+        **outputs,
+        "cutouts": {s: root / f"cutouts/{s}.arrow" for s in shards},
+        "metrics": {t: root / f"metrics/{t}.json" for t in TASKS},
+        "out_of_fold": {t: root / f"metrics/{t}_out_of_fold.parquet" for t in TASKS},
+        "splits": {t: root / f"splits/{t}.parquet" for t in TASKS},
+        "histories": {
+            t: [root / f"models/{t}/fold{k}_history.csv" for k in range(FOLDS)] for t in TASKS
+        },
+        "truth": [root / f"raw/{s}_truth.parquet" for s in shards],
+        "settings": settings,
+    }

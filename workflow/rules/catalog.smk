@@ -1,0 +1,23 @@
+rule catalog:
+    message:
+        "Writing the catalog"
+    input:
+        objects=collect(rules.ingest.output.objects, shard=PLAN.shards),
+        quality=collect(rules.cutouts.output.quality, shard=PLAN.shards),
+        files=collect(rules.cutouts.output.files, shard=PLAN.shards),
+        predictions=collect(
+            rules.infer.output.predictions, task=PLAN.predicted, shard=PLAN.shards
+        ),
+        metrics=collect(rules.evaluate.output.metrics, task=PLAN.predicted),
+    output:
+        catalog=f"<results>/catalog/{PLAN.config.survey}.parquet",
+        rejects="<results>/catalog/rejects.parquet",
+    log:
+        "<logs>/catalog.log",
+    benchmark:
+        "<benchmarks>/catalog.jsonl"
+    params:
+        settings=settings("catalog"),
+        code=code_digest("catalog"),
+    script:
+        "../../scripts/catalog.py"

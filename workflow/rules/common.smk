@@ -1,0 +1,51 @@
+from snakemake.exceptions import WorkflowError
+
+from luneta.code_digest import code_digest
+from luneta.config import ConfigError
+from luneta.plan import make_plan
+
+try:
+    PLAN = make_plan(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+pathvars:
+    results=str(PLAN.results),
+    logs=str(PLAN.results / "logs"),
+    benchmarks=str(PLAN.results / "benchmarks"),
+
+
+wildcard_constraints:
+    shard=r"[^/]+",
+    tile=r"[^/]+",
+    task="|".join(PLAN.tasks) or "none",
+    fold=r"\d+",
+    backbone=r"[^/]+",
+
+
+def settings(rule):
+    """Give a function that looks up the settings of one job of a rule by its wildcards."""
+    return lambda wildcards: getattr(PLAN, rule)(*wildcards)
+
+
+def of_shard(what):
+    """Give a function that looks up the files of a shard."""
+    return lambda wildcards: getattr(PLAN, what)(wildcards.shard)
+
+
+def of_task(what):
+    """Give a function that looks up the files of a task."""
+    return lambda wildcards: getattr(PLAN, what)(wildcards.task)
+
+
+def labelled(pattern):
+    """Give a function that fills a path's shard with those that hold labels of the task."""
+    return lambda wildcards: collect(pattern, shard=PLAN.labelled_shards(wildcards.task))
+
+
+def folds(pattern):
+    """Give a function that fills a path's fold with those of the task."""
+    return lambda wildcards: collect(
+        pattern, fold=PLAN.folds(wildcards.task), allow_missing=True
+    )

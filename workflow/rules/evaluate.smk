@@ -1,0 +1,20 @@
+rule evaluate:
+    message:
+        "Evaluating {wildcards.task} out of fold"
+    input:
+        split=rules.split.output.split,
+        cutouts=labelled(rules.cutouts.output.cutouts),
+        models=folds(rules.finetune.output.model),
+        sidecars=folds(rules.finetune.output.sidecar),
+    output:
+        metrics="<results>/metrics/{task}.json",
+        out_of_fold="<results>/metrics/{task}_out_of_fold.parquet",
+    log:
+        "<logs>/evaluate/{task}.log",
+    benchmark:
+        "<benchmarks>/evaluate/{task}.jsonl"
+    params:
+        settings=settings("evaluate"),
+        code=code_digest("evaluate"),
+    script:
+        "../../scripts/evaluate.py"

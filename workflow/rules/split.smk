@@ -1,0 +1,17 @@
+rule split:
+    message:
+        "Dealing the labels of {wildcards.task} to folds"
+    input:
+        labels=of_task("label_files"),
+        quality=labelled(rules.cutouts.output.quality),
+    output:
+        split="<results>/splits/{task}.parquet",
+    log:
+        "<logs>/split/{task}.log",
+    benchmark:
+        "<benchmarks>/split/{task}.jsonl"
+    params:
+        settings=settings("split"),
+        code=code_digest("split"),
+    script:
+        "../../scripts/split.py"
