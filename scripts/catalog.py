@@ -1,7 +1,5 @@
 """Write the catalog of a survey and the list of what was rejected."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.catalog.write import run

@@ -1,7 +1,5 @@
 """Score and calibrate the networks of a task."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

@@ -1,7 +1,5 @@
 """Train the network of one task and fold."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

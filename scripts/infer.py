@@ -1,7 +1,5 @@
 """Predict every object of a shard."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

@@ -1,7 +1,5 @@
 """Train a backbone on simulated galaxies."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

@@ -1,7 +1,5 @@
 """Draw the figures and tables of a survey's report."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

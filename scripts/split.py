@@ -1,7 +1,5 @@
 """Deal the labelled objects of a task into folds."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to

@@ -23,17 +23,6 @@ from luneta.survey.tables import TableError, read_table
 from luneta.survey.tiles import Tile, TileTableError, read_tiles
 
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
-SURVEY_FIGURES = ("objects", "cutouts")
-TASK_FIGURES = (
-    "labels",
-    "training",
-    "confusion",
-    "roc",
-    "precision_recall",
-    "calibration",
-    "magnitude_size",
-    "examples",
-)
 
 
 class Plan:
@@ -331,6 +320,15 @@ class Plan:
             key = _digest([self.label_files(name), task.label_column, task.classes])
             groups.setdefault(key, []).append(name)
         return max((group for group in groups.values()), key=len, default=[])
+
+    def comparison_figure(self) -> list[str]:
+        """The figure that compares tasks, where there are any to compare."""
+        return [str(self.results / "figures/comparison.png")] if len(self.compared()) > 1 else []
+
+    def truth_figure(self) -> list[str]:
+        """The figure that compares the catalog with the hidden truth, where there is one."""
+        wanted = self.truth() and self.predicted
+        return [str(self.results / "figures/truth.png")] if wanted else []
 
 
 def _only_grid(tile: Tile, reference: str | None) -> dict:

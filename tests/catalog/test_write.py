@@ -118,6 +118,15 @@ def test_without_tasks_there_is_a_catalog(survey):
     assert len(pd.read_parquet(survey["outputs"]["catalog"])) == 10
 
 
+def test_an_empty_shard_adds_nothing(survey):
+    for paths in (*(survey[n] for n in ("objects", "quality")), *survey["predictions"].values()):
+        pq.write_table(pq.read_table(paths[0]).slice(0, 0), paths[0])
+    write.run(**survey)
+    rows = pd.read_parquet(survey["outputs"]["catalog"])
+    assert list(rows["object_id"]) == ["s0", "same", "s2"]
+    assert rows["lens_class"].notna().sum() == 2
+
+
 def test_rows_that_do_not_agree_are_an_error(survey):
     path = survey["predictions"]["lens"][1]
     pq.write_table(pq.read_table(path).take([1, 0, 2]), path)

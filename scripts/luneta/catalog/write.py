@@ -129,8 +129,8 @@ def _mark_repeats(table: pa.Table, repeats: Repeats) -> tuple[pa.Table, np.ndarr
     again = repeats.of(table["object_id"])
     flags = table["flags"].to_numpy() | np.where(again, Flag.DUPLICATE_ID.value, 0)
     reason = pa.scalar(DESCRIPTIONS[Flag.DUPLICATE_ID])
-    mask = pc.and_(pa.array(again), pc.is_null(table["reject_reason"].combine_chunks()))
-    reasons = pc.if_else(mask, reason, table["reject_reason"].combine_chunks())
+    given = table["reject_reason"].combine_chunks().cast(pa.string())
+    reasons = pc.if_else(pc.and_(pa.array(again), pc.is_null(given)), reason, given)
     table = _put(table, "flags", pa.array(flags.astype(np.int32)))
     table = _put(table, "reject_reason", reasons)
     return table, table["usable"].to_numpy() & ~again

@@ -167,7 +167,7 @@ def _example(axes: Axes, picture: np.ndarray, found: OutOfFold, i: int, x: float
     predicted = int(found.probabilities[i].argmax())
     text = f"{found.probabilities[i, predicted]:.2f} {words(found.classes[predicted])}"
     color = "black" if predicted == found.labels[i] else "#B00000"
-    axes.text(x + 0.47, y + 0.97, text, ha="center", va="top", fontsize=7, color=color)
+    axes.text(x + 0.47, y + 0.97, text, ha="center", va="top", fontsize=6.5, color=color)
 
 
 @styled

@@ -74,7 +74,7 @@ def objects(flags: np.ndarray, usable: np.ndarray, files: int) -> Figure:
     """
     figure, (left, right) = panels(2, 10, 3.9, width_ratios=[1, 1.5])
     totals = [len(flags), int(usable.sum()), int((~usable).sum())]
-    _bars(left, ["in the source list", "classified", "rejected"], totals, BLUE)
+    _bars(left, ["in the source list", "usable", "rejected"], totals, BLUE)
     _numbers(left, totals, [f"{n:,}" for n in totals])
     left.set_title("Objects")
     left.set_xlabel(f"objects  ({files} image files could not be used)")
@@ -89,11 +89,11 @@ def objects(flags: np.ndarray, usable: np.ndarray, files: int) -> Figure:
     right.set_title("Flags (an object can carry several)")
     right.set_xlabel("objects, logarithmic above 10")
     handles = [mpl.patches.Patch(color=c, label=t) for c, t in _USED_OR_NOT]
-    right.legend(handles=handles, loc="lower right")
+    figure.legend(handles=handles, loc="outside lower right", ncols=2)
     return figure
 
 
-_USED_OR_NOT = ((BLUE, "of classified objects"), (ORANGE, "of rejected objects"))
+_USED_OR_NOT = ((BLUE, "of usable objects"), (ORANGE, "of rejected objects"))
 
 
 @styled
@@ -221,8 +221,8 @@ def truth_matrices(found: Mapping[str, AgainstTruth]) -> Figure:
         _matrix(panel, result.every, result.classes)
         panel.set_title(
             f"{words(task)}: {result.every.sum():,} objects\n"
-            f"balanced accuracy {balanced_accuracy(result.every):.3f} "
-            f"({balanced_accuracy(result.unlabelled):.3f} without the labelled)"
+            f"balanced accuracy {balanced_accuracy(result.every):.3f}\n"
+            f"without the labelled objects {balanced_accuracy(result.unlabelled):.3f}"
         )
     return figure
 
@@ -275,14 +275,21 @@ def _square(axes: Axes, x: str, y: str) -> None:
 @styled
 def roc(found: OutOfFold) -> Figure:
     """Show one-against-rest ROC curves, mean and standard deviation over folds."""
-    figure, (axes,) = panels(1, 7.4, 4.6)
+    figure, (axes, logarithmic) = panels(2, 11.5, 4.4)
     for line, number in enumerate(found.shown):
         false, true = _over_folds(found, number, roc_on_thresholds)
         name = f"{words(found.classes[number])}: {_area(false, true)}"
-        _mean_curve(axes, false, true, -1, label=name, **line_of(line))
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="chance: 0.5")
-    _square(axes, "false positive rate", "true positive rate (completeness)")
-    figure.legend(loc="outside right upper", title="class: AUC ± std over folds")
+        for panel in (axes, logarithmic):
+            _mean_curve(panel, false, true, -1, label=name, **line_of(line))
+    chance = np.geomspace(1e-3, 1, 50)
+    for panel in (axes, logarithmic):
+        panel.plot(chance, chance, color=GREY, linewidth=1, linestyle="--", label="chance: 0.5")
+        _square(panel, "false positive rate", "true positive rate (completeness)")
+    logarithmic.set(xscale="log", xlim=(1e-3, 1.05), aspect="auto", box_aspect=1)
+    logarithmic.set_xlabel("false positive rate, logarithmic")
+    handles = axes.get_legend_handles_labels()
+    title = "class: AUC ± std over folds"
+    figure.legend(*handles, loc="outside right upper", title=title, alignment="left")
     return figure
 
 
@@ -297,7 +304,8 @@ def precision_recall(found: OutOfFold) -> Figure:
         _mean_curve(axes, recall, precision, 1, label=name, **line_of(line))
         axes.axhline(share, color=line_of(line)["color"], linewidth=0.8, linestyle=":")
     _square(axes, "recall (completeness)", "precision (purity)")
-    figure.legend(loc="outside right upper", title="class: fraction of the objects\n(dotted)")
+    title = "class: fraction of the objects\n(dotted)"
+    figure.legend(loc="outside right upper", title=title, alignment="left")
     return figure
 
 
@@ -334,9 +342,13 @@ def calibration(found: OutOfFold) -> Figure:
     axes.set_ylim(0, 1.25)
     axes.set_yticks(np.arange(0, 1.01, 0.2))
     edges = np.linspace(lowest, 1, 21)
-    values = [found.uncalibrated.max(axis=1), found.probabilities.max(axis=1)]
-    styles = {"color": [ORANGE, BLUE], "label": ["before", "after"]}
-    lower.hist(values, edges, histtype="step", linewidth=1.6, **styles)
+    for name, values, color in (
+        ("before", found.uncalibrated, ORANGE),
+        ("after", found.probabilities, BLUE),
+    ):
+        lower.hist(
+            values.max(axis=1), edges, histtype="step", linewidth=1.6, color=color, label=name
+        )
     lower.set(xlabel="probability of the predicted class", ylabel="labelled objects")
     lower.legend(loc="upper left")
     return figure

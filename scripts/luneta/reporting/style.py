@@ -65,7 +65,8 @@ def panels(count: int, width: float, height: float, **options) -> tuple[Figure, 
 def say(axes: Axes, text: str) -> None:
     """Put words where a plot has no data."""
     axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=GREY, fontsize=11)
+    place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, text, **place, wrap=True, color=GREY, fontsize=11)
 
 
 def save(figure: Figure, path: Path | str) -> None:

@@ -7,6 +7,7 @@ concern only the shards they fall into.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import string
@@ -103,10 +104,12 @@ def _slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] |
 
 
 def _write_if_changed(table: pa.Table, path: Path) -> None:
-    if path.exists() and pq.read_table(path).equals(table, check_metadata=True):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    if path.exists() and path.read_bytes() == buffer.getvalue():
         return
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        temporary.write_bytes(buffer.getvalue())
 
 
 def _deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Path]:
