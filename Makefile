@@ -61,7 +61,7 @@ requirements: python ## pin envs/*.in again (needs uv; UPGRADE=1 for the newest 
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find $(wildcard scripts tests benchmarks) -name __pycache__ -prune -exec rm -rf {} +
 
 python:
 	@command -v $(PYTHON) > /dev/null || { echo "There is no '$(PYTHON)' here: install" \

@@ -7,7 +7,6 @@ its syntax is one that an outdated Python can read far enough to say so.
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -56,7 +55,7 @@ def check_version():
     """Stop, with a way on, if this Python is too old or too new."""
     if LOWEST <= sys.version_info[:2] < BEYOND:
         return
-    names = ["python3.{}".format(minor) for minor in range(BEYOND[1] - 1, LOWEST[1] - 1, -1)]
+    names = [f"python3.{minor}" for minor in range(BEYOND[1] - 1, LOWEST[1] - 1, -1)]
     others = [name for name in names if shutil.which(name)]
     way_on = (
         "there is a {0} on this machine: run make PYTHON={0} ...".format(others[0])
@@ -80,31 +79,36 @@ def make_venv():
     UNFINISHED.touch()
     if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode != 0:
         sys.exit(
-            "{} could not make a virtual environment in {}; on Debian and Ubuntu the module "
-            "comes with: apt install python3-venv".format(sys.executable, VENV)
+            f"{sys.executable} could not make a virtual environment in {VENV}; on Debian and "
+            "Ubuntu the module comes with: apt install python3-venv"
         )
 
 
-def install(arguments, path):
+def install(options, path):
     """Run pip, and note the file as installed."""
-    if subprocess.run([str(PYTHON), *PIP, *arguments]).returncode != 0:
+    if subprocess.run([str(PYTHON), *PIP, *options]).returncode != 0:
         sys.exit(
-            "The set-up stopped at {}: pip says why above. Is the package index within reach? "
-            "Run the same command again; what pip has downloaded is kept.".format(path.name)
+            f"The set-up stopped at {path.name}: pip says why above. Is the package index within "
+            "reach? Run the same command again; what pip has downloaded is kept."
         )
     stamp = installed()
     stamp[path.name] = digest(path)
     temporary = STAMP.with_suffix(".tmp")
     temporary.write_text(json.dumps(stamp, indent=2) + "\n")
-    os.replace(str(temporary), str(STAMP))
+    temporary.replace(STAMP)
+
+
+def arguments():
+    """Read what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", action="store_true", help="TensorFlow with CUDA libraries")
+    parser.add_argument("--tests", action="store_true", help="also what tests and linters need")
+    return parser.parse_args()
 
 
 def main():
     """Install what is missing or has changed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", action="store_true", help="TensorFlow with CUDA libraries")
-    parser.add_argument("--tests", action="store_true", help="also what tests and linters need")
-    chosen = parser.parse_args()
+    chosen = arguments()
     runtime, other = "requirements-cpu.txt", "requirements-gpu.txt"
     if chosen.gpu:
         runtime, other = other, runtime
@@ -118,7 +122,7 @@ def main():
     if changed:
         UNFINISHED.touch()
     for path in changed:
-        print("Installing {}".format(path.name), flush=True)
+        print(f"Installing {path.name}", flush=True)
         install(wanted[path], path)
     if changed:
         UNFINISHED.unlink()

@@ -29,13 +29,13 @@ def environment(variant):
     """Give the text of envs/luneta-{variant}.yaml."""
     extras = direct(ENVS / VARIANTS[variant])
     lines = [
-        '      - "{}{}{}{}"\n'.format(name, extras[name], version, marker)
-        for name, version, marker in pins(ENVS / "requirements-{}.txt".format(variant))
+        f'      - "{name}{extras[name]}{version}{marker}"\n'
+        for name, version, marker in pins(ENVS / f"requirements-{variant}.txt")
         if name in extras
     ]
     return (
         HEAD
-        + "name: luneta-{}\n".format(variant)
+        + f"name: luneta-{variant}\n"
         + "channels:\n  - conda-forge\n  - nodefaults\n"
         + 'dependencies:\n  - "python >=3.11,<3.14"\n  - pip\n  - pip:\n'
         + "".join(lines)
@@ -44,4 +44,4 @@ def environment(variant):
 
 if __name__ == "__main__":
     for variant in VARIANTS:
-        (ENVS / "luneta-{}.yaml".format(variant)).write_text(environment(variant))
+        (ENVS / f"luneta-{variant}.yaml").write_text(environment(variant))

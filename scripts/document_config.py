@@ -159,7 +159,7 @@ def allowed(schema: dict[str, Any]) -> str:
     if "$ref" in schema or "oneOf" in schema:
         return "section"
     if "anyOf" in schema:
-        return " or ".join(allowed(option) for option in schema["anyOf"])
+        return ", or ".join(allowed(option) for option in schema["anyOf"])
     if schema.get("type") == "array":
         kind = f"list of {allowed(schema['items'])}"
     elif schema.get("type") == "object":

@@ -41,6 +41,7 @@ def _no_repeats(names: list[str]) -> list[str]:
 
 Name = Annotated[str, AfterValidator(_plain_name)]
 Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
+NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -70,7 +71,8 @@ class Mask(Section):
     )
     saturated: list[Name] = Field(
         default_factory=lambda: ["saturated"],
-        description="Planes that mean saturation: an object whose cutout centre they touch is flagged.",
+        description="Planes that mean saturation: an object whose cutout centre they touch is "
+        "flagged.",
     )
 
 
@@ -96,8 +98,8 @@ class Tiles(Section):
         Path(), description="Folder from which the relative paths of the tile table start."
     )
     sources: str = Field(
-        description="Source list: FITS table, VOTable, ECSV, CSV or Parquet. `{tile}` in the path means one "
-        "list a tile."
+        description="Source list: FITS table, VOTable, ECSV, CSV or Parquet. `{tile}` in the path "
+        "means one list a tile."
     )
     columns: SourceColumns = Field(
         default_factory=SourceColumns, description="Column mapping of the source list."
@@ -142,19 +144,22 @@ class Stamps(Section):
         description="`stamps`: one image per object, listed in a table."
     )
     table: Path = Field(
-        description="Table of the stamps, one row per object: CSV, TSV, FITS, VOTable, ECSV or Parquet."
+        description="Table of the stamps, one row per object: CSV, TSV, FITS, VOTable, ECSV or "
+        "Parquet."
     )
     image: str = Field(
         "{image}",
-        description="Path of an object's image, relative to the table's folder: a template over the "
-        "table's columns and, for one file a band, `{band}`. May end in [EXTENSION].",
+        description="Path of an object's image, relative to the table's folder: a template over "
+        "the table's columns and, for one file a band, `{band}`. May end in "
+        "[EXTENSION].",
     )
     columns: StampColumns = Field(
         default_factory=StampColumns, description="Column mapping of the stamp table."
     )
     keep: dict[Name, str] = Field(
         default_factory=dict,
-        description="Further columns to carry into the catalog: name in the catalog and column in the table.",
+        description="Further columns to carry into the catalog: name in the catalog and column in"
+        " the table.",
     )
     bands: Bands = Field(
         description="Bands in the order of the cutout's first axis. For colour pictures the "
@@ -178,19 +183,21 @@ class Cutouts(Section):
     )
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
-        description="Stamps only: central fraction of the stamp's side that is kept, then resampled to "
-        "`size`.",
+        description="Stamps only: central fraction of the stamp's side that is kept, then "
+        "resampled to `size`.",
     )
     subtract_background: bool = Field(
         True,
-        description="Subtract the sky: a map fitted to each tile, the border's median of each stamp.",
+        description="Subtract the sky: a map fitted to each tile, the border's median of each "
+        "stamp.",
     )
     noise_units: bool = Field(
         True, description="Divide by the band's sky noise. Always off for display pixels."
     )
     max_masked_fraction: Fraction = Field(
         0.5,
-        description="An object whose cutout has more bad pixels than this, over all bands, is not used.",
+        description="An object whose cutout has more bad pixels than this, over all bands, is not "
+        "used.",
     )
 
 
@@ -234,7 +241,8 @@ class Training(Section):
     )
     fine_tune_epochs: Annotated[int, Field(ge=0)] = Field(
         8,
-        description="Epochs with the whole network free, batch norm frozen; 0 gives a linear probe.",
+        description="Epochs with the whole network free, batch norm frozen; 0 gives a linear "
+        "probe.",
     )
     fine_tune_learning_rate: Annotated[float, Field(gt=0)] = Field(
         2e-4, description="Peak learning rate of these epochs; it falls to zero as a cosine."
@@ -254,7 +262,8 @@ class Training(Section):
     )
     patience: PositiveInt = Field(
         4,
-        description="Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.",
+        description="Stop after this many epochs without a lower validation loss; the best epoch's "
+        "weights are kept.",
     )
 
     @model_validator(mode="after")
@@ -270,18 +279,15 @@ class Training(Section):
         return self
 
 
-class Task(Section):
-    """One question put to every object."""
+class Question(Section):
+    """What a task asks, and how its networks learn to answer."""
 
     kind: Literal["multiclass", "binary"] = Field(
-        description="`multiclass`: one of several classes. `binary`: yes or no; the second class is the "
-        "positive one."
+        description="`multiclass`: one of several classes. `binary`: yes or no; the second class "
+        "is the positive one."
     )
     classes: Annotated[list[Name], Field(min_length=2)] = Field(
         description="Classes, in the order of the columns. Binary: [negative, positive]."
-    )
-    labels: Annotated[list[Path], Field(min_length=1)] = Field(
-        description="Label tables (CSV, TSV, FITS, VOTable, ECSV, Parquet), read one after the other."
     )
     id_column: str = Field(
         "object_id", description="Column of the label table with the object's name."
@@ -294,26 +300,12 @@ class Task(Section):
     ignore: list[str] = Field(
         default_factory=list, description="Labels that are left out of training."
     )
-    label_tiles: list[str] | None = Field(
-        None,
-        description="Tiles or shards whose objects are labelled; all if not given. Name them, and tiles "
-        "that come later never retrain this task.",
-    )
-    predict: bool = Field(
-        True,
-        description="false: a baseline; it is trained and evaluated, and stays out of the catalog.",
-    )
     training: Training = Field(
         default_factory=Training, description="Settings that differ from the top-level `training`."
     )
 
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | Path) else value
-
     @model_validator(mode="after")
-    def _classes_fit(self) -> Task:
+    def _classes_fit(self) -> Question:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {self.classes} hold a name twice")
         if self.kind == "binary" and len(self.classes) != 2:
@@ -324,6 +316,29 @@ class Task(Section):
         if unknown:
             raise ValueError(f"merge names {unknown}, which are not among classes {self.classes}")
         return self
+
+
+class Task(Question):
+    """One question put to every object, and where its labels are."""
+
+    labels: NonEmptyPaths = Field(
+        description="Label tables (CSV, TSV, FITS, VOTable, ECSV, Parquet), read one after the "
+        "other."
+    )
+    label_tiles: list[str] | None = Field(
+        None,
+        description="Tiles or shards whose objects are labelled; all if not given. Name them, and "
+        "tiles that come later never retrain this task.",
+    )
+    predict: bool = Field(
+        True,
+        description="false: a baseline; it is trained and evaluated, and stays out of the catalog.",
+    )
+
+    @field_validator("labels", mode="before", json_schema_input_type=Path | NonEmptyPaths)
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
 
 
 class Pretraining(Section):
@@ -362,7 +377,7 @@ class Simulation(Section):
 class Config(Section):
     """The settings of a survey."""
 
-    survey: Name = Field(description="Name of the survey; all results go to results/<survey>/.")
+    survey: Name = Field(description="Name of the survey; all results go to `results/<survey>/`.")
     seed: Annotated[int, Field(ge=0)] = Field(1, description="Seed of every random choice.")
     input: Annotated[Tiles | Stamps, Field(discriminator="kind")] = Field(
         description="Where the images come from."
@@ -370,7 +385,8 @@ class Config(Section):
     cutouts: Cutouts = Field(default_factory=Cutouts, description="What is cut around each object.")
     tasks: dict[Name, Task] = Field(
         default_factory=dict,
-        description="Questions put to every object; without any, the survey is ingested, cut and cataloged.",
+        description="Questions put to every object; without any, the survey is ingested, cut and "
+        "cataloged.",
     )
     training: Training = Field(
         default_factory=Training, description="How networks are fine-tuned; a task may differ."
@@ -473,7 +489,7 @@ def _message(error: dict[str, Any]) -> str:
         keys = ("input", "kind")
         given = given.get("kind") if isinstance(given, dict) else given
     where = ".".join(str(key) for key in keys if key != "[key]") or "config"
-    silent = error["type"] == "missing" or isinstance(given, dict)
+    silent = error["type"] in ("missing", "union_tag_not_found") or isinstance(given, dict)
     value = "" if silent else f" = {given!r:.80}"
     return f"{where}{value}: {_mend(error)}"
 

@@ -86,7 +86,7 @@ def _stamp_problems(given: Stamps) -> Iterator[str]:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(given.image) if name}
     except ValueError as error:
-        yield f"input.image = {given.image!r}: is no template ({error}); write {{column}} for a column"
+        yield f"input.image = {given.image!r}: is no template ({error}); write {{column}}"
         return
     columns |= {f"input.image, {{{name}}}": name for name in sorted(fields - {"band"})}
     yield from _column_problems("input.table", given.table, columns)

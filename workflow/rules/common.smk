@@ -3,6 +3,7 @@ from snakemake.exceptions import WorkflowError
 from luneta.code_digest import code_digest
 from luneta.config import ConfigError
 from luneta.plan import make_plan
+from luneta.reporting.summary import summary
 
 try:
     PLAN = make_plan(config)
@@ -49,3 +50,8 @@ def folds(pattern):
     return lambda wildcards: collect(
         pattern, fold=PLAN.folds(wildcards.task), allow_missing=True
     )
+
+
+def summarize():
+    """Print what was found, and what was left out, as a run's last lines."""
+    print(summary(PLAN.results))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.config import Task
+from luneta.config import Question
 from luneta.files import atomic_path, read_json
 from luneta.models import devices
 from luneta.models import network as networks
@@ -132,7 +132,7 @@ def run(
     predictions
         Written: predictions/{task}/{shard}.parquet, one row per row of `quality`.
     settings
-        `task` (dump of config.Task), `task_name`, `batch_size`.
+        `task` (dump of config.Question), `task_name`, `batch_size`.
     threads
         Processor threads the job may use.
 
@@ -142,7 +142,7 @@ def run(
     so that memory depends on the batch size and not on the shard.
     """
     devices.configure(threads)
-    task = Task.model_validate(settings["task"])
+    task = Question.model_validate(settings["task"])
     found = read_json(metrics)
     check(Shard(cutouts), [read_json(path) for path in sidecars], found)
     usable = pq.read_table(quality, columns=["usable"])["usable"].to_numpy()

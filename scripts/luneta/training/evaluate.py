@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.config import Task
+from luneta.config import Question
 from luneta.files import atomic_path, read_json, write_json
 from luneta.metrics import classification
 from luneta.models import devices
@@ -129,12 +129,12 @@ def run(
     metrics, out_of_fold
         Written: metrics/{task}.json and metrics/{task}_out_of_fold.parquet.
     settings
-        `task` (dump of config.Task), `shards`; `batch_size` if not 256.
+        `task` (dump of config.Question), `shards`; `batch_size` if not 256.
     threads
         Processor threads the job may use.
     """
     devices.configure(threads)
-    task = Task.model_validate(settings["task"])
+    task = Question.model_validate(settings["task"])
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
     objects = read_split(split, task.classes)
     labels, folds = objects.labels, objects.folds

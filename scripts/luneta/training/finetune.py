@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from luneta.config import Task, Training
+from luneta.config import Question, Training
 from luneta.files import write_json
 from luneta.models import devices
 from luneta.models import network as networks
@@ -80,11 +80,11 @@ def fit(
     seed: int,
 ) -> Journal:
     """Train a network in its phases and leave it with the best epoch's weights."""
-    journal = Journal(network, training.patience)
+    journal = Journal(network, validation, training.patience)
     for phase in phases(training, pretrained):
         networks.freeze(network, backbone=phase.name == "head", batch_norm=pretrained)
         augment_seed = derived_seed(seed, phase.name) if training.augment else None
-        train(network, phase, batches, validation, journal, augment_seed)
+        train(network, phase, batches, journal, augment_seed)
     journal.restore()
     return journal
 
@@ -124,7 +124,7 @@ def run(
     model, sidecar, history
         Written: models/{task}/fold{k}.keras, .json and _history.csv.
     settings
-        `task` (dump of config.Task), `task_name`, `shards`, `seed`.
+        `task` (dump of config.Question), `task_name`, `shards`, `seed`.
     fold
         Fold that is held out.
     weights
@@ -134,7 +134,7 @@ def run(
     """
     devices.configure(threads)
     keras.utils.clear_session()
-    task = Task.model_validate(settings["task"])
+    task = Question.model_validate(settings["task"])
     name, training = settings["task_name"], task.training
     seed = derived_seed(settings["seed"], name, fold)
     source = str(weights) if weights else training.weights

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.config import ConfigError, Task
+from luneta.config import ConfigError, Question
 from luneta.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def _column(table: pa.Table, name: str, key: str, path: Path | str) -> list[str 
     return [None if v is None else str(v).strip() for v in table[name].to_pylist()]
 
 
-def class_of_value(task: Task) -> dict[str, str | None]:
+def class_of_value(task: Question) -> dict[str, str | None]:
     """Map each allowed label to its class, ignored ones to None."""
     allowed: dict[str, str | None] = dict.fromkeys(task.ignore)
     for name, values in task.merge.items():
@@ -47,7 +47,7 @@ def class_of_value(task: Task) -> dict[str, str | None]:
     return {**allowed, **{name: name for name in task.classes}}
 
 
-def read_labels(paths: Sequence[Path | str], task: Task) -> tuple[dict[str, str], Counter]:
+def read_labels(paths: Sequence[Path | str], task: Question) -> tuple[dict[str, str], Counter]:
     """Read label tables.
 
     Returns
@@ -64,7 +64,7 @@ def read_labels(paths: Sequence[Path | str], task: Task) -> tuple[dict[str, str]
     found: dict[str, set[str]] = {}
     counts: Counter = Counter()
     for path in paths:
-        table = read_table(path)
+        table = read_table(path, text_columns=(task.id_column, task.label_column))
         names = _column(table, task.id_column, "id_column", path)
         values = _column(table, task.label_column, "label_column", path)
         for name, value in zip(names, values, strict=True):
@@ -103,7 +103,7 @@ def read_rows(paths: Sequence[Path | str], shards: Sequence[str]) -> dict[str, t
     return places
 
 
-def check_folds(labels: Sequence[str], folds: np.ndarray, task: Task) -> None:
+def check_folds(labels: Sequence[str], folds: np.ndarray, task: Question) -> None:
     """Refuse a split in which a fold lacks a class."""
     count = task.training.folds
     members = {name: np.zeros(count, dtype=int) for name in task.classes}
@@ -141,9 +141,9 @@ def run(
         Written: splits/{task}.parquet; what was left out is counted in its schema metadata
         `counts` (JSON).
     settings
-        `task` (dump of config.Task), `shards` (names), `seed`.
+        `task` (dump of config.Question), `shards` (names), `seed`.
     """
-    task = Task.model_validate(settings["task"])
+    task = Question.model_validate(settings["task"])
     classes, counts = read_labels(labels, task)
     places = read_rows(quality, settings["shards"])
     counts["absent"] = sum(name not in places for name in classes)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from scipy.special import log_softmax
 
 from luneta.files import atomic_path
+from luneta.models.network import predict_logits
 from luneta.training.augmentation import Dihedral
 from luneta.training.data import Batches
 
@@ -53,9 +56,10 @@ class Phase:
 class Journal(keras.callbacks.Callback):
     """Keep the history and the best weights over all phases; stop a phase that leads nowhere."""
 
-    def __init__(self, network: keras.Model, patience: int):
+    def __init__(self, network: keras.Model, validation: Batches, patience: int):
         super().__init__()
         self.network = network
+        self.validation = validation
         self.patience = patience
         self.records: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -76,9 +80,21 @@ class Journal(keras.callbacks.Callback):
                 f"(now {float(self.model.optimizer.learning_rate):g})"
             )
 
+    def _validate(self) -> dict[str, float]:
+        """Score the network; its one graph for prediction serves all phases."""
+        images, labels = self.validation.images, self.validation.labels
+        logits = predict_logits(
+            [self.network], lambda a, b: images[a:b], len(labels), self.validation.size
+        )[0]
+        losses = -log_softmax(logits.astype("float64"), axis=1)[np.arange(len(labels)), labels]
+        weights = self.validation.weights[labels]
+        accuracy = (logits.argmax(axis=1) == labels).mean()
+        return {"val_loss": np.average(losses, weights=weights), "val_accuracy": accuracy}
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down the epoch, keep its weights if they are the best."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs = {**logs, **self._validate()}
         values = {name: round(float(logs[name]), 6) for name in COLUMNS[2:6]}
         record = {"epoch": len(self.records) + 1, "phase": self.phase, **values}
         record["learning_rate"] = float(f"{rate:.6g}")
@@ -121,7 +137,6 @@ def train(
     network: keras.Model,
     phase: Phase,
     batches: Batches,
-    validation: Batches,
     journal: Journal,
     augment_seed: int | None,
 ) -> None:
@@ -133,10 +148,10 @@ def train(
         Classifier with logits as output.
     phase
         Epochs and learning rate.
-    batches, validation
-        To learn from, and to choose the epoch by.
+    batches
+        To learn from.
     journal
-        Receives the epochs.
+        Receives the epochs, and holds the objects by which the best one is chosen.
     augment_seed
         Seed of the flips and turns; none are made if it is None. They are no part of `network`.
     """
@@ -158,7 +173,6 @@ def train(
     model.fit(
         batches,
         epochs=phase.epochs,
-        validation_data=validation,
         callbacks=[journal],
         shuffle=False,
         verbose=0,

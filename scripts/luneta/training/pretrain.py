@@ -56,12 +56,12 @@ def fit_backbone(
     order = np.random.default_rng(seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(VALIDATION * len(order)))])
     equal, size = np.ones(classes, dtype="float32"), pretraining.batch_size
-    journal = Journal(network, patience=pretraining.epochs)
+    validation = Batches(images[held], labels[held], equal, size)
+    journal = Journal(network, validation, patience=pretraining.epochs)
     train(
         network,
         Phase("pretrain", pretraining.epochs, pretraining.learning_rate, True),
         Batches(images[kept], labels[kept], equal, size, seed),
-        Batches(images[held], labels[held], equal, size),
         journal,
         augment_seed=seed,
     )

@@ -1,0 +1,136 @@
+"""What a config may hold, and what is said of one that cannot work."""
+
+import copy
+
+import pytest
+
+from luneta.config import ConfigError, load, validate
+
+TILES = {
+    "survey": "sky",
+    "input": {"kind": "tiles", "tiles": "t.tsv", "sources": "s.fits", "bands": ["g", "r"]},
+    "tasks": {
+        "shape": {"kind": "multiclass", "classes": ["round", "disc"], "labels": "labels.csv"}
+    },
+}
+
+
+def changed(path, value):
+    """TILES with one key set to another value."""
+    config = copy.deepcopy(TILES)
+    section = config
+    *parents, last = path.split(".")
+    for key in parents:
+        section = section.setdefault(key, {})
+    section[last] = value
+    return config
+
+
+def test_minimal_config_gets_defaults():
+    config = validate(TILES)
+    assert config.input.reference == "g"
+    assert config.tasks["shape"].training.folds == 5
+    assert [str(path) for path in config.tasks["shape"].labels] == ["labels.csv"]
+
+
+def test_task_inherits_training():
+    config = changed("training", {"folds": 3, "dropout": 0.5})
+    config["tasks"]["shape"]["training"] = {"folds": 4}
+    training = validate(config).tasks["shape"].training
+    assert (training.folds, training.dropout) == (4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("seeed", 2, "seeed = 2: there is no such key; did you mean seed?"),
+        ("cutouts.sise", 2, "cutouts.sise = 2: there is no such key; did you mean size?"),
+        ("input.source", "a", "input.source = 'a': there is no such key; did you mean sources?"),
+        ("input.mask.plains", {}, "input.mask.plains: there is no such key; did you mean planes?"),
+        ("tasks.shape.clases", [], "tasks.shape.clases = []: there is no such key; did you mean"),
+        ("tasks.shape.training.fold", 2, "training.fold = 2: there is no such key; did you mean"),
+        ("cutouts.qqqqqq", 1, "allowed are size, crop, subtract_background"),
+        ("cutouts.size", 4, "cutouts.size = 4: must be greater than or equal to 8 (Side of"),
+        ("cutouts.size", "big", "cutouts.size = 'big': must be a valid integer"),
+        ("cutouts", [1], "cutouts = [1]: must hold keys"),
+        ("training.backbone", "VGG", "= 'VGG': must be 'MobileNetV2', 'ResNet50' or"),
+        ("training", ["folds"], "training = ['folds']: must hold keys"),
+        ("input.kind", "tile", "input.kind = 'tile': must be tiles"),
+        ("input.bands", ["g", "g"], "input.bands = ['g', 'g']: ['g', 'g'] hold a name twice"),
+        ("input.bands", [True, "g"], "input.bands.0 = True: YAML reads this as a number or as"),
+        ("input.reference_band", "z", "input: reference_band 'z' is not one of bands"),
+        ("survey", "my sky", "survey = 'my sky': names become file and column names"),
+        ("survey", 7, "survey = 7: YAML reads this as a number"),
+        ("tasks.shape.kind", "binary2", "tasks.shape.kind = 'binary2': must be 'multiclass' or"),
+        ("tasks.shape.merge", {"x": ["y"]}, "tasks.shape: merge names ['x']"),
+        ("training.width", 0.5, None),
+    ],
+)
+def test_message_names_key_value_and_mend(path, value, said):
+    if said is None:
+        validate(changed(path, value))
+        return
+    with pytest.raises(ConfigError) as refused:
+        validate(changed(path, value))
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "The config cannot work:"
+    assert len(lines) == 2
+    assert said in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("survey", "survey: this key is required (Name of the survey"),
+        ("input.tiles", "input.tiles: this key is required (Tab-separated table"),
+        ("input.kind", "input.kind: must be tiles"),
+        ("tasks.shape.labels", "tasks.shape.labels: this key is required (Label tables"),
+    ],
+)
+def test_missing_key(path, said):
+    config = copy.deepcopy(TILES)
+    section = config
+    *parents, last = path.split(".")
+    for key in parents:
+        section = section[key]
+    del section[last]
+    with pytest.raises(ConfigError) as refused:
+        validate(config)
+    assert said in str(refused.value)
+
+
+def test_all_problems_are_told_once():
+    config = changed("training", {"folds": 1})
+    config["cutouts"] = {"size": 3}
+    with pytest.raises(ConfigError) as refused:
+        validate(config)
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_binary_task_has_two_classes():
+    config = changed("tasks.shape.kind", "binary")
+    config["tasks"]["shape"]["classes"] = ["a", "b", "c"]
+    with pytest.raises(ConfigError, match="a binary task has 2 classes, not 3"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("survey: [a", "is not YAML"),
+        ("survey:\n\tinput: 1", "line 2"),
+        ("", "config = None: must"),
+        ("just words", "config = 'just words': must"),
+    ],
+)
+def test_load_refuses_what_is_no_config(tmp_path, text, said):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="The config cannot work") as refused:
+        load(path)
+    assert said in str(refused.value)
+
+
+def test_load_refuses_a_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.yaml")

@@ -1,0 +1,191 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from luneta.config import Pretraining, Training
+from luneta.models import network as networks
+from luneta.training import evaluate, finetune, folds, pretrain
+from luneta.training.augmentation import Dihedral
+from luneta.training.data import Batches, Cutouts, class_weights
+from luneta.training.loop import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory, galaxies, task_settings):
+    """Weights of a backbone that was pretrained for two epochs."""
+    images, labels = galaxies
+    path = tmp_path_factory.mktemp("backbone") / "small.weights.h5"
+    training = Training.model_validate(task_settings()["training"])
+    settings = Pretraining(galaxies=100, epochs=2, batch_size=16)
+    network, journal = pretrain.fit_backbone(images, labels, 2, training, settings, 1)
+    network.get_layer("backbone").save_weights(path)
+    moving = networks.batch_norms(network)[0].moving_mean
+    assert float(keras.ops.max(keras.ops.abs(moving))) > 0.01  # batch norm followed
+    assert [r["phase"] for r in journal.records] == ["pretrain"] * 2
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, survey, backbone, task_settings):
+    """Both folds, fine-tuned; the folder holds their files."""
+    folder = tmp_path_factory.mktemp("job")
+    settings = {
+        "task": task_settings(weights="pretrain"),
+        "task_name": "shape",
+        "shards": ["a", "b"],
+        "seed": 1,
+    }
+    quality = [survey / "a.parquet", survey / "b.parquet"]
+    folds.run([survey / "labels.csv"], quality, folder / "split.parquet", settings)
+    for fold in (0, 1):
+        fine_tune(folder, survey, settings, backbone, fold, f"fold{fold}")
+    return folder, settings
+
+
+def fine_tune(folder, survey, settings, weights, fold, name):
+    finetune.run(
+        folder / "split.parquet",
+        [survey / "a.arrow", survey / "b.arrow"],
+        folder / f"{name}.keras",
+        folder / f"{name}.json",
+        folder / f"{name}_history.csv",
+        settings,
+        fold,
+        weights,
+        threads=2,
+    )
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def small_batches(galaxies, seed=None):
+    images, labels = galaxies
+    return Batches(images, labels, np.ones(2, "float32"), 32, seed)
+
+
+def statistics(network):
+    return [
+        keras.ops.convert_to_numpy(value)
+        for layer in networks.batch_norms(network)
+        for value in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
+def test_frozen_batch_norm_stays_and_unfreezing_changes_nothing(galaxies, backbone, task_settings):
+    training = Training.model_validate(task_settings(dropout=0.0)["training"])
+    network = networks.build(training, 3, 32, "flux", 2, 1, backbone)
+    before = statistics(network)
+    kernels = network.get_layer("backbone").get_weights()
+    networks.freeze(network, backbone=True, batch_norm=True)
+    images = np.nan_to_num(galaxies[0])
+    frozen = keras.ops.convert_to_numpy(network(images, training=True))
+    networks.freeze(network, backbone=False, batch_norm=True)
+    free = keras.ops.convert_to_numpy(network(images, training=True))
+    asleep = keras.ops.convert_to_numpy(network(images, training=False))
+    np.testing.assert_array_equal(free, frozen)
+    np.testing.assert_array_equal(free, asleep)
+    finetune.fit(network, training, small_batches(galaxies, 1), small_batches(galaxies), True, 1)
+    for old, new in zip(before, statistics(network), strict=True):
+        np.testing.assert_array_equal(old, new)
+    after = network.get_layer("backbone").get_weights()
+    assert any(not np.array_equal(a, b) for a, b in zip(kernels, after, strict=True))
+
+
+def test_files_of_a_fold(job):
+    folder, _ = job
+    sidecar = json.loads((folder / "fold0.json").read_text())
+    network = networks.load(folder / "fold0.keras")
+    assert sidecar["model_id"] == networks.digest(network)
+    assert sidecar["parameters"] == network.count_params()
+    assert (sidecar["bands"], sidecar["cutout_size"], sidecar["pixels"]) == (
+        ["g", "r", "i"],
+        32,
+        "flux",
+    )
+    with (folder / "fold0_history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["phase"] for row in rows] == ["head", "fine_tune", "fine_tune"]
+    assert float(rows[-1]["learning_rate"]) == 0  # the cosine has fallen
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert sidecar["metrics"]["epoch"] == int(best["epoch"])
+
+
+def test_two_runs_are_the_same(job, survey, backbone):
+    folder, settings = job
+    first = json.loads((folder / "fold0.json").read_text())
+    second = fine_tune(folder, survey, settings, backbone, 0, "again")
+    assert second == first
+    assert (folder / "again.keras").read_bytes() == (folder / "fold0.keras").read_bytes()
+    assert json.loads((folder / "fold1.json").read_text())["model_id"] != first["model_id"]
+
+
+def test_evaluate(job, survey):
+    import pyarrow.parquet as pq
+
+    pytest.importorskip("luneta.metrics.classification")
+    folder, settings = job
+    evaluate.run(
+        folder / "split.parquet",
+        [survey / "a.arrow", survey / "b.arrow"],
+        [folder / "fold0.keras", folder / "fold1.keras"],
+        [folder / "fold0.json", folder / "fold1.json"],
+        folder / "metrics.json",
+        folder / "out.parquet",
+        settings,
+    )
+    found = json.loads((folder / "metrics.json").read_text())
+    out = pq.read_table(folder / "out.parquet")
+    split = pq.read_table(folder / "split.parquet")
+    assert out["object_id"].equals(split["object_id"])
+    assert np.sum(found["confusion"]) == len(out)
+    assert found["mean"]["accuracy"] == pytest.approx(
+        np.mean([fold["accuracy"] for fold in found["folds"]])
+    )
+    total = np.add(out["probability_bar"].to_numpy(), out["probability_spot"].to_numpy())
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    # the held-out logits are those of the fold's own network
+    store = Cutouts({"a": survey / "a.arrow", "b": survey / "b.arrow"})
+    shard, row, fold = (split[c][0].as_py() for c in ("shard", "row", "fold"))
+    image = store.take(np.array([shard]), np.array([row]))
+    direct = networks.load(folder / f"fold{fold}.keras").predict(image, verbose=0)[0]
+    np.testing.assert_allclose(out["logit_spot"][0].as_py(), direct[1], atol=1e-5)
+
+
+def test_diverging_loss_is_explained(galaxies, task_settings):
+    training = Training.model_validate(
+        task_settings(head_epochs=0, fine_tune_learning_rate=1e30, augment=False)["training"]
+    )
+    network = networks.build(training, 3, 32, "flux", 2, 1)
+    with pytest.raises(FloatingPointError, match=r"epoch \d.*batch \d.*lower the learning rate"):
+        finetune.fit(
+            network, training, small_batches(galaxies, 1), small_batches(galaxies), False, 1
+        )
+
+
+def test_class_weights():
+    labels = np.repeat([0, 1, 2], [60, 30, 2])
+    weights = class_weights(labels, 3, cap=4)
+    np.testing.assert_allclose(weights / weights[0], [1, 2, 4])
+    assert weights[labels].mean() == pytest.approx(1)
+    np.testing.assert_allclose(class_weights(labels, 3, cap=1), [1, 1, 1])
+
+
+def test_dihedral_moves_pixels_through_the_whole_group():
+    image = np.arange(9, dtype="float32").reshape(1, 1, 3, 3)
+    images = np.repeat(image, 200, axis=0)
+    layer = Dihedral(5)
+    turned = keras.ops.convert_to_numpy(layer(images, training=True))
+    group = {np.rot90(m, k).tobytes() for m in (image[0, 0], image[0, 0].T) for k in range(4)}
+    assert {np.ascontiguousarray(x[0]).tobytes() for x in turned} == group
+    np.testing.assert_array_equal(layer(images, training=False), images)
+
+
+def test_shuffled_epochs_differ_and_repeat(galaxies):
+    first, second = small_batches(galaxies, 1), small_batches(galaxies, 1)
+    np.testing.assert_array_equal(first.order, second.order)
+    first.on_epoch_end()
+    assert not np.array_equal(first.order, second.order)
+    assert sorted(first.order) == list(range(96))
