@@ -39,7 +39,6 @@ def _task_settings(**training):
     return {
         "kind": "binary",
         "classes": ["bar", "spot"],
-        "labels": ["labels.csv"],
         "training": {**settings, **training},
     }
 

@@ -8,7 +8,9 @@ from luneta.training import folds
 
 
 @pytest.fixture
-def split(task_settings):
+def split(tmp_path, survey, task_settings):
+    """A function that splits the survey by the text of a label table."""
+
     def run(labels, shards=("a", "b"), **task):
         settings = {"task": {**task_settings(), **task}, "shards": list(shards), "seed": 1}
         (tmp_path / "labels.csv").write_text(labels)

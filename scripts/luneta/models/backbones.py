@@ -83,9 +83,9 @@ def create(name: str, side: int, width: float = 1.0, weights: str | Path = "none
         include_top=False,
         weights="imagenet" if weights == "imagenet" else None,
         input_shape=(side, side, 3),
-        name="backbone",
         **arguments,
     )
+    network.name = "backbone"  # as an argument, EfficientNetV2 would look it up in its tables
     if weights not in ("imagenet", "none"):
         load_weights(network, Path(weights), f"{name} of width {width:g}")
     return network

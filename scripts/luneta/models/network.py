@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -127,12 +128,20 @@ def digest(network: keras.Model) -> str:
     return total.hexdigest()
 
 
+def _numbered(config: str) -> str:
+    """Number the shared objects of a Keras config, which are named by their address in memory."""
+    key = r'"shared_object_id": (\d+)'
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(re.findall(key, config)))}
+    return re.sub(key, lambda found: f'"shared_object_id": {numbers[found[1]]}', config)
+
+
 def save(network: keras.Model, path: Path | str) -> None:
     """Save a network as .keras; equal networks give equal bytes."""
     with atomic_path(path) as temporary:
         network.save(temporary)
         with zipfile.ZipFile(temporary) as archive:
             members = {name: archive.read(name) for name in sorted(archive.namelist())}
+        members["config.json"] = _numbered(members["config.json"].decode()).encode()
         # Keras writes the time of day into the archive
         metadata = {**json.loads(members["metadata.json"]), "date_saved": "1980-01-01@00:00:00"}
         members["metadata.json"] = json.dumps(metadata).encode()
