@@ -11,17 +11,15 @@ def tan_wcs(shape=(200, 220), ra=150.0, dec=2.0, scale=0.262, rotation=10.0) -> 
     wcs.wcs.crval = [ra, dec]
     wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
     angle, step = np.radians(rotation), scale / 3600
-    wcs.wcs.cd = step * np.array(
-        [[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
+    wcs.wcs.cd = step * np.array([[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     wcs.array_shape = shape
     return wcs
 
 
 def add_star(pixels, x, y, flux=5000.0, sigma=1.5) -> None:
     yy, xx = np.indices(pixels.shape)
-    pixels += flux * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * sigma**2)) / (
-        2 * np.pi * sigma**2
+    pixels += (
+        flux * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
     )
 
 

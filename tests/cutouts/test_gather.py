@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from luneta.cutouts.gather import corner, gather, over_edge
 
 

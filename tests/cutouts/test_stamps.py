@@ -3,13 +3,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from PIL import Image
+
 from luneta.cutouts.job import run
 from luneta.cutouts.shard import Shard
 from luneta.cutouts.stamps import border_sky, central, read_stamp
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
 from luneta.survey.index import deal_stamps
-from PIL import Image
 
 
 def picture(path, shade=200, size=60):

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+
 from fits_files import add_star, tan_wcs, write_image
 from luneta.cutouts.bands import mask_planes
 from luneta.cutouts.job import run
@@ -115,9 +116,7 @@ def test_too_many_bad_pixels_reject(tmp_path, image):
 def test_mask_and_weight_make_bad_pixels_and_flags(tmp_path):
     mask, weight = np.zeros(SHAPE, np.int16), np.ones(SHAPE, np.float32)
     mask[60, 50], mask[:, 125], weight[150, 165] = 2, 1, 0
-    name = write_image(
-        tmp_path / "r.fits", observe(tan_wcs()), tan_wcs(), MASK=mask, WEIGHT=weight
-    )
+    name = write_image(tmp_path / "r.fits", observe(tan_wcs()), tan_wcs(), MASK=mask, WEIGHT=weight)
     files = {part: name.replace("IMAGE", part.upper()) for part in ("mask", "weight")}
     shard, quality, _ = cut(tmp_path, tile_of(tmp_path, r={"image": name, **files}), ["r"])
     bad = [np.argwhere(np.isnan(stamp[0])) for stamp in shard.take([0, 1, 2])]
@@ -152,7 +151,9 @@ def test_a_band_on_another_grid_is_brought_onto_the_reference(tmp_path, image):
     for row in range(3):
         expected = (quality["dx"][row], quality["dy"][row])
         assert centroid(shard.take([row])[0, 1]) == pytest.approx(expected, abs=0.3)
-    flux = [np.nansum(shard.take([1])[0, b]) * quality[f"sky_noise_{n}"][1] for b, n in enumerate("rz")]
+    flux = [
+        np.nansum(shard.take([1])[0, b]) * quality[f"sky_noise_{n}"][1] for b, n in enumerate("rz")
+    ]
     assert flux[1] == pytest.approx(flux[0], rel=0.1)
 
 

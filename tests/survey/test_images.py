@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+
 from fits_files import tan_wcs, write_image
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag, count
 from luneta.survey.images import ImageError, read_grid, read_pixels, to_pixels

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
+
 from fits_files import tan_wcs, write_image
 from luneta.survey.flags import Flag
 from luneta.survey.index import assign, deal_sources

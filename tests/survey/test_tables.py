@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units
 from astropy.table import Table
+
 from luneta.survey.sources import degrees, select
 from luneta.survey.tables import TableError, read_table
 

@@ -1,4 +1,5 @@
 import pytest
+
 from luneta.survey.images import split_extension
 from luneta.survey.tiles import Tile, TileTableError, read_tiles
 
@@ -11,7 +12,9 @@ def write(path, text):
 
 
 def test_tiles_keep_bands_paths_and_shards(tmp_path):
-    rows = "a\tg\ta_g.fits[SCI]\ta_g.fits[DQ]\tone\na\tr\t/data/a_r.fits\t\tone\nb\tg\tb.fits\t\tone\n"
+    rows = (
+        "a\tg\ta_g.fits[SCI]\ta_g.fits[DQ]\tone\na\tr\t/data/a_r.fits\t\tone\nb\tg\tb.fits\t\tone\n"
+    )
     tiles = read_tiles(write(tmp_path / "t.tsv", HEADER + rows), root="images")
     assert list(tiles) == ["a", "b"]
     assert tiles["a"].bands["g"].image == "images/a_g.fits[SCI]"

@@ -1,6 +1,4 @@
 rule catalog:
-    message:
-        "Writing the catalog"
     input:
         objects=collect(rules.ingest.output.objects, shard=PLAN.shards),
         quality=collect(rules.cutouts.output.quality, shard=PLAN.shards),
@@ -16,8 +14,12 @@ rule catalog:
         "<logs>/catalog.log",
     benchmark:
         "<benchmarks>/catalog.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("catalog"),
         code=code_digest("catalog"),
+    message:
+        "Writing the catalog"
     script:
         "../../scripts/catalog.py"

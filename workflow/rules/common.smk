@@ -42,7 +42,9 @@ def of_task(what):
 
 def labelled(pattern):
     """Give a function that fills a path's shard with those that hold labels of the task."""
-    return lambda wildcards: collect(pattern, shard=PLAN.labelled_shards(wildcards.task))
+    return lambda wildcards: collect(
+        pattern, shard=PLAN.labelled_shards(wildcards.task)
+    )
 
 
 def folds(pattern):

@@ -1,6 +1,4 @@
 rule cutouts:
-    message:
-        "Cutting shard {wildcards.shard}"
     input:
         objects=rules.ingest.output.objects,
         images=of_shard("images"),
@@ -13,8 +11,12 @@ rule cutouts:
         "<logs>/cutouts/{shard}.log",
     benchmark:
         "<benchmarks>/cutouts/{shard}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("cutouts"),
         code=code_digest("cutouts"),
+    message:
+        "Cutting shard {wildcards.shard}"
     script:
         "../../scripts/cutouts.py"

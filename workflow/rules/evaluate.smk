@@ -1,6 +1,4 @@
 rule evaluate:
-    message:
-        "Evaluating {wildcards.task} out of fold"
     input:
         split=rules.split.output.split,
         cutouts=labelled(rules.cutouts.output.cutouts),
@@ -13,8 +11,12 @@ rule evaluate:
         "<logs>/evaluate/{task}.log",
     benchmark:
         "<benchmarks>/evaluate/{task}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("evaluate"),
         code=code_digest("evaluate"),
+    message:
+        "Evaluating {wildcards.task} out of fold"
     script:
         "../../scripts/evaluate.py"

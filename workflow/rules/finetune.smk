@@ -1,6 +1,4 @@
 rule finetune:
-    message:
-        "Training {wildcards.task}, fold {wildcards.fold}"
     input:
         split=rules.split.output.split,
         cutouts=labelled(rules.cutouts.output.cutouts),
@@ -13,8 +11,12 @@ rule finetune:
         "<logs>/finetune/{task}/fold{fold}.log",
     benchmark:
         "<benchmarks>/finetune/{task}/fold{fold}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=of_task("finetune"),
         code=code_digest("finetune"),
+    message:
+        "Training {wildcards.task}, fold {wildcards.fold}"
     script:
         "../../scripts/finetune.py"

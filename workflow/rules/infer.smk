@@ -1,8 +1,6 @@
 # A model file is too large for Snakemake to compare by content: the small sidecar, which
 # holds the digest of the weights, decides whether predictions are out of date.
 rule infer:
-    message:
-        "Predicting {wildcards.task} for shard {wildcards.shard}"
     input:
         cutouts=rules.cutouts.output.cutouts,
         quality=rules.cutouts.output.quality,
@@ -15,8 +13,12 @@ rule infer:
         "<logs>/infer/{task}/{shard}.log",
     benchmark:
         "<benchmarks>/infer/{task}/{shard}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=of_task("infer"),
         code=code_digest("infer"),
+    message:
+        "Predicting {wildcards.task} for shard {wildcards.shard}"
     script:
         "../../scripts/infer.py"

@@ -1,6 +1,4 @@
 rule ingest:
-    message:
-        "Placing the objects of shard {wildcards.shard}"
     input:
         sources=of_shard("sources"),
         images=of_shard("grids"),
@@ -10,8 +8,12 @@ rule ingest:
         "<logs>/ingest/{shard}.log",
     benchmark:
         "<benchmarks>/ingest/{shard}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("ingest"),
         code=code_digest("ingest"),
+    message:
+        "Placing the objects of shard {wildcards.shard}"
     script:
         "../../scripts/ingest.py"

@@ -1,6 +1,4 @@
 rule pretrain:
-    message:
-        "Pretraining backbone {wildcards.backbone} on simulated galaxies"
     output:
         weights="<results>/backbones/{backbone}.weights.h5",
         history="<results>/backbones/{backbone}.csv",
@@ -8,9 +6,13 @@ rule pretrain:
         "<logs>/pretrain/{backbone}.log",
     benchmark:
         "<benchmarks>/pretrain/{backbone}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     threads: 2
     params:
         settings=settings("pretrain"),
         code=code_digest("pretrain"),
+    message:
+        "Pretraining backbone {wildcards.backbone} on simulated galaxies"
     script:
         "../../scripts/pretrain.py"

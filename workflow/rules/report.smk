@@ -1,6 +1,4 @@
 rule report:
-    message:
-        "Drawing the report"
     input:
         catalog=rules.catalog.output.catalog,
         rejects=rules.catalog.output.rejects,
@@ -88,8 +86,12 @@ rule report:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("report"),
         code=code_digest("report"),
+    message:
+        "Drawing the report"
     script:
         "../../scripts/report.py"

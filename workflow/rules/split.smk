@@ -1,6 +1,4 @@
 rule split:
-    message:
-        "Dealing the labels of {wildcards.task} to folds"
     input:
         labels=of_task("label_files"),
         quality=labelled(rules.cutouts.output.quality),
@@ -10,8 +8,12 @@ rule split:
         "<logs>/split/{task}.log",
     benchmark:
         "<benchmarks>/split/{task}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
     params:
         settings=settings("split"),
         code=code_digest("split"),
+    message:
+        "Dealing the labels of {wildcards.task} to folds"
     script:
         "../../scripts/split.py"
