@@ -22,7 +22,8 @@ help: ## list the targets
 	@echo "Variables: CORES=$(CORES) GPU=1 (CUDA) PYTHON=$(PYTHON) ARGS='-k name' (pytest's)"
 
 demo: runtime ## run the whole workflow on the simulated demo survey
-	@$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES)
+	@$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES) \
+		--report results/demo/report/report.html --report-after-run
 	@$(BIN)/python -m luneta.reporting.summary results/demo
 
 test: tools ## run the tests that take seconds

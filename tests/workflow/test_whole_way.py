@@ -1,0 +1,106 @@
+"""From images to catalog, and what a change makes run again."""
+
+import json
+import os
+
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+
+from tiny_survey import LABELLED, tiny_config
+
+AFTER_TRAINING = {"finetune": 2, "evaluate": 1, "infer": 2, "catalog": 1, "report": 1}
+
+
+def catalog(survey):
+    return pq.read_table(survey.results / "catalog" / "tiny.parquet")
+
+
+def test_rows_in_are_rows_out(finished):
+    sources = [
+        Table.read(finished.results / f"raw/{t}_sources.fits")["OBJECT_ID"] for t in LABELLED
+    ]
+    expected = [str(name) for column in sources for name in column]
+    assert catalog(finished)["object_id"].to_pylist() == expected
+
+
+def test_usable_objects_have_probabilities_that_sum_to_one(finished):
+    rows = catalog(finished).to_pandas()
+    usable = rows["reject_reason"].isna()
+    total = rows["lens_nolens_probability"] + rows["lens_lens_probability"]
+    assert usable.sum() > 60
+    assert total[usable].sub(1).abs().max() < 1e-5
+    assert rows.loc[~usable, "lens_lens_probability"].isna().all()
+
+
+def test_units_are_there_for_astropy(finished):
+    table = Table.read(finished.results / "catalog" / "tiny.parquet", format="parquet.votable")
+    assert {name: str(table[name].unit) for name in ("ra", "dec", "magnitude_r", "radius")} == {
+        "ra": "deg",
+        "dec": "deg",
+        "magnitude_r": "mag",
+        "radius": "arcsec",
+    }
+
+
+def test_the_identity_of_the_model_is_in_every_row(finished):
+    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    found = set(catalog(finished)["lens_model_id"].drop_null().to_pylist())
+    assert found == {metrics["model_id"]}
+
+
+def test_the_run_ends_with_its_numbers(finished):
+    assert "90 objects in the source list" in finished.log
+    assert "0 files could not be used" in finished.log
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert finished.planned() == {}
+
+
+def test_file_times_alone_rerun_nothing(survey):
+    for part in ("workflow", "scripts"):
+        for path in (survey.folder / part).rglob("*"):
+            os.utime(path)
+    for name in ("config.yaml", "tiles.tsv"):
+        os.utime(survey.folder / name)
+    assert survey.planned() == {}
+
+
+def test_a_training_setting_reruns_training_and_what_follows(survey):
+    config = tiny_config()
+    config["training"]["head_learning_rate"] = 5e-4
+    survey.write(config, LABELLED)
+    assert survey.planned() == AFTER_TRAINING
+
+
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [("cutouts/gather.py", "cutouts"), ("inference/infer.py", "infer"), ("config.py", None)],
+)
+def test_changed_code_reruns_the_rules_that_use_it(survey, module, first):
+    path = survey.folder / "scripts/luneta" / module
+    path.write_text(path.read_text() + "\nCHANGED = True\n")
+    expected = {
+        "cutouts": {"cutouts": 2, "split": 1, **AFTER_TRAINING},
+        "infer": {"infer": 2, "catalog": 1, "report": 1},
+        None: {},
+    }
+    assert survey.planned() == expected[first]
+
+
+def test_a_new_tile_costs_only_itself_and_the_merges(survey):
+    before = survey.contents("*/**/tiny_[01]*")
+    models = survey.contents("models/**/*.json")
+    survey.write(tiny_config(), [*LABELLED, "tiny_2"])
+    assert survey.planned() == {
+        "simulate": 1, "ingest": 1, "cutouts": 1, "infer": 1, "catalog": 1, "report": 1,
+    }  # fmt: skip
+    survey.run()
+    after = survey.contents("*/**/tiny_[01]*")
+    changed = [name for name in before if not name.startswith(("logs", "benchmarks"))
+               and after[name] != before[name]]  # fmt: skip
+    assert changed == []
+    assert survey.contents("models/**/*.json") == models
+    assert len(catalog(survey)) == 135
+    assert survey.planned() == {}
