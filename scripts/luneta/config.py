@@ -231,7 +231,10 @@ class Training(Section):
         description="Flux, in units of sky noise, that maps to white; brighter pixels are clipped.",
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
-        5, description="Folds of the stratified cross-validation; as many networks are trained."
+        5,
+        description="Folds of the cross-validation; as many networks are trained. A hash of the "
+        "object's name decides its fold, so that new labels move no old object; every class must be "
+        "in every fold.",
     )
     head_epochs: Annotated[int, Field(ge=0)] = Field(
         3, description="Epochs with the backbone frozen: only the head learns."

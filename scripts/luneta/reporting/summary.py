@@ -67,7 +67,8 @@ def lines(folder: Path | str) -> Iterable[str]:
         yield _task_line(task, content)
     if any(folder.glob("raw/*_truth.parquet")):
         yield _truth_line(folder, catalog, contents)
-    yield f"catalog: {catalog}; report: {folder / 'report'}"
+    page = folder / "report" / "report.html"
+    yield f"catalog: {catalog}; report: {page if page.exists() else folder / 'report'}"
 
 
 def summary(results: Path | str) -> str:
