@@ -233,8 +233,8 @@ class Training(Section):
     folds: Annotated[int, Field(ge=2, le=20)] = Field(
         5,
         description="Folds of the cross-validation; as many networks are trained. A hash of the "
-        "object's name decides its fold, so that new labels move no old object; every class must be "
-        "in every fold.",
+        "object's name decides its fold, so that new labels move no old object; every class "
+        "must be in every fold.",
     )
     head_epochs: Annotated[int, Field(ge=0)] = Field(
         3, description="Epochs with the backbone frozen: only the head learns."
