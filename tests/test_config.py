@@ -134,3 +134,16 @@ def test_load_refuses_what_is_no_config(tmp_path, text, said):
 def test_load_refuses_a_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mask": {"planes": {"bad": 0}, "ignore": ["typo"]}}, "typo"),
+        ({"keep": {"flags": "FLAGS"}}, "columns of the catalog already"),
+    ],
+)
+def test_names_that_would_be_dropped_or_clash_are_refused(change, words):
+    given = {"kind": "tiles", "tiles": "t.tsv", "sources": "s.fits", "bands": ["r"], **change}
+    with pytest.raises(ConfigError, match=words):
+        validate({"survey": "s", "input": given})

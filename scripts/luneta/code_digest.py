@@ -53,8 +53,14 @@ def _closure(path: Path, seen: set[Path]) -> Iterator[Path]:
 @cache
 def code_digest(rule: str) -> str:
     """Digest of `scripts/{rule}.py` and of all of luneta that it imports."""
+    return source_digest(PACKAGE.parent / f"{rule}.py")
+
+
+@cache
+def source_digest(start: Path) -> str:
+    """Digest of a Python file and of all of luneta that it imports."""
     digest = hashlib.sha256()
-    for path in sorted(_closure(PACKAGE.parent / f"{rule}.py", set())):
+    for path in sorted(_closure(start, set())):
         digest.update(path.relative_to(PACKAGE.parent).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

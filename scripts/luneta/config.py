@@ -42,6 +42,20 @@ def _no_repeats(names: list[str]) -> list[str]:
 Name = Annotated[str, AfterValidator(_plain_name)]
 Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
 NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
+CATALOG_COLUMNS = (
+    "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "dx", "dy",
+    "masked_fraction",
+)  # fmt: skip
+
+
+def _free_names(value: dict[str, str]) -> dict[str, str]:
+    taken = sorted(set(value) & set(CATALOG_COLUMNS))
+    if taken:
+        raise ValueError(f"{taken} are columns of the catalog already; keep them by other names")
+    return value
+
+
+Keep = Annotated[dict[Name, str], AfterValidator(_free_names)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -75,6 +89,14 @@ class Mask(Section):
         "flagged.",
     )
 
+    @model_validator(mode="after")
+    def _planes_are_known(self) -> Mask:
+        default = {"saturated"} if self.saturated == ["saturated"] else set()
+        unknown = sorted({*self.ignore, *self.saturated} - set(self.planes) - default)
+        if unknown:
+            raise ValueError(f"{unknown} are not among the planes {sorted(self.planes)}")
+        return self
+
 
 class SourceColumns(Section):
     """Which column of the source list holds what."""
@@ -104,7 +126,7 @@ class Tiles(Section):
     columns: SourceColumns = Field(
         default_factory=SourceColumns, description="Column mapping of the source list."
     )
-    keep: dict[Name, str] = Field(
+    keep: Keep = Field(
         default_factory=dict,
         description="Further columns to carry into the catalog: name in the catalog and column in "
         "the source list. Units are kept.",
@@ -156,7 +178,7 @@ class Stamps(Section):
     columns: StampColumns = Field(
         default_factory=StampColumns, description="Column mapping of the stamp table."
     )
-    keep: dict[Name, str] = Field(
+    keep: Keep = Field(
         default_factory=dict,
         description="Further columns to carry into the catalog: name in the catalog and column in"
         " the table.",

@@ -19,6 +19,7 @@ from luneta.config_checks import check_paths
 from luneta.files import read_json, write_json
 from luneta.survey.images import split_extension
 from luneta.survey.index import UNPLACED, deal_sources, deal_stamps, signature
+from luneta.survey.sources import text
 from luneta.survey.tables import TableError, read_table
 from luneta.survey.tiles import Tile, TileTableError, read_tiles
 
@@ -47,6 +48,7 @@ class Plan:
             read_tiles(config.input.tiles, config.input.root) if self.is_tiles else {}
         )
         self.slices = self._deal()
+        self._check_label_tiles()
 
     def _deal(self) -> dict[str, Path]:
         """Slices of a survey-wide list by shard; empty if each tile brings its own list."""
@@ -56,6 +58,16 @@ class Plan:
         if "{tile}" in self.config.input.sources:
             return {}
         return deal_sources(self.given, self.tiles, folder)
+
+    def _check_label_tiles(self) -> None:
+        known = [*self.tiles, *self.shards]
+        for name, task in self.config.tasks.items():
+            unknown = [tile for tile in task.label_tiles or [] if tile not in known]
+            if unknown:
+                raise ConfigError(
+                    f"The config cannot work:\n  tasks.{name}.label_tiles = {unknown}: there is no "
+                    f"such tile or shard; there are {', '.join(known[:20])}"
+                )
 
     @property
     def bands(self) -> list[str]:
@@ -153,7 +165,7 @@ class Plan:
         if memory.exists() and (known := read_json(memory))["key"] == key:
             return known["shards"]
         column = self.config.tasks[task].id_column
-        ids = {str(i) for f in files for i in read_table(f, [column])[column].to_pylist()}
+        ids = {name for f in files for name in text(read_table(f, [column])[column]) if name}
         shards = [
             shard
             for shard, path in self.slices.items()

@@ -130,3 +130,10 @@ def test_stamps_are_dealt_in_table_order(tmp_path):
     slices = deal_stamps(given, tmp_path / "index")
     assert slices["stamps_00000"].stat().st_mtime_ns == time
     assert pq.read_metadata(slices["stamps_00001"]).num_rows == 2
+
+
+@pytest.mark.parametrize(("side", "size"), [(101, 64), (101, 65), (100, 64), (100, 65)])
+def test_the_central_pixel_of_a_stamp_lands_at_half_the_size(side, size):
+    pixels = np.zeros((1, side, side), np.float32)
+    pixels[0, side // 2, side // 2] = 1
+    assert np.argwhere(central(pixels, size / side, size)[0]).tolist() == [[size // 2, size // 2]]

@@ -134,3 +134,13 @@ def test_a_survey_wide_list_is_dealt_whole_and_slices_stay_when_rows_come(tmp_pa
     }
     assert changed == {"b"}
     assert pq.read_table(slices["b"])["object_id"].to_pylist() == ["new"]
+
+
+def test_objects_of_a_tile_with_a_bad_reference_image_stay_with_it(tmp_path, tile):
+    broken = Tile("a", "a", {"r": BandFiles(f"{tmp_path}/none.fits"), "g": tile.bands["r"]})
+    sky = tan_wcs().pixel_to_world(100, 100)
+    sources = Sources(
+        np.array(["s"], object), np.array([sky.ra.deg]), np.array([sky.dec.deg]),
+        np.array([""], object), None,
+    )  # fmt: skip
+    assert assign(sources, [broken], "r").tolist() == ["a"]

@@ -82,3 +82,16 @@ def test_degrees(values, unit, expected):
 
 def test_a_missing_angle_is_not_a_number():
     assert np.isnan(degrees(pa.chunked_array([[None, 1.0]]), "deg", "ra")[0])
+
+
+def test_sexagesimal_right_ascension_is_in_hours():
+    table = pa.table({"id": ["a"], "ra": ["12:30:49.4"], "dec": ["-12:23:28"]})
+    columns = {"object_id": "id", "ra": "ra", "dec": "dec"}
+    sources = select(table, columns, {}, np.array([""], object), "list.csv")
+    assert sources.ra[0] == pytest.approx(187.705833, abs=1e-5)
+    assert sources.dec[0] == pytest.approx(-12.391111, abs=1e-5)
+
+
+def test_a_unit_that_is_no_angle():
+    with pytest.raises(TableError, match="no angle"):
+        degrees(pa.chunked_array([[1.0]]), "kg", "ra")

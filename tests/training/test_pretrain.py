@@ -41,7 +41,9 @@ def test_files_are_written_and_repeat(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_simulated_galaxies_are_learnt(tmp_path):
     pytest.importorskip("galsim")
-    settings = {**SETTINGS, "pretraining": {"galaxies": 2000, "epochs": 4}, "cutout_size": 64}
+    classes = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
+    schedule = {"galaxies": 4000, "epochs": 5, "learning_rate": 4e-3}  # the demo's
+    settings = {**SETTINGS, "pretraining": schedule, "classes": classes, "cutout_size": 64}
     pretrain.run(tmp_path / "x.weights.h5", tmp_path / "history.csv", settings, threads=2)
     with (tmp_path / "history.csv").open() as file:
-        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) > 0.7
+        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) > 0.55

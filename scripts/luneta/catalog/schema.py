@@ -82,14 +82,14 @@ QUALITY_COLUMNS = (
         pa.float32(),
         "pix",
         "pos.cartesian.x;arith.diff",
-        "Object's column minus the centre of its cutout",
+        "Object's column minus that of its pixel, index size // 2 of the cutout",
     ),
     Column(
         "dy",
         pa.float32(),
         "pix",
         "pos.cartesian.y;arith.diff",
-        "Object's row minus the centre of its cutout",
+        "Object's row minus that of its pixel, index size // 2 of the cutout",
     ),
 )
 

@@ -124,6 +124,11 @@ def align(band: BandImage, files: BandFiles, reference: tuple[WCS, tuple[int, in
     ----------
     reference : tuple
         Coordinate system and shape (y, x) of the reference band.
+
+    Raises
+    ------
+    ImageError
+        If the two do not overlap, or the band has no celestial coordinate system.
     """
     wcs, shape = read_grid(files.image)
     if same_grid(wcs, shape, *reference):
@@ -131,6 +136,8 @@ def align(band: BandImage, files: BandFiles, reference: tuple[WCS, tuple[int, in
     target, target_shape = reference
     area = _pixel_area(target) / _pixel_area(wcs)
     pixels, _ = reproject_interp((band.pixels, wcs), target, shape_out=target_shape)
+    if np.isnan(pixels).all():
+        raise ImageError(Flag.NO_DATA, f"{files.image} has no pixel on the reference band's image")
     saturated = None
     if band.saturated is not None:
         spread, _ = reproject_interp(

@@ -30,17 +30,17 @@ def read_picture(name: str) -> np.ndarray:
     """
     path = Path(name)
     if not path.exists():
-        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist")
+        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path)
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), np.float32)
     except UnidentifiedImageError:
         start = path.read_bytes()[:12]
         raise ImageError(
-            Flag.UNREADABLE_FILE, f"{path} is not a picture: it starts with {start!r}"
+            Flag.UNREADABLE_FILE, f"{path} is not a picture: it starts with {start!r}", path
         ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {error}") from None
+        raise ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {error}", path) from None
     return np.moveaxis(pixels, -1, 0)
 
 
@@ -106,7 +106,7 @@ def central(pixels: np.ndarray, fraction: float, size: int) -> np.ndarray:
     """
     ny, nx = pixels.shape[-2:]
     side = max(1, round(fraction * min(ny, nx)))
-    low_y, low_x = (ny - side + 1) // 2, (nx - side + 1) // 2
+    low_y, low_x = ny // 2 - side // 2, nx // 2 - side // 2
     kept = pixels[:, low_y : low_y + side, low_x : low_x + side]
     return kept if side == size else np.stack([_resample(band, size) for band in kept])
 
@@ -213,5 +213,6 @@ def cut_stamps(
             if error is not None:
                 log.warning("%s", error)
                 where = np.array([row])
-                quality.reject_file(where, error.flag, str(error), None, None, names[row][0])
+                path = error.path or names[row][0]
+                quality.reject_file(where, error.flag, str(error), None, None, path)
     return rows, images, quality

@@ -74,7 +74,7 @@ def _load(tile: Tile, band: str, here, quality: Quality, settings: dict) -> Band
     except ImageError as error:
         log.warning("tile %s, band %s: %s", tile.name, band, error)
         path = tile.bands[band].image if band in tile.bands else None
-        quality.reject_file(here, error.flag, str(error), tile.name, band, path)
+        quality.reject_file(here, error.flag, str(error), tile.name, band, error.path or path)
         return None
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import fitsio
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 
 from luneta.survey.flags import Flag
 
@@ -23,11 +25,14 @@ class ImageError(Exception):
     ----------
     flag : Flag
         What its objects are flagged with.
+    path : str or None
+        The file at fault, where it is known.
     """
 
-    def __init__(self, flag: Flag, reason: str):
+    def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
         super().__init__(reason)
         self.flag = flag
+        self.path = None if path is None else str(path)
 
 
 def split_extension(name: str) -> tuple[Path, str | int | None]:
@@ -52,12 +57,12 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
             start = file.read(64)
     hint = " (it looks like a web page)" if start.lstrip()[:1] == b"<" else ""
     detail = " ".join(str(error).split())[:200]
-    return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read{hint}: {detail}")
+    return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read{hint}: {detail}", path)
 
 
 def _require(path: Path) -> None:
     if not path.exists():
-        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist")
+        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path)
 
 
 def _image_extension(path: Path, extension: str | int | None) -> str | int:
@@ -123,6 +128,8 @@ def read_grid(name: str) -> tuple[WCS, tuple[int, int]]:
                 unit = file[_image_extension(path, extension)]
                 shape = unit.shape[-2:]
                 wcs = WCS(unit.header).celestial
+                if wcs.has_celestial:
+                    wcs_to_celestial_frame(wcs)  # raises if the frame is of no known kind
     except Exception as error:  # header, compression and WCS errors are of many kinds
         raise _unreadable(path, error) from None
     if not wcs.has_celestial:
@@ -145,9 +152,6 @@ def to_pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np
     x, y : numpy.ndarray
         Pixel positions, shape (objects,), float64; NaN where the projection has none.
     """
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
     x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
     near = _on_this_side(wcs, ra, dec)
     if not near.any():
@@ -166,8 +170,6 @@ def _on_this_side(wcs: WCS, ra: np.ndarray, dec: np.ndarray, radius: float = 10.
 
     Tangential projections with distortions fold far positions back onto the image.
     """
-    from astropy.coordinates import SkyCoord
-
     good = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
     if good.any():
         ny, nx = wcs.array_shape or (1, 1)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
+from luneta.code_digest import source_digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.images import ImageError, read_grid, split_extension, to_pixels
 from luneta.survey.sources import Sources, select
@@ -51,7 +52,7 @@ def _unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 def assign(sources: Sources, tiles: Iterable[Tile], reference: str) -> np.ndarray:
     """Find each source's tile: of those that hold it, the one where it lies deepest inside.
 
-    Tiles whose reference image cannot be read hold nothing.
+    A tile none of whose images has a readable grid holds nothing.
 
     Returns
     -------
@@ -65,17 +66,33 @@ def assign(sources: Sources, tiles: Iterable[Tile], reference: str) -> np.ndarra
         return names
     tree = cKDTree(_unit_vectors(sources.ra[good], sources.dec[good]))
     for tile in tiles:
-        try:
-            wcs, shape = read_grid(tile.bands[reference].image)
-        except (ImageError, KeyError) as error:
-            log.warning("tile %s has no footprint: %s", tile.name, error)
+        grid = footprint(tile, reference)
+        if grid is None:
+            log.warning(
+                "tile %s has no footprint: none of its images has a readable grid", tile.name
+            )
             continue
+        wcs, shape = grid
         near = good[_near(tree, wcs, shape)]
         x, y = to_pixels(wcs, sources.ra[near], sources.dec[near])
         inside = np.min([x, y, shape[1] - 1 - x, shape[0] - 1 - y], axis=0)
         deeper = np.nan_to_num(inside, nan=-np.inf) > depth[near]
         names[near[deeper]], depth[near[deeper]] = tile.name, inside[deeper]
     return names
+
+
+def footprint(tile: Tile, reference: str) -> tuple | None:
+    """Pixel grid of a tile: of its reference band, or else of the first band that has one.
+
+    So the objects of a tile with a bad reference image stay with it, and are told why.
+    """
+    bands = sorted(tile.bands, key=lambda band: band != reference)
+    for band in bands:
+        try:
+            return read_grid(tile.bands[band].image)
+        except ImageError as error:
+            log.warning("tile %s, band %s: %s", tile.name, band, error)
+    return None
 
 
 def _near(tree: cKDTree, wcs, shape: tuple[int, int]) -> np.ndarray:
@@ -151,12 +168,13 @@ def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> 
         Path of each shard's slice; objects outside every tile make the shard `unplaced`.
     """
     reference = settings["reference_band"] or settings["bands"][0]
-    images = [t.bands[reference].image for t in tiles.values() if reference in t.bands]
+    images = [files.image for tile in tiles.values() for files in tile.bands.values()]
     key = _key(
         [
             settings,
             [t.as_dict() for t in tiles.values()],
             signature(settings["sources"]),
+            source_digest(Path(__file__)),
             [signature(split_extension(name)[0]) for name in images],
         ]
     )
@@ -207,7 +225,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
         _key([signature(split_extension(n)[0]) for n in dict.fromkeys(row)])
         for row in zip(*images.values(), strict=True)
     ]
-    key = _key([settings, signature(settings["table"]), signatures])
+    key = _key([settings, signature(settings["table"]), signatures, source_digest(Path(__file__))])
     if (paths := _remembered(folder, key)) is not None:
         return paths
     nowhere = np.full(len(table), "", object)

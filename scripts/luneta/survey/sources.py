@@ -66,7 +66,10 @@ def degrees(column: pa.ChunkedArray, unit: str | None, name: str) -> np.ndarray:
     values = np.asarray(column.cast(pa.float64()).fill_null(np.nan), float)
     if unit in (None, "deg"):
         return values
-    return values * units.Unit(unit, parse_strict="raise").to(units.deg)
+    try:
+        return values * units.Unit(unit).to(units.deg)
+    except (ValueError, units.UnitsError) as error:
+        raise TableError(f"column {name!r} has a unit that is no angle: {error}") from None
 
 
 def _unit(table: pa.Table, name: str) -> str | None:
@@ -79,10 +82,15 @@ def text(column: pa.ChunkedArray) -> np.ndarray:
     return np.array([str(v).strip() if v is not None else "" for v in column.to_pylist()], object)
 
 
-def _position(table: pa.Table, name: str | None) -> np.ndarray:
+def _position(table: pa.Table, name: str | None, sexagesimal: str) -> np.ndarray:
+    """Read a position; `sexagesimal` is the unit of text such as 12:30:49.4 that names none."""
     if name is None:
         return np.full(len(table), np.nan)
-    return degrees(table[name], _unit(table, name), name)
+    column, unit = table[name], _unit(table, name)
+    first = next((str(v).strip() for v in column.to_pylist() if v), "") if unit is None else ""
+    if not pa.types.is_floating(column.type) and any(mark in first for mark in ": "):
+        unit = sexagesimal
+    return degrees(column, unit, name)
 
 
 def kept_columns(table: pa.Table, keep: Mapping[str, str]) -> pa.Table:
@@ -106,8 +114,8 @@ def select(table: pa.Table, columns: Mapping, keep: Mapping, tile: np.ndarray, p
     require_columns(table, [*mapped, *keep.values()], path)
     return Sources(
         object_id=text(table[columns["object_id"]]),
-        ra=_position(table, columns["ra"]),
-        dec=_position(table, columns["dec"]),
+        ra=_position(table, columns["ra"], "hourangle"),
+        dec=_position(table, columns["dec"], "deg"),
         tile=tile,
         kept=kept_columns(table, keep),
     )
