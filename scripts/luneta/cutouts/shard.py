@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def _batch(schema: pa.Schema, object_id, flags, images) -> pa.RecordBatch:
 
 
 class Shard:
-    """A shard file, mapped into memory; nothing is read before it is asked for.
+    """A shard file, mapped into memory: only the pages that are read take any.
 
     Attributes
     ----------
@@ -83,43 +83,30 @@ class Shard:
     """
 
     def __init__(self, path: Path | str):
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        metadata = self._reader.schema.metadata
-        self.bands = json.loads(metadata[b"bands"])
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        metadata = reader.schema.metadata
+        self.bands: list[str] = json.loads(metadata[b"bands"])
         self.pixels = metadata[b"pixels"].decode()
-        self.shape = tuple(self._reader.schema.field("image").type.shape)
+        self.shape = tuple(reader.schema.field("image").type.shape)
+        column = reader.read_all()["image"]
+        self._chunks = [chunk.to_numpy_ndarray() for chunk in column.chunks if len(chunk)]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
 
     def __len__(self) -> int:
-        return sum(batch.num_rows for batch in self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        for number in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(number)
-
-    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give (object_id, images) of each stored batch.
-
-        Images are views into the file: shape (objects, band, y, x), float32.
-        """
-        for batch in self._batches():
-            yield np.array(batch["object_id"].to_pylist(), object), self._images(batch)
-
-    def _images(self, batch: pa.RecordBatch) -> np.ndarray:
-        storage = batch["image"].storage
-        values = storage.values.slice(storage.offset * storage.type.list_size)
-        flat = values.to_numpy(zero_copy_only=True)[: len(storage) * storage.type.list_size]
-        return flat.reshape(len(storage), *self.shape)
+        return int(self._starts[-1])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Copy the cutouts of some rows; shape (objects, band, y, x), float32."""
+        """Copy the cutouts of some rows, in any order; shape (objects, band, y, x), float32."""
         rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and rows.max() >= len(self):
+            raise IndexError(f"row {rows.max()} asked of a shard of {len(self)} cutouts")
         images = np.empty((len(rows), *self.shape), np.float32)
-        start = 0
-        for batch in self._batches():
-            here = (rows >= start) & (rows < start + batch.num_rows)
-            if here.any():
-                images[here] = self._images(batch)[rows[here] - start]
-            start += batch.num_rows
-        if len(rows) and rows.max() >= start:
-            raise IndexError(f"row {rows.max()} asked of a shard of {start} cutouts")
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(chunks):
+            chosen = chunks == number
+            images[chosen] = self._chunks[number][rows[chosen] - self._starts[number]]
         return images
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Copy the cutouts of rows `start` to `stop`; shape (objects, band, y, x), float32."""
+        return self.take(np.arange(start, stop))

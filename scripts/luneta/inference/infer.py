@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from luneta.config import Question
+from luneta.cutouts.shard import Shard
 from luneta.files import atomic_path, read_json
 from luneta.models import devices
 from luneta.models import network as networks
 from luneta.training.calibration import probabilities
-from luneta.training.data import Shard
 
 logger = logging.getLogger(__name__)
 

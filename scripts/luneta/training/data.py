@@ -10,47 +10,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-
-class Shard:
-    """The cutouts of one shard, memory-mapped: only the pages that are read take memory.
-
-    Attributes
-    ----------
-    bands, pixels
-        As in the schema metadata of the file.
-    shape
-        Of one cutout: (band, y, x).
-    """
-
-    def __init__(self, path: Path | str):
-        self._map = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(self._map)
-        metadata = reader.schema.metadata or {}
-        self.bands: list[str] = json.loads(metadata[b"bands"])
-        self.pixels = metadata[b"pixels"].decode()
-        self.shape = tuple(reader.schema.field("image").type.shape)
-        column = reader.read_all()["image"]
-        self._chunks = [chunk.to_numpy_ndarray() for chunk in column.chunks if len(chunk)]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """Read rows in any order as (object, band, y, x), float32, NaN where a pixel is bad."""
-        images = np.empty((len(rows), *self.shape), dtype="float32")
-        chunks = np.searchsorted(self._starts, rows, side="right") - 1
-        for i in np.unique(chunks):
-            chosen = chunks == i
-            images[chosen] = self._chunks[i][rows[chosen] - self._starts[i]]
-        return images
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Read rows `start` to `stop` as (object, band, y, x), float32."""
-        return self.take(np.arange(start, stop))
+from luneta.cutouts.shard import Shard
 
 
 class Cutouts:
