@@ -12,11 +12,18 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from luneta.config import (
+    Annulus,
+    AreaRatio,
+    Astrometry,
     Config,
     Cutouts,
+    Detection,
+    Extent,
+    Extinction,
     Inference,
     Mask,
     Pretraining,
+    Remote,
     Section,
     Simulation,
     SourceColumns,
@@ -35,10 +42,17 @@ SECTIONS: list[tuple[str, type[Section]]] = [
     ("Top level", Config),
     ("`input`, of kind `tiles`", Tiles),
     ("`input.columns`, of kind `tiles`", SourceColumns),
-    ("`input.mask`, of kind `tiles`", Mask),
+    ("`input.detection`, of kind `tiles`", Detection),
+    ("`input.astrometry`, of kind `tiles`", Astrometry),
     ("`input`, of kind `stamps`", Stamps),
     ("`input.columns`, of kind `stamps`", StampColumns),
+    ("`input.mask`", Mask),
+    ("`input.remote`", Remote),
     ("`cutouts`", Cutouts),
+    ("`cutouts.extent`", Extent),
+    ("`cutouts.annulus`", Annulus),
+    ("`cutouts.extinction`", Extinction),
+    ("`cutouts.area_ratio`", AreaRatio),
     ("`tasks.<name>`", Task),
     ("`training` and `tasks.<name>.training`", Training),
     ("`pretraining`", Pretraining),
@@ -52,13 +66,17 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("Tiles", "tiles"): "config/my_tiles.tsv",
     ("Tiles", "sources"): "path/to/sources.fits",
     ("Tiles", "bands"): ["g", "r", "i"],
+    ("Extent", "side"): 12.0,
+    ("Extinction", "ebv"): "ebv",
+    ("Extinction", "coefficients"): {"g": 3.214, "r": 2.165},
+    ("AreaRatio", "radius"): "petrosian_radius",
     ("Task", "kind"): "multiclass",
     ("Task", "classes"): ["elliptical", "spiral"],
     ("Task", "labels"): ["path/to/labels.csv"],
 }
 
 HEAD = """\
-<!-- Written by `make schema` from scripts/luneta/config.py: do not edit. -->
+<!-- Written by `make schema` from scripts/luneta/config: do not edit. -->
 
 # Settings
 
@@ -163,7 +181,8 @@ def allowed(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         kind = f"list of {allowed(schema['items'])}"
     elif schema.get("type") == "object":
-        kind = f"name: {allowed(schema['additionalProperties'])}, ..."
+        values = schema["additionalProperties"]
+        kind = f"name: {'anything' if values is True else allowed(values)}, ..."
     else:
         kind = "path" if schema.get("format") == "path" else TYPES[schema["type"]]
     bounds = [text.format(schema[key]) for key, text in BOUNDS.items() if key in schema]
@@ -186,12 +205,17 @@ def default_text(field: FieldInfo) -> str:
     return "" if isinstance(value, Section) else f"`{flow(value)}`"
 
 
+def fields_of(section: type[Section]) -> list[tuple[str, FieldInfo]]:
+    """List a section's keys, `kind` first: it decides which others there are."""
+    return sorted(section.model_fields.items(), key=lambda item: item[0] != "kind")
+
+
 def table(section: type[Section]) -> Iterator[str]:
     """Write the table of a section's keys, line by line."""
     properties = section.model_json_schema()["properties"]
     yield "| key | allowed | default | |"
     yield "|---|---|---|---|"
-    for name, field in section.model_fields.items():
+    for name, field in fields_of(section):
         cells = [f"`{name}`", allowed(properties[name]), default_text(field), field.description]
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -206,7 +230,7 @@ def readme() -> str:
 
 def commented(section: type[Section], indent: str) -> Iterator[str]:
     """Write a section's keys with their defaults, each below its description, line by line."""
-    for name, field in section.model_fields.items():
+    for name, field in fields_of(section):
         width = max(40, 98 - len(indent))
         yield from (f"{indent}# {line}" for line in textwrap.wrap(field.description, width))
         yield from setting(section, name, field, indent)
@@ -221,7 +245,7 @@ def setting(section: type[Section], name: str, field: FieldInfo, indent: str) ->
     elif inner is Task:
         yield from [f"{indent}{name}:", f"{deeper}morphology: # an example; the name is yours"]
         yield from commented(Task, deeper + "  ")
-    elif inner is Simulation:
+    elif inner is not None and not field.is_required() and field.default is None:
         yield f"{indent}# {name}:"
         yield from (line.replace(deeper, f"{indent}#   ", 1) for line in commented(inner, deeper))
     elif inner is not None:
@@ -237,7 +261,7 @@ def default_yaml() -> str:
     """Give the text of config/default.yaml."""
     head = [
         "# Every key with its default; required ones hold an example, here of kind tiles.",
-        "# Written by `make schema` from scripts/luneta/config.py: do not edit, but copy.",
+        "# Written by `make schema` from scripts/luneta/config: do not edit, but copy.",
         "",
     ]
     return "\n".join([*head, *commented(Config, "")]) + "\n"

@@ -49,7 +49,7 @@ def test_task_inherits_training():
         ("input.mask.plains", {}, "input.mask.plains: there is no such key; did you mean planes?"),
         ("tasks.shape.clases", [], "tasks.shape.clases = []: there is no such key; did you mean"),
         ("tasks.shape.training.fold", 2, "training.fold = 2: there is no such key; did you mean"),
-        ("cutouts.qqqqqq", 1, "allowed are size, crop, subtract_background"),
+        ("cutouts.qqqqqq", 1, "allowed are size, extent, crop"),
         ("cutouts.size", 4, "cutouts.size = 4: must be greater than or equal to 8 (Side of"),
         ("cutouts.size", "big", "cutouts.size = 'big': must be a valid integer"),
         ("cutouts", [1], "cutouts = [1]: must hold keys"),
@@ -82,7 +82,7 @@ def test_message_names_key_value_and_mend(path, value, said):
     ("path", "said"),
     [
         ("survey", "survey: this key is required (Name of the survey"),
-        ("input.tiles", "input.tiles: this key is required (Tab-separated table"),
+        ("input.bands", "input.bands: this key is required (Bands in the order"),
         ("input.kind", "input.kind: must be tiles"),
         ("tasks.shape.labels", "tasks.shape.labels: this key is required (Label tables"),
     ],

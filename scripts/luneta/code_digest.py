@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 # A setting reaches its rules as a value in `params`; rewording its description is no reason
 # to run anything again.
-EXCLUDED = {"luneta.config"}
+EXCLUDED = "luneta.config"
 
 
 def _module_path(name: str) -> Path | None:
@@ -44,7 +44,9 @@ def _closure(path: Path, seen: set[Path]) -> Iterator[Path]:
         return
     seen.add(path)
     yield path
-    for name in _imports(path) - EXCLUDED:
+    for name in sorted(_imports(path)):
+        if name == EXCLUDED or name.startswith(f"{EXCLUDED}."):
+            continue
         module = _module_path(name)
         if module is not None:
             yield from _closure(module, seen)

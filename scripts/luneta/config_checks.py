@@ -72,7 +72,7 @@ def _tile_problems(given: Tiles, made: Callable[[Path | str], bool]) -> Iterator
 
 
 def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator[str]:
-    columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items()}
+    columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     paths = dict.fromkeys(given.sources.replace("{tile}", tile) for tile in tiles)
     for path in paths:

@@ -18,11 +18,20 @@ from luneta.config import Config, ConfigError, Tiles, Training, validate
 from luneta.config_checks import check_paths
 from luneta.files import read_json, write_json
 from luneta.survey.images import split_extension
-from luneta.survey.index import UNPLACED, deal_sources, deal_stamps, signature
+from luneta.survey.index import UNPLACED, deal_sources, signature
 from luneta.survey.sources import text
+from luneta.survey.stamp_index import deal_stamps
 from luneta.survey.tables import TableError, read_table
 from luneta.survey.tiles import Tile, TileTableError, read_tiles
 
+INGEST_KEYS = {
+    "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "zero_points",
+    "pixel_scale", "remote", "mask", "weight",
+}  # fmt: skip
+CUTOUTS_KEYS = {
+    "mask", "weight", "zero_points", "pixel_scale", "seeing", "remote", "astrometry", "pixels",
+    "axes",
+}  # fmt: skip
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
 
 
@@ -193,20 +202,28 @@ class Plan:
             "keep": self.given["keep"],
             "reference_band": reference,
             "sliced": bool(self.slices),
+            **self._part_of_input(INGEST_KEYS),
         }
 
     def cutouts(self, shard: str) -> dict:
         """Settings of `cutouts`."""
-        settings = {"bands": self.bands, "cutouts": self.config.cutouts.model_dump(mode="json")}
+        settings = {
+            "bands": self.bands,
+            "cutouts": self.config.cutouts.model_dump(mode="json"),
+            "quality": dict(self.config.quality),
+            **self._part_of_input(CUTOUTS_KEYS),
+        }
         if not self.is_tiles:
-            return {**settings, "pixels": self.config.input.pixels}
+            return settings
         return {
             **settings,
             "pixels": "flux",
             "tiles": [tile.as_dict() for tile in self.tiles_of(shard)],
             "reference_band": self.config.input.reference,
-            "mask": self.given["mask"],
         }
+
+    def _part_of_input(self, keys: set[str]) -> dict:
+        return {key: value for key, value in self.given.items() if key in keys}
 
     def _task(self, task: str) -> dict:
         """A task as its jobs need it, without what only concerns planning."""

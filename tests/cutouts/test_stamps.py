@@ -10,7 +10,7 @@ from luneta.cutouts.shard import Shard
 from luneta.cutouts.stamps import border_sky, central, read_stamp
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
-from luneta.survey.index import deal_stamps
+from luneta.survey.stamp_index import deal_stamps
 
 
 def picture(path, shade=200, size=60):
@@ -37,7 +37,7 @@ def cut(tmp_path, bands, pixels, **changes):
     settings = {
         "bands": bands,
         "pixels": pixels,
-        "cutouts": {"size": 32, "crop": 1.0, "subtract_background": True, "noise_units": True,
+        "cutouts": {"size": 32, "crop": 1.0, "background": "map", "noise_units": True,
                     "max_masked_fraction": 0.5, **changes},
     }  # fmt: skip
     run(tmp_path / "o.parquet", tmp_path / "s.parquet", outputs, settings, threads=2)

@@ -57,7 +57,7 @@ def cut(tmp_path, tile, bands, size=32, reference="r", **changes):
         "pixels": "flux",
         "cutouts": {
             "size": size,
-            "subtract_background": True,
+            "background": "map",
             "noise_units": True,
             "max_masked_fraction": 0.5,
             **changes,

@@ -76,7 +76,7 @@ def test_a_training_setting_reruns_training_and_what_follows(survey):
 
 @pytest.mark.parametrize(
     ("module", "first"),
-    [("cutouts/gather.py", "cutouts"), ("inference/infer.py", "infer"), ("config.py", None)],
+    [("cutouts/gather.py", "cutouts"), ("inference/infer.py", "infer"), ("config/survey.py", None)],
 )
 def test_changed_code_reruns_the_rules_that_use_it(survey, module, first):
     path = survey.folder / "scripts/luneta" / module

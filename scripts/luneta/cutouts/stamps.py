@@ -165,7 +165,7 @@ def prepare(names: list[str], pixels: str, settings: dict) -> tuple[np.ndarray, 
     if pixels == "display":
         return central(image, settings["crop"], settings["size"]), np.full(len(image), np.nan)
     level, noise = border_sky(image)
-    if settings["subtract_background"]:
+    if settings["background"] != "none":
         image = image - level[:, None, None]
     if settings["noise_units"]:
         image = image / np.where(noise > 0, noise, 1)[:, None, None]

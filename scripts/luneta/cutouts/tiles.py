@@ -82,4 +82,4 @@ def _prepare(image: BandImage, tile: Tile, band: str, settings: dict) -> BandIma
     cutouts, reference = settings["cutouts"], settings["reference_band"]
     if band != reference:
         image = align(image, tile.bands[band], read_grid(tile.bands[reference].image))
-    return normalise(image, cutouts["subtract_background"], cutouts["noise_units"])
+    return normalise(image, cutouts["background"] == "map", cutouts["noise_units"])

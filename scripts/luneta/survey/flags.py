@@ -19,6 +19,11 @@ class Flag(IntFlag):
     NO_WCS = 256
     NO_DATA = 512
     TOO_MASKED = 1024
+    WCS_OFFSET = 2048
+    SHAPE_MISMATCH = 4096
+    BAD_CHECKSUM = 8192
+    BAD_ID = 16384
+    OVERLAP = 32768
 
 
 DESCRIPTIONS = {
@@ -33,6 +38,11 @@ DESCRIPTIONS = {
     Flag.NO_WCS: "an image of the object has no celestial coordinate system",
     Flag.NO_DATA: "an image of the object holds no finite pixel",
     Flag.TOO_MASKED: "more of the cutout is bad than the config allows",
+    Flag.WCS_OFFSET: "the tile's coordinate system disagrees with the source list",
+    Flag.SHAPE_MISMATCH: "images that belong together differ in shape",
+    Flag.BAD_CHECKSUM: "an image of the object has changed since its checksum was written",
+    Flag.BAD_ID: "the row of the source list has no object_id",
+    Flag.OVERLAP: "another tile gives a better cutout of the same object",
 }
 
 UNUSABLE = (
@@ -44,6 +54,10 @@ UNUSABLE = (
     | Flag.NO_WCS
     | Flag.NO_DATA
     | Flag.TOO_MASKED
+    | Flag.SHAPE_MISMATCH
+    | Flag.BAD_CHECKSUM
+    | Flag.BAD_ID
+    | Flag.OVERLAP
 )
 
 

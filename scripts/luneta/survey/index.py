@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from luneta.code_digest import source_digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.images import ImageError, read_grid, split_extension, to_pixels
 from luneta.survey.sources import Sources, select
-from luneta.survey.tables import TableError, read_table
+from luneta.survey.tables import read_table
 from luneta.survey.tiles import Tile
 
 UNPLACED = "unplaced"
@@ -40,7 +39,8 @@ def signature(path: Path | str) -> list:
     return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
-def _key(content) -> str:
+def digest_of(content) -> str:
+    """Digest of plain types, to tell whether a planning has changed."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -105,7 +105,8 @@ def _near(tree: cKDTree, wcs, shape: tuple[int, int]) -> np.ndarray:
     return np.array(tree.query_ball_point(point, 2 * np.sin(min(radius, np.pi) / 2)), dtype=int)
 
 
-def _slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
+def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
+    """Take rows of a list, with columns of one's own beside."""
     table = pa.table(
         {
             "object_id": pa.array(sources.object_id[rows], pa.string()),
@@ -129,7 +130,7 @@ def _write_if_changed(table: pa.Table, path: Path) -> None:
         temporary.write_bytes(buffer.getvalue())
 
 
-def _deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Path]:
+def deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Path]:
     """Write the slices that changed, remove those of shards that are gone, remember the key."""
     paths = {shard: folder / f"{shard}.parquet" for shard in slices}
     for shard, table in slices.items():
@@ -140,7 +141,7 @@ def _deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, P
     return paths
 
 
-def _remembered(folder: Path, key: str) -> dict[str, Path] | None:
+def remembered(folder: Path, key: str) -> dict[str, Path] | None:
     """The slices of an earlier planning, if nothing has changed since."""
     if not (folder / "key.json").exists():
         return None
@@ -169,7 +170,7 @@ def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> 
     """
     reference = settings["reference_band"] or settings["bands"][0]
     images = [files.image for tile in tiles.values() for files in tile.bands.values()]
-    key = _key(
+    digest = digest_of(
         [
             settings,
             [t.as_dict() for t in tiles.values()],
@@ -178,7 +179,7 @@ def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> 
             [signature(split_extension(name)[0]) for name in images],
         ]
     )
-    if (paths := _remembered(folder, key)) is not None:
+    if (paths := remembered(folder, digest)) is not None:
         return paths
     table = read_table(settings["sources"], [settings["columns"]["object_id"]])
     nowhere = np.full(len(table), "", object)
@@ -188,54 +189,5 @@ def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> 
     shards = np.array([shard_of[name] for name in sources.tile], object)
     names = list(dict.fromkeys(tile.shard for tile in tiles.values()))
     names += [UNPLACED] if (shards == UNPLACED).any() else []
-    slices = {n: _slice_table(sources, np.flatnonzero(shards == n), None) for n in names}
-    return _deal(slices, folder, key)
-
-
-def _image_names(table: pa.Table, settings: Mapping, band: str) -> list[str]:
-    root = Path(settings["table"]).parent
-    wanted = [f for _, f, _, _ in string.Formatter().parse(settings["image"]) if f]
-    missing = [name for name in wanted if name != "band" and name not in table.column_names]
-    if missing:
-        raise TableError(
-            f"{settings['table']}: input.image = {settings['image']!r} asks for the column "
-            f"{', '.join(missing)}; the table has {', '.join(table.column_names)}"
-        )
-    columns = {name: table[name].to_pylist() for name in wanted if name != "band"}
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-    return [str(root / settings["image"].format(band=band, **row)) for row in rows]
-
-
-def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
-    """Deal a table of stamps to shards in table order, with the paths and signatures of the images.
-
-    Returns
-    -------
-    dict
-        Path of each shard's slice.
-    """
-    names = [f for _, f, _, _ in string.Formatter().parse(settings["image"]) if f and f != "band"]
-    table = read_table(settings["table"], [settings["columns"]["object_id"], *names])
-    images = {b: _image_names(table, settings, b) for b in settings["bands"]}
-    if "{band}" not in settings["image"]:
-        images = dict.fromkeys(settings["bands"], images[settings["bands"][0]])
-    signatures = [
-        _key([signature(split_extension(n)[0]) for n in dict.fromkeys(row)])
-        for row in zip(*images.values(), strict=True)
-    ]
-    key = _key([settings, signature(settings["table"]), signatures, source_digest(Path(__file__))])
-    if (paths := _remembered(folder, key)) is not None:
-        return paths
-    nowhere = np.full(len(table), "", object)
-    sources = select(table, settings["columns"], settings["keep"], nowhere, settings["table"])
-    extra = {f"image_{band}": values for band, values in images.items()}
-    extra["signature"] = signatures
-    size = settings["stamps_per_shard"]
-    rows = np.arange(len(table))
-    slices = {
-        f"stamps_{start // size:05d}": _slice_table(sources, rows[start : start + size], extra)
-        for start in range(0, max(len(table), 1), size)
-    }
-    return _deal(slices, folder, key)
+    slices = {n: slice_table(sources, np.flatnonzero(shards == n), None) for n in names}
+    return deal(slices, folder, digest)

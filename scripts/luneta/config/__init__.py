@@ -1,0 +1,48 @@
+"""The settings of a survey: every key is named, described, defaulted and bounded here."""
+
+from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
+from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
+from luneta.config.messages import load, refusal, sections_in, validate
+from luneta.config.model import Config, Simulation
+from luneta.config.survey import (
+    Astrometry,
+    Detection,
+    Mask,
+    Remote,
+    SourceColumns,
+    StampColumns,
+    Stamps,
+    Tiles,
+)
+from luneta.config.tasks import Inference, Pretraining, Question, Task, Training
+
+__all__ = [
+    "CATALOG_COLUMNS",
+    "Annulus",
+    "AreaRatio",
+    "Astrometry",
+    "Config",
+    "ConfigError",
+    "Cutouts",
+    "Detection",
+    "Extent",
+    "Extinction",
+    "Inference",
+    "Mask",
+    "Pretraining",
+    "Question",
+    "Remote",
+    "Section",
+    "Simulation",
+    "SourceColumns",
+    "StampColumns",
+    "Stamps",
+    "Task",
+    "Tiles",
+    "Training",
+    "did_you_mean",
+    "load",
+    "refusal",
+    "sections_in",
+    "validate",
+]

@@ -1,0 +1,67 @@
+"""What the sections of the config share: names, paths, bounds."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+DEFECTS = (
+    "edge", "masked", "saturated", "duplicate_id", "bad_position", "outside", "missing_file",
+    "unreadable_file", "no_wcs", "no_data", "too_masked", "wcs_offset", "shape_mismatch",
+    "bad_checksum", "bad_id", "overlap",
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A config that cannot work; the message names the key, the value and the mend."""
+
+
+def _plain_name(value: str) -> str:
+    if not value or not all(c.isascii() and (c.isalnum() or c == "_") for c in value):
+        raise ValueError(
+            "names become file and column names: use letters, digits and underscores only"
+        )
+    return value
+
+
+def _no_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{names} hold a name twice: name each once")
+    return names
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
+NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
+CATALOG_COLUMNS = (
+    "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "dx", "dy",
+    "masked_fraction", "edge_distance", "resample_factor", "shift_x", "shift_y",
+    "galaxy_area_ratio",
+)  # fmt: skip
+
+
+def _free_names(value: dict[str, str]) -> dict[str, str]:
+    taken = sorted(set(value) & set(CATALOG_COLUMNS))
+    if taken:
+        raise ValueError(f"{taken} are columns of the catalog already; keep them by other names")
+    return value
+
+
+Keep = Annotated[dict[Name, str], AfterValidator(_free_names)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def did_you_mean(wrong: str, names: list[str]) -> str:
+    """Name the nearest of the allowed names, or all of them."""
+    near = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}"

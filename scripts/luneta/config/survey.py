@@ -1,0 +1,345 @@
+"""Settings of the input: images, masks, weights, source lists and stamps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from luneta.config.fields import Bands, Keep, Name, PositiveInt, Section
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Mask(Section):
+    """How bad pixels are told from good ones."""
+
+    encoding: Literal["bits", "codes", "good"] = Field(
+        "bits",
+        description="`bits`: a pixel of the mask holds a sum of powers of two, a plane is a bit "
+        "number from 0. `codes`: a pixel holds one number, a plane is that number (DECam "
+        "Community Pipeline). `good`: zero is bad, all else good.",
+    )
+    planes: dict[Name, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="Name of each mask plane and its bit number or code. "
+        "Without planes every pixel that is not zero is bad.",
+    )
+    ignore: list[Name] = Field(
+        default_factory=list,
+        description="Planes that do not make a pixel bad. Planes not named under `planes` do.",
+    )
+    saturated: list[Name] = Field(
+        default_factory=lambda: ["saturated"],
+        description="Planes that mean saturation: an object whose cutout centre they touch is "
+        "flagged.",
+    )
+    sentinels: list[float] = Field(
+        default_factory=list,
+        description="Values of the image itself that mark a bad pixel, such as 100 in the lens "
+        "challenge. NaN and infinity always do.",
+    )
+
+    @model_validator(mode="after")
+    def _planes_are_known(self) -> Mask:
+        default = {"saturated"} if self.saturated == ["saturated"] else set()
+        unknown = sorted({*self.ignore, *self.saturated} - set(self.planes) - default)
+        if unknown:
+            raise ValueError(f"{unknown} are not among the planes {sorted(self.planes)}")
+        if self.encoding == "good" and self.planes:
+            raise ValueError("a mask of encoding good has no planes: zero is bad, all else good")
+        return self
+
+
+class SourceColumns(Section):
+    """Which column of the source list holds what."""
+
+    object_id: str = Field("object_id", description="Unique name of the object.")
+    ra: str | None = Field(
+        "ra",
+        description="Right ascension (or galactic longitude); degrees unless the column has a "
+        "unit or `units` names one.",
+    )
+    dec: str | None = Field("dec", description="Declination (or galactic latitude), likewise.")
+    x: str | None = Field(
+        None, description="Pixel position along the image's first axis, instead of ra and dec."
+    )
+    y: str | None = Field(None, description="Pixel position along the second axis.")
+    tile: str | None = Field(
+        None,
+        description="Tile of the object, for a survey-wide list with pixel positions or where the "
+        "list knows better than the footprints.",
+    )
+    pm_ra: str | None = Field(
+        None, description="Proper motion in right ascension times cos(dec); mas/yr without a unit."
+    )
+    pm_dec: str | None = Field(None, description="Proper motion in declination, likewise.")
+
+    @model_validator(mode="after")
+    def _there_is_a_position(self) -> SourceColumns:
+        for first, second in (("ra", "dec"), ("x", "y"), ("pm_ra", "pm_dec")):
+            if (getattr(self, first) is None) != (getattr(self, second) is None):
+                raise ValueError(f"{first} and {second} go together: name both, or set both null")
+        if self.ra is None and self.x is None:
+            raise ValueError("there is no position: name the columns ra and dec, or x and y")
+        return self
+
+
+class Detection(Section):
+    """How objects are found where the survey has no source list (SEP, Barbary 2016)."""
+
+    threshold: Positive = Field(
+        2.0, description="Pixels this many times above the local sky noise belong to an object."
+    )
+    minimum_area: PositiveInt = Field(9, description="Fewest pixels of an object.")
+    deblend_levels: PositiveInt = Field(32, description="Levels of deblending.")
+    deblend_contrast: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.005,
+        description="Least share of the flux for a part to be an object of its own; 1: no "
+        "deblending.",
+    )
+    mesh: Annotated[int, Field(ge=16)] = Field(
+        64, description="Mesh of the background map in pixels."
+    )
+    stars: Literal["keep", "drop"] = Field(
+        "keep",
+        description="What becomes of point-like objects: half-light radius within "
+        "`star_tolerance` of the tile's stellar locus.",
+    )
+    star_tolerance: Positive = Field(
+        0.15, description="Half-width of the stellar locus, as a fraction of its radius."
+    )
+    brightest: PositiveInt | None = Field(
+        None, description="Keep only so many objects a tile, the brightest; all if not given."
+    )
+
+
+class Astrometry(Section):
+    """Check of the images' coordinate system against the source list."""
+
+    max_offset: Positive | None = Field(
+        None,
+        description="Largest median offset in arcsec between bright sources and their nearest "
+        "detection; a tile beyond it has its objects flagged. Not checked if null.",
+    )
+    sources: Annotated[int, Field(ge=5)] = Field(
+        100, description="How many of the tile's brightest sources are compared."
+    )
+
+
+class Remote(Section):
+    """Reading of files named by URL (https://, s3://, any that fsspec knows)."""
+
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        3, description="How often a transfer that failed is tried again."
+    )
+    wait: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Seconds before the first retry; doubled each time."
+    )
+    timeout: Positive = Field(60.0, description="Seconds after which a silent server is given up.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of fsspec's file system, such as {anon: true} for public s3 buckets.",
+    )
+
+
+def _has_tile_and_band(pattern: str) -> str:
+    if "{tile}" not in pattern or "{band}" not in pattern:
+        raise ValueError("a file pattern must hold {tile} and {band}; * stands for anything")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_has_tile_and_band)]
+
+
+class Survey(Section):
+    """What tiles and stamps have in common."""
+
+    bands: Bands = Field(description="Bands in the order of the cutout's first axis.")
+    keep: Keep = Field(
+        default_factory=dict,
+        description="Further columns to carry into the catalog: name in the catalog and column in "
+        "the list. Units are kept.",
+    )
+    mask: Mask = Field(default_factory=Mask, description="How bad pixels are told from good ones.")
+    weight: Literal["inverse_variance", "variance", "rms", "relative"] = Field(
+        "inverse_variance",
+        description="What weight images hold. `relative`: only that zero is bad.",
+    )
+    pixel_scale: Positive | None = Field(
+        None, description="Arcsec a pixel, where the images do not say (stamps without WCS)."
+    )
+    seeing: Positive | dict[Name, Positive] | None = Field(
+        None, description="Full width at half maximum of the point-spread function in arcsec."
+    )
+    zero_points: dict[Name, float] = Field(
+        default_factory=dict,
+        description="AB magnitude of one count, by band. With them fluxes are in nanojansky.",
+    )
+    remote: Remote = Field(
+        default_factory=Remote, description="How files named by URL are fetched."
+    )
+
+
+class Tiles(Survey):
+    """Input of image tiles and a source list."""
+
+    kind: Literal["tiles"] = Field(description="`tiles`: whole images and a source list.")
+    tiles: Path | None = Field(
+        None,
+        description="Tab-separated table with the columns tile, band, image and, where there are "
+        "any, mask, weight and shard. A path may end in [EXTENSION] or [NUMBER], with * for "
+        "anything in an extension's name.",
+    )
+    images: Pattern | None = Field(
+        None,
+        description="Instead of a table: pattern of the image files with {tile} and {band}, and * "
+        "for anything.",
+    )
+    masks: Pattern | None = Field(None, description="Pattern of the mask files, likewise.")
+    weights: Pattern | None = Field(None, description="Pattern of the weight files, likewise.")
+    band_names: dict[Name, str] = Field(
+        default_factory=dict,
+        description="How file names and cubes write a band, where not by its name: {r: HSC-R}.",
+    )
+    planes: dict[Name, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="Plane of each band in a cube (band, y, x), from 0; else the order of `bands`.",
+    )
+    root: Path = Field(Path(), description="Folder from which relative paths and patterns start.")
+    tiles_per_shard: PositiveInt = Field(
+        1,
+        description="Tiles computed as one job. Which tile is in which shard is written down once; "
+        "tiles that come later fill new shards.",
+    )
+    sources: str | None = Field(
+        None,
+        description="Source list: FITS table, VOTable, ECSV, CSV, Parquet, or the folder of a HATS "
+        "catalog. `{tile}` in the path means one list a tile. Null with `detection`.",
+    )
+    detection: Detection | None = Field(
+        None, description="Find the objects on the reference band, where there is no source list."
+    )
+    columns: SourceColumns = Field(
+        default_factory=SourceColumns, description="Column mapping of the source list."
+    )
+    units: dict[Name, str] = Field(
+        default_factory=dict,
+        description="Unit of a mapped column that has none of its own: {ra: hourangle}.",
+    )
+    frame: Literal["icrs", "fk5", "fk4", "galactic"] = Field(
+        "icrs", description="Frame of the list's positions."
+    )
+    equinox: str = Field(
+        "J2000", description="Equinox of the frames fk5 and fk4; fk4 is usually B1950."
+    )
+    epoch: float | None = Field(
+        None, description="Epoch of the list's positions, in Julian years; for proper motions."
+    )
+    image_epoch: float | None = Field(
+        None, description="Epoch of the images, to which proper motions carry the positions."
+    )
+    first_pixel: Literal[0, 1] = Field(
+        1, description="Number of the first pixel in columns x and y; 1 in FITS and SExtractor."
+    )
+    reference_band: Name | None = Field(
+        None, description="Band whose pixel grid positions refer to; the first one if not given."
+    )
+    overlap_radius: Positive = Field(
+        1.0,
+        description="Arcsec within which rows of two tiles are one object, if they bear one name "
+        "or are detected; the best cutout is used.",
+    )
+    astrometry: Astrometry = Field(
+        default_factory=Astrometry, description="Check of the coordinate system."
+    )
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Tiles:
+        if self.reference_band is not None and self.reference_band not in self.bands:
+            raise ValueError(
+                f"reference_band {self.reference_band!r} is not one of bands {self.bands}"
+            )
+        if (self.tiles is None) == (self.images is None):
+            raise ValueError("name either tiles (a table) or images (a file pattern)")
+        if (self.sources is None) == (self.detection is None):
+            raise ValueError("name either sources (a list) or detection (find them)")
+        moving = self.columns.pm_ra is not None
+        if moving and (self.epoch is None or self.image_epoch is None):
+            raise ValueError("proper motions need epoch (of the list) and image_epoch")
+        per_tile = self.sources is None or "{tile}" in self.sources
+        if self.columns.ra is None and not per_tile and self.columns.tile is None:
+            raise ValueError(
+                "pixel positions need a tile: name columns.tile, or one list a tile by {tile}"
+            )
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The reference band, given or first."""
+        return self.reference_band or self.bands[0]
+
+
+class StampColumns(Section):
+    """Which column of the stamp table holds what."""
+
+    object_id: str = Field("object_id", description="Unique name of the object.")
+    ra: str | None = Field(None, description="Right ascension in degrees, if the table has it.")
+    dec: str | None = Field(None, description="Declination in degrees, if the table has it.")
+
+
+class Stamps(Survey):
+    """Input of one image per object."""
+
+    kind: Literal["stamps"] = Field(
+        description="`stamps`: one image per object, listed in a table."
+    )
+    table: Path = Field(
+        description="Table of the stamps, one row per object: CSV, TSV, FITS, VOTable, ECSV, "
+        "Parquet, or the one-dimensional datasets of an HDF5 file."
+    )
+    image: str | dict[Name, str] = Field(
+        "{image}",
+        description="Path of an object's image, relative to `root`: a template over the table's "
+        "columns and, for one file a band, `{band}`; or one template a band. May end in "
+        "[EXTENSION]. A `.npy` or HDF5 file ([dataset]) holds all stamps, in table order.",
+    )
+    masks: str | dict[Name, str] | None = Field(
+        None, description="Path of an object's mask, likewise."
+    )
+    weights: str | dict[Name, str] | None = Field(
+        None, description="Path of an object's weight image, likewise."
+    )
+    root: Path | None = Field(
+        None, description="Folder from which the templates start; the table's own if not given."
+    )
+    row: str | None = Field(
+        None,
+        description="Column with the object's row, from 0, in a `.npy` or HDF5 file; the table's "
+        "order if not given.",
+    )
+    axes: Literal["auto", "band_first", "band_last"] = Field(
+        "auto",
+        description="Order of a stamp's axes in cubes and arrays: (band, y, x) or (y, x, band). "
+        "`auto`: the axis as long as `bands`.",
+    )
+    columns: StampColumns = Field(
+        default_factory=StampColumns, description="Column mapping of the stamp table."
+    )
+    pixels: Literal["flux", "display"] = Field(
+        "flux",
+        description="`flux`: linear pixels of a FITS stamp. `display`: a picture already stretched "
+        "to 0 to 255 (JPEG, PNG).",
+    )
+    stamps_per_shard: PositiveInt = Field(
+        10_000, description="Objects per shard, in table order. Append new rows at the end."
+    )
+
+    @field_validator("image", "masks", "weights")
+    @classmethod
+    def _all_bands(cls, value: Any, info: Any) -> Any:
+        bands = info.data.get("bands", [])
+        if isinstance(value, dict) and set(value) != set(bands):
+            raise ValueError(f"name a template for each of the bands {bands}, and for no other")
+        return value
