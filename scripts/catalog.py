@@ -19,6 +19,6 @@ run(
         task: [next(predictions) for _ in settings["shards"]] for task in settings["predicted"]
     },
     metrics=dict(zip(settings["predicted"], snakemake.input.metrics, strict=True)),
-    outputs={"catalog": snakemake.output.catalog, "rejects": snakemake.output.rejects},
+    outputs={name: snakemake.output[name] for name in ("catalog", "rejects", "overlaps")},
     settings=settings,
 )

@@ -14,6 +14,7 @@ histories = iter(snakemake.input.histories)
 run(
     catalog=snakemake.input.catalog,
     rejects=snakemake.input.rejects,
+    overlaps=snakemake.input.overlaps,
     cutouts=dict(zip(settings["shards"], snakemake.input.cutouts, strict=True)),
     metrics=dict(zip(settings["tasks"], snakemake.input.metrics, strict=True)),
     out_of_fold=dict(zip(settings["tasks"], snakemake.input.out_of_fold, strict=True)),

@@ -84,7 +84,7 @@ def test_source_list_without_the_mapped_column(survey):
     survey["input"]["columns"] = {"ra": "RAJ"}
     survey["input"]["keep"] = {"magnitude": "magr"}
     first, second = problems(survey)
-    assert "input.columns.ra = 'RAJ': sources.csv has no such column; allowed are" in first
+    assert "input.columns.ra = 'RAJ': sources.csv has no such column; did you mean ra?" in first
     assert "input.keep.magnitude = 'magr'" in second
 
 

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
+
+from fits_files import tan_wcs, write_image
 
 REPOSITORY = Path(__file__).parents[1]
 LABELLED = ["tiny_0", "tiny_1"]
@@ -52,17 +55,24 @@ class Survey:
 
     def planned(self) -> dict[str, int]:
         """Number of jobs of each rule that a run would start."""
+        return self.plan()[0]
+
+    def plan(self) -> tuple[dict[str, int], list[str]]:
+        """Number of jobs of each rule that a run would start, and what is said to have changed."""
         done = self.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr[-3000:]
         text = done.stdout + done.stderr
+        start = "Since the last run: "
+        said = [x.removeprefix(start) for x in text.splitlines() if x.startswith(start)]
         if "Nothing to be done" in text:
-            return {}
+            return {}, said
         table = text.split("Job stats:")[-1].split("total")[0]
-        return {
+        jobs = {
             rule: int(count)
             for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)
             if rule != "all"
         }
+        return jobs, said
 
     def contents(self, pattern: str) -> dict[str, bytes]:
         return {
@@ -100,3 +110,69 @@ def tiny_config() -> dict:
             }
         },
     }  # fmt: skip
+
+
+TILE_PIXELS = 96
+TILE_STEP = 0.006  # degrees between tiles of 96 pixels of 0.262 arcsec: they do not overlap
+OBJECTS_A_TILE = 5
+
+
+def plain_config() -> dict:
+    """A survey of plain tiles with one list, and nothing to train."""
+    return {
+        "survey": "tiny",
+        "input": {
+            "kind": "tiles",
+            "images": "tiles/{tile}_{band}.fits[IMAGE]",
+            "masks": "tiles/{tile}_{band}_mask.fits[IMAGE]",
+            "sources": "sources.csv",
+            "bands": ["g", "r"],
+            "reference_band": "r",
+        },
+        "cutouts": {"size": 16},
+    }
+
+
+class PlainSurvey(Survey):
+    """A survey of small tiles written by the test, on a row along the equator."""
+
+    def write_config(self, config: dict) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def write_image(self, tile: int, band: str, seed: int = 0, dra: float = 0.0) -> Path:
+        """Write tile `t{tile}` of noise; a seed of its own makes it a new delivery."""
+        path = self.folder / f"tiles/t{tile}_{band}.fits"
+        path.parent.mkdir(exist_ok=True)
+        shape = (TILE_PIXELS, TILE_PIXELS)
+        noise = np.random.default_rng([tile, seed, ord(band)]).normal(0, 1, shape)
+        wcs = tan_wcs(shape, ra=150 + tile * 2 * TILE_STEP + dra, dec=0.0, rotation=0.0)
+        write_image(path, noise.astype(np.float32), wcs, compressed=False)
+        return path
+
+    def write_mask(self, tile: int, band: str, bad_row: int = 0) -> Path:
+        """Write the mask of a tile, with one row of bad pixels."""
+        path = self.folder / f"tiles/t{tile}_{band}_mask.fits"
+        mask = np.zeros((TILE_PIXELS, TILE_PIXELS), np.int16)
+        mask[bad_row] = 1
+        write_image(path, mask, compressed=False)
+        return path
+
+    def write_tile(self, tile: int) -> None:
+        for band in "gr":
+            self.write_image(tile, band)
+            self.write_mask(tile, band)
+
+    def remove_tile(self, tile: int) -> None:
+        for path in (self.folder / "tiles").glob(f"t{tile}_*"):
+            path.unlink()
+
+    def write_sources(self, rows: list[tuple[str, float, float]]) -> None:
+        lines = ["object_id,ra,dec", *(f"{name},{ra!r},{dec!r}" for name, ra, dec in rows)]
+        (self.folder / "sources.csv").write_text("\n".join(lines) + "\n")
+
+
+def sources_of(tile: int) -> list[tuple[str, float, float]]:
+    """Rows of the list that lie on a tile."""
+    steps = np.linspace(-0.002, 0.002, OBJECTS_A_TILE)
+    ra = 150 + tile * 2 * TILE_STEP
+    return [(f"t{tile}-{n}", float(ra + s), float(s / 2)) for n, s in enumerate(steps)]

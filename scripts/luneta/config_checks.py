@@ -7,7 +7,6 @@ survey goes on without it.
 from __future__ import annotations
 
 import csv
-import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ def check_paths(config: Config) -> None:
     ConfigError
         With one line for each problem.
     """
-    problems = [*_input_problems(config), *_weights_problems(config)]
+    problems = [*_input_problems(config), *_cross_problems(config), *_weights_problems(config)]
     for name, task in config.tasks.items():
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
     if problems:
@@ -45,33 +44,65 @@ def _made_by_simulation(config: Config) -> Callable[[Path | str], bool]:
 
 def _input_problems(config: Config) -> Iterator[str]:
     if isinstance(config.input, Tiles):
-        yield from _tile_problems(config.input, _made_by_simulation(config))
+        yield from _tile_problems(config)
     else:
         yield from _stamp_problems(config.input)
 
 
-def _tile_problems(given: Tiles, made: Callable[[Path | str], bool]) -> Iterator[str]:
-    from luneta.survey.tiles import TileTableError, read_tiles
+def _tile_problems(config: Config) -> Iterator[str]:
+    from luneta.survey.shards import survey_tiles
+    from luneta.survey.tiles import TileTableError
 
+    given = config.input
     try:
-        tiles = read_tiles(given.tiles, given.root)
+        tiles = survey_tiles(given.model_dump(mode="json"))
     except TileTableError as error:
-        yield f"input.tiles: {error}"
+        yield str(error) if str(error).startswith("input.") else f"input.tiles: {error}"
         return
     if not tiles:
         yield f"input.tiles: {given.tiles} lists no tile; add a line for each tile and band"
         return
-    delivered = sorted({band for tile in tiles.values() for band in tile.bands})
-    for band in given.bands:
-        if band not in delivered:
-            yield (
-                f"input.bands = {band!r}: no tile of {given.tiles} has this band; "
-                f"{did_you_mean(band, delivered)}"
-            )
-    yield from _source_problems(given, list(tiles), made)
+    yield from _band_problems(given, {band for tile in tiles.values() for band in tile.bands})
+    if given.sources is None:
+        yield from _detection_problems(given)
+    else:
+        yield from _source_problems(given, list(tiles), _made_by_simulation(config))
+
+
+def _band_problems(given: Tiles, delivered: set[str]) -> Iterator[str]:
+    from luneta.survey.tiles import read_tiles
+
+    missing = [band for band in given.bands if band not in delivered]
+    if not missing:
+        return
+    where = given.tiles or given.images
+    if given.tiles is not None:
+        tiles = read_tiles(given.tiles, given.root).values()
+        delivered = {band for tile in tiles for band in tile.bands}
+    for band in missing:
+        yield (
+            f"input.bands = {band!r}: no tile of {where} has this band; "
+            f"{did_you_mean(band, sorted(delivered))}"
+        )
+
+
+def _detection_problems(given: Tiles) -> Iterator[str]:
+    for name, column in given.keep.items():
+        yield (
+            f"input.keep.{name} = {column!r}: with input.detection there is no source list whose "
+            f"columns could be kept; what is measured is kept anyway. Remove the key"
+        )
+
+
+def _unit_problems(given: Tiles) -> Iterator[str]:
+    mapped = [key for key, column in given.columns.model_dump().items() if column is not None]
+    for key in given.units:
+        if key not in mapped:
+            yield f"input.units.{key}: no such column is mapped; {did_you_mean(key, mapped)}"
 
 
 def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator[str]:
+    yield from _unit_problems(given)
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     paths = dict.fromkeys(given.sources.replace("{tile}", tile) for tile in tiles)
@@ -81,20 +112,27 @@ def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator
 
 
 def _stamp_problems(given: Stamps) -> Iterator[str]:
+    from luneta.survey.stamp_index import templates
+
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(given.image) if name}
-    except ValueError as error:
-        yield f"input.image = {given.image!r}: is no template ({error}); write {{column}}"
-        return
-    columns |= {f"input.image, {{{name}}}": name for name in sorted(fields - {"band"})}
+    if given.row is not None:
+        columns["input.row"] = given.row
+    for template in templates(given.model_dump(mode="json")).values():
+        try:
+            columns |= {f"{template.key}, {{{name}}}": name for name in sorted(template.fields)}
+        except ValueError as error:
+            yield f"{template.key} = {template.text!r}: is no template ({error}); write {{column}}"
+            return
     yield from _column_problems("input.table", given.table, columns)
 
 
 def _column_problems(key: str, path: Path | str, columns: Mapping[str, str]) -> Iterator[str]:
+    from luneta.survey.remote import is_remote
     from luneta.survey.tables import TableError
 
+    if is_remote(str(path)):
+        return  # fetched when it is read
     try:
         names = column_names(Path(path))
     except TableError as error:
@@ -113,20 +151,74 @@ def column_names(path: Path) -> list[str]:
     TableError
         If the table cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import fitsio
 
-    from luneta.survey.tables import DELIMITERS, read_table
+    from luneta.survey.tables import DELIMITERS, table_columns
 
     try:
         if path.suffix.lower() in DELIMITERS:
             with path.open(newline="", encoding="utf-8-sig") as lines:
                 return next(csv.reader(lines, delimiter=DELIMITERS[path.suffix.lower()]), [])
-        if path.suffix.lower() == ".parquet":
-            return pq.read_schema(path).names
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid):
-        pass  # read_table fails too, and says why
-    return read_table(path).column_names
+        if path.suffix.lower() in (".fits", ".fit"):
+            with fitsio.FITS(str(path)) as file:
+                return file[1].get_colnames()
+    except (OSError, ValueError, csv.Error, AttributeError, IndexError):
+        pass  # what reads the table whole fails too, and says why
+    return table_columns(path)
+
+
+def _cross_problems(config: Config) -> Iterator[str]:
+    """Check what one section asks of another: bands, and kept columns."""
+    yield from _unknown_bands(config)
+    yield from _unkept_columns(config)
+    ratio, seeing = config.cutouts.area_ratio, config.input.seeing
+    if ratio is None or ratio.seeing is not None:
+        return
+    reference = getattr(config.input, "reference", config.input.bands[0])
+    if seeing is None or (isinstance(seeing, Mapping) and reference not in seeing):
+        yield (
+            f"cutouts.area_ratio: the seeing of band {reference} is not known; give input.seeing "
+            f"in arcsec, or name the kept column with it by cutouts.area_ratio.seeing"
+        )
+
+
+def _unknown_bands(config: Config) -> Iterator[str]:
+    given, extinction = config.input, config.cutouts.extinction
+    by_band = {
+        "input.zero_points": given.zero_points,
+        "input.seeing": given.seeing,
+        "input.planes": getattr(given, "planes", None),
+        "input.band_names": getattr(given, "band_names", None),
+        "cutouts.extinction.coefficients": extinction and extinction.coefficients,
+    }
+    for key, values in by_band.items():
+        for band in values if isinstance(values, Mapping) else ():
+            # A preset speaks of all bands of its survey.
+            if band not in given.bands and config.preset is None:
+                yield f"{key}.{band}: is none of input.bands; {did_you_mean(band, given.bands)}"
+    for band in given.bands if extinction is not None else ():
+        if band not in extinction.coefficients:
+            yield f"cutouts.extinction.coefficients: band {band} has none; add it"
+
+
+def _unkept_columns(config: Config) -> Iterator[str]:
+    kept = list(config.input.keep)
+    if getattr(config.input, "detection", None) is not None:
+        from luneta.survey.detect import detected_columns
+
+        kept += detected_columns(config.input.reference)
+    cutouts = config.cutouts
+    wanted = {
+        "cutouts.extent.radius": cutouts.extent and cutouts.extent.radius,
+        "cutouts.extinction.ebv": cutouts.extinction and cutouts.extinction.ebv,
+        "cutouts.area_ratio.radius": cutouts.area_ratio and cutouts.area_ratio.radius,
+        "cutouts.area_ratio.axis_ratio": cutouts.area_ratio and cutouts.area_ratio.axis_ratio,
+        "cutouts.area_ratio.seeing": cutouts.area_ratio and cutouts.area_ratio.seeing,
+    }
+    for key, name in wanted.items():
+        if name and name not in kept:
+            mend = did_you_mean(name, kept) if kept else "none is kept"
+            yield f"{key} = {name!r}: is no kept column; {mend}. Name it under input.keep"
 
 
 def _weights_problems(config: Config) -> Iterator[str]:

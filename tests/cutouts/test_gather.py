@@ -13,7 +13,7 @@ def test_corner_follows_the_convention(position, first):
 
 def test_stamps_are_what_slicing_gives():
     image = np.arange(50 * 60, dtype=np.float32).reshape(50, 60)
-    stamps = gather(image, np.array([30.2, 20.0]), np.array([25.0, 30.7]), 8, np.nan)
+    stamps = gather(image, np.array([30.2, 20.0]), np.array([25.0, 30.7]), 8)
     assert np.array_equal(stamps[0], image[21:29, 26:34])
     assert np.array_equal(stamps[1], image[27:35, 16:24])
 
@@ -21,7 +21,7 @@ def test_stamps_are_what_slicing_gives():
 def test_beyond_the_edge_is_filled_and_flagged():
     image = np.ones((50, 60), np.float32)
     x, y = np.array([2.0, 30.0, 59.0, 56.0]), np.array([25.0, 25.0, 49.0, 25.0])
-    stamps = gather(image, x, y, 8, np.float32(np.nan))
+    stamps = gather(image, x, y, 8)
     assert np.isnan(stamps).sum(axis=(1, 2)).tolist() == [2 * 8, 0, 64 - 5 * 5, 0]
     assert over_edge(image.shape, x, y, 8).tolist() == [True, False, True, False]
 
@@ -29,5 +29,5 @@ def test_beyond_the_edge_is_filled_and_flagged():
 def test_same_pixels_as_astrocut_convention_on_a_point_source():
     image = np.zeros((40, 40), np.float32)
     image[17, 23] = 1
-    stamp = gather(image, np.array([23.3]), np.array([16.8]), 10, 0)[0]
+    stamp = gather(image, np.array([23.3]), np.array([16.8]), 10)[0]
     assert np.argwhere(stamp).tolist() == [[5, 5]]

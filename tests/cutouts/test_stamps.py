@@ -1,3 +1,6 @@
+import os
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,11 +9,18 @@ from astropy.io import fits
 from PIL import Image
 
 from luneta.cutouts.job import run
+from luneta.cutouts.parallel import shared_array, work_through
 from luneta.cutouts.shard import Shard
-from luneta.cutouts.stamps import border_sky, central, read_stamp
+from luneta.cutouts.stamp_pixels import border_sky, cut, kept_side, median
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError
 from luneta.survey.stamp_index import deal_stamps
+
+MASK = {"encoding": "bits", "planes": {}, "ignore": [], "saturated": [], "sentinels": []}
+CUTOUTS = {
+    "size": 32, "crop": 1.0, "background": "map", "noise_units": True, "noise": "sky",
+    "annulus": {"inner": 0.7, "outer": 1.0}, "max_masked_fraction": 0.5, "dtype": "float32",
+    "compression": "none", "recentre": "none", "recentre_radius": 2.0, "extent": None,
+}  # fmt: skip
 
 
 def picture(path, shade=200, size=60):
@@ -19,29 +29,45 @@ def picture(path, shade=200, size=60):
     Image.fromarray(pixels).save(path)
 
 
-def slice_table(tmp_path, names, bands):
-    objects = pa.table(
+def write_fits(path, pixels, **cards):
+    header = fits.Header(list(cards.items()))
+    fits.PrimaryHDU(pixels, header).writeto(path, overwrite=True)
+    return str(path)
+
+
+def noisy(seed=0, shape=(40, 40), level=10.0, noise=2.0, peak=400.0):
+    pixels = np.random.default_rng(seed).normal(level, noise, shape).astype(np.float32)
+    pixels[shape[0] // 2, shape[1] // 2] += peak
+    return pixels
+
+
+def cut_all(tmp_path, columns, bands, pixels="flux", objects=None, threads=1, **changes):
+    """Run the cutouts job on a slice with these columns; gives the shard and the quality table."""
+    count = len(next(iter(columns.values())))
+    given = pa.table(
         {
-            "object_id": [f"o{n}" for n in range(len(names))],
-            "flags": pa.array([0] * len(names), pa.int32()),
-            "reject_reason": pa.array([None] * len(names), pa.string()),
+            "object_id": [f"o{n}" for n in range(count)],
+            "flags": pa.array([0] * count, pa.int32()),
+            "reject_reason": pa.nulls(count, pa.string()),
+            **(objects or {}),
         }
     )
-    pq.write_table(objects, tmp_path / "o.parquet")
-    stamps = {f"image_{b}": [row[k] for row in names] for k, b in enumerate(bands)}
-    pq.write_table(pa.table(stamps), tmp_path / "s.parquet")
-
-
-def cut(tmp_path, bands, pixels, **changes):
+    pq.write_table(given, tmp_path / "o.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
     outputs = {k: tmp_path / f"{k}.out" for k in ("cutouts", "quality", "files")}
+    top = {k: changes.pop(k) for k in ("mask", "weight", "pixel_scale", "axes", "zero_points")
+           if k in changes}  # fmt: skip
     settings = {
-        "bands": bands,
-        "pixels": pixels,
-        "cutouts": {"size": 32, "crop": 1.0, "background": "map", "noise_units": True,
-                    "max_masked_fraction": 0.5, **changes},
+        "bands": bands, "pixels": pixels, "quality": {}, "weight": "inverse_variance",
+        "zero_points": {}, "cutouts": {**CUTOUTS, **changes}, **top,
+        "mask": {**MASK, **top.get("mask", {})},
     }  # fmt: skip
-    run(tmp_path / "o.parquet", tmp_path / "s.parquet", outputs, settings, threads=2)
+    run(tmp_path / "o.parquet", tmp_path / "s.parquet", outputs, settings, threads)
     return Shard(outputs["cutouts"]), pq.read_table(outputs["quality"]).to_pandas()
+
+
+def images(bands, names):
+    return {f"image_{band}": [row[k] for row in names] for k, band in enumerate(bands)}
 
 
 def test_pictures_keep_their_channels_and_bad_ones_cost_themselves_only(tmp_path):
@@ -50,90 +76,320 @@ def test_pictures_keep_their_channels_and_bad_ones_cost_themselves_only(tmp_path
     picture(tmp_path / "c.png", 100)
     content = (tmp_path / "c.png").read_bytes()
     (tmp_path / "d.png").write_bytes(content[: len(content) // 2])
-    names = [[str(tmp_path / n)] * 3 for n in ("a.png", "b.jpeg", "c.png", "d.png", "e.png")]
-    slice_table(tmp_path, names, ["red", "green", "blue"])
-    shard, quality = cut(tmp_path, ["red", "green", "blue"], "display")
+    Image.new("RGB", (60, 60), "white").save(tmp_path / "f.png")
+    files = ("a.png", "b.jpeg", "c.png", "d.png", "e.png", "f.png")
+    names = [[str(tmp_path / n)] * 3 for n in files]
+    shard, quality = cut_all(
+        tmp_path, images(["red", "green", "blue"], names), ["red", "green", "blue"], "display"
+    )
     assert quality["flags"].tolist() == [
-        0, Flag.UNREADABLE_FILE, 0, Flag.UNREADABLE_FILE, Flag.MISSING_FILE
+        0, Flag.UNREADABLE_FILE, 0, Flag.UNREADABLE_FILE, Flag.MISSING_FILE, Flag.NO_DATA
     ]  # fmt: skip
     assert "is not a picture: it starts with b'<html" in quality["reject_reason"][1]
+    assert "every pixel has the value 255" in quality["reject_reason"][5]
     assert [int(v) for v in shard.take([0])[0, :, 16, 16]] == [200, 100, 10]
     assert len(shard) == 2
 
 
-def test_flux_stamps_one_file_a_band(tmp_path):
-    rng, names = np.random.default_rng(0), []
-    for band, noise in (("g", 1e-12), ("r", 3e-12)):
-        pixels = rng.normal(5e-12, noise, (32, 32)).astype(np.float32)
-        pixels[16, 16] = 100 * noise
-        fits.PrimaryHDU(pixels).writeto(tmp_path / f"{band}.fits")
-        names.append(str(tmp_path / f"{band}.fits"))
-    slice_table(tmp_path, [names], ["g", "r"])
-    shard, quality = cut(tmp_path, ["g", "r"], "flux")
+def test_tiny_fluxes_in_units_of_their_noise(tmp_path):
+    names = [
+        write_fits(tmp_path / f"{b}.fits", noisy(n, (32, 32), 5e-12, noise, 100 * noise))
+        for n, (b, noise) in enumerate({"g": 1e-12, "r": 3e-12}.items())
+    ]
+    shard, quality = cut_all(tmp_path, images("gr", [names]), ["g", "r"])
     stamp = shard.take([0])[0]
-    assert stamp[:, 16, 16] == pytest.approx([95, 98], rel=0.15)
+    assert stamp[:, 16, 16] == pytest.approx([100, 100], rel=0.15)
     assert np.std(stamp[:, :3]) == pytest.approx(1, rel=0.2)
     assert quality["sky_noise_r"][0] == pytest.approx(3e-12, rel=0.2)
 
 
-def test_a_cube_is_read_band_first(tmp_path):
-    cube = np.arange(3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
-    fits.PrimaryHDU(cube).writeto(tmp_path / "c.fits")
-    assert np.array_equal(read_stamp([str(tmp_path / "c.fits")] * 3), cube)
-    with pytest.raises(ImageError, match=r"4 bands ask for \(4, y, x\)"):
-        read_stamp([str(tmp_path / "c.fits")] * 4)
+def test_bad_stamps_have_their_own_reasons(tmp_path):
+    good = write_fits(tmp_path / "good.fits", noisy())
+    cases = {
+        "zero": write_fits(tmp_path / "zero.fits", np.zeros((40, 40), np.float32)),
+        "nan": write_fits(tmp_path / "nan.fits", np.full((40, 40), np.nan, np.float32)),
+        "small": write_fits(tmp_path / "small.fits", noisy(shape=(30, 40))),
+        "none": str(tmp_path / "none.fits"),
+        "\0": str(tmp_path / "\0.fits"),
+        "folder": str(tmp_path),
+    }
+    (tmp_path / "cut.fits").write_bytes((tmp_path / "good.fits").read_bytes()[:4000])
+    cases["cut"] = str(tmp_path / "cut.fits")
+    names = [[good, good.replace("good", "./good")], *([good, bad] for bad in cases.values())]
+    columns = images("gr", names) | {"refused": [None] * len(names)}
+    columns["refused"][3] = "its name leads out"
+    shard, quality = cut_all(tmp_path, columns, ["g", "r"])
+    assert quality["flags"].tolist() == [
+        0, Flag.NO_DATA, Flag.NO_DATA, Flag.MISSING_FILE, Flag.MISSING_FILE, Flag.UNREADABLE_FILE,
+        Flag.UNREADABLE_FILE, Flag.UNREADABLE_FILE,
+    ]  # fmt: skip
+    reasons = quality["reject_reason"].tolist()
+    assert "zero.fits, band r, is constant: every pixel has the value 0" in reasons[1]
+    assert "nan.fits, band r, has no good pixel" in reasons[2]
+    assert reasons[3] == "its name leads out"
+    assert "truncated" in reasons[7]
+    assert len(set(reasons)) == len(reasons)
+    assert len(shard) == 1
 
 
 def test_bands_of_different_shape(tmp_path):
-    for band, size in (("g", 8), ("r", 9)):
-        fits.PrimaryHDU(np.ones((size, size))).writeto(tmp_path / f"{band}.fits")
-    with pytest.raises(ImageError, match="differ in shape"):
-        read_stamp([str(tmp_path / f"{band}.fits") for band in "gr"])
+    names = [write_fits(tmp_path / f"{s}.fits", noisy(shape=(s, s))) for s in (40, 41)]
+    _, quality = cut_all(tmp_path, images("gr", [names]), ["g", "r"])
+    assert quality["flags"].tolist() == [Flag.SHAPE_MISMATCH]
+    assert "40.fits (40, 40)" in quality["reject_reason"][0]
+    assert "41.fits (41, 41)" in quality["reject_reason"][0]
 
 
-def test_the_centre_is_kept_and_averaged():
-    pixels = np.zeros((1, 40, 40), np.float32)
-    pixels[0, 10:30, 10:30] = 7
-    assert np.array_equal(central(pixels, 0.5, 20)[0], np.full((20, 20), 7, np.float32))
-    assert central(pixels, 0.5, 10)[0] == pytest.approx(np.full((10, 10), 7.0))
-    pixels[0, 15, 15] = np.nan
-    small = central(pixels, 0.5, 10)[0]
+def test_sentinels_are_gone_before_anything_is_measured(tmp_path):
+    pixels = noisy(level=0, noise=1e-12, peak=1e-10)
+    clean = write_fits(tmp_path / "clean.fits", pixels)
+    pixels = pixels.copy()
+    pixels[:6] = 100
+    marked = write_fits(tmp_path / "marked.fits", pixels)
+    shard, quality = cut_all(
+        tmp_path, images("g", [[clean], [marked]]), ["g"], size=40, mask={"sentinels": [100.0]}
+    )
+    assert quality["flags"].tolist() == [0, Flag.MASKED]
+    assert quality["masked_fraction"][1] == pytest.approx(6 / 40)
+    assert quality["sky_noise_g"][1] == pytest.approx(1e-12, rel=0.1)
+    clean, marked = shard.take([0, 1])[:, 0]
+    assert np.isnan(marked[:6]).all()
+    assert np.nanmax(np.abs(marked)) < 120
+
+
+def test_masks_and_weights_beside_the_stamp(tmp_path):
+    image = write_fits(tmp_path / "i.fits", noisy(noise=1.0))
+    mask = np.zeros((40, 40), np.int32)
+    mask[2, 3], mask[20, 21], mask[5, 5] = 4, 8, 2
+    weight = np.full((40, 40), 1 / 3.0**2, np.float32)
+    weight[7, 7] = 0
+    columns = images("g", [[image]])
+    columns["mask_g"] = [write_fits(tmp_path / "m.fits", mask)]
+    columns["weight_g"] = [write_fits(tmp_path / "w.fits", weight)]
+    planes = {"planes": {"cosmic": 2, "saturated": 3, "faint": 1}, "ignore": ["faint"],
+              "saturated": ["saturated"]}  # fmt: skip
+    shard, quality = cut_all(tmp_path, columns, ["g"], size=40, mask=planes, noise="weight")
+    stamp = shard.take([0])[0, 0]
+    assert np.argwhere(np.isnan(stamp)).tolist() == [[2, 3], [7, 7], [20, 21]]
+    assert quality["flags"][0] == Flag.MASKED | Flag.SATURATED
+    assert quality["sky_noise_g"][0] == pytest.approx(3)
+    assert stamp[20, 20] == pytest.approx(400 / 3, rel=0.02)
+
+
+def test_a_mask_of_another_shape(tmp_path):
+    columns = images("g", [[write_fits(tmp_path / "i.fits", noisy())]])
+    columns["mask_g"] = [write_fits(tmp_path / "m.fits", np.zeros((20, 40), np.int16))]
+    _, quality = cut_all(tmp_path, columns, ["g"])
+    assert quality["flags"].tolist() == [Flag.SHAPE_MISMATCH]
+    assert (
+        "m.fits has shape (20, 40), the image it belongs to (40, 40)"
+        in (quality["reject_reason"][0])
+    )
+
+
+def test_extent_in_arcsec_by_the_stamp_or_the_config(tmp_path):
+    pixels = np.zeros((80, 80), np.float32)
+    pixels[40, 40] = 500
+    pixels[0, 0] = 1
+    scale = 0.25 / 3600
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 2.0,
+             "CRPIX1": 41, "CRPIX2": 41, "CDELT1": -scale, "CDELT2": scale}  # fmt: skip
+    with_wcs = write_fits(tmp_path / "wcs.fits", pixels, **cards)
+    without = write_fits(tmp_path / "plain.fits", pixels)
+    extent = {"unit": "arcsec", "side": 15.0, "radius": None, "least": 2.0, "most": 60.0}
+    given = {"size": 20, "extent": extent, "background": "none", "noise_units": False}
+    columns = images("g", [[with_wcs], [without]])
+    shard, quality = cut_all(tmp_path, columns, ["g"], pixel_scale=0.5, **given)
+    assert quality["resample_factor"].tolist() == [3.0, 1.5]
+    assert shard.take([0])[0, 0, 10, 10] == pytest.approx(500)
+    assert shard.take([0, 1]).sum(axis=(1, 2, 3)) == pytest.approx([500, 500], rel=1e-5)
+    _, quality = cut_all(tmp_path, columns, ["g"], **given)
+    assert quality["flags"].tolist() == [0, Flag.NO_WCS]
+    assert "set input.pixel_scale" in quality["reject_reason"][1]
+
+
+def test_extent_by_the_object_s_radius_and_over_the_edge(tmp_path):
+    name = write_fits(tmp_path / "a.fits", noisy(shape=(60, 60)))
+    extent = {"unit": "radius", "side": 10.0, "radius": "size", "least": 2.0, "most": 60.0}
+    _, quality = cut_all(
+        tmp_path, images("g", [[name], [name]]), ["g"], objects={"size": [1.0, 2.0]},
+        size=20, extent=extent, pixel_scale=0.25,
+    )  # fmt: skip
+    assert quality["resample_factor"].tolist() == pytest.approx([2, 4], rel=0.01)
+    assert quality["flags"].tolist() == [0, Flag.EDGE | Flag.MASKED]
+
+
+@pytest.mark.parametrize("how", ["peak", "centroid"])
+def test_recentring_on_the_first_band(tmp_path, how):
+    pixels = np.zeros((41, 41), np.float32)
+    pixels[23, 18] = 50
+    pixels[0, ::2] = 1e-3
+    name = write_fits(tmp_path / "a.fits", pixels)
+    shard, quality = cut_all(
+        tmp_path, images("g", [[name]]), ["g"], recentre=how, recentre_radius=5.0, size=21
+    )
+    assert quality.loc[0, ["shift_x", "shift_y"]].tolist() == pytest.approx([-2, 3])
+    assert np.unravel_index(np.nanargmax(shard.take([0])[0, 0]), (21, 21)) == (10, 10)
+
+
+def test_annulus_and_zero_points(tmp_path):
+    name = write_fits(tmp_path / "a.fits", noisy(level=7.0, noise=0.1, peak=100.0))
+    for background in ("map", "annulus"):
+        shard, quality = cut_all(
+            tmp_path, images("g", [[name]]), ["g"], size=40, background=background,
+            noise_units=False, zero_points={"g": 28.9},
+        )  # fmt: skip
+        stamp = shard.take([0])[0, 0]
+        assert stamp[20, 20] == pytest.approx(1000, rel=0.01)
+        assert np.median(stamp) == pytest.approx(0, abs=0.3)
+        assert quality["sky_noise_g"][0] == pytest.approx(1.0, rel=0.15)
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path):
+    names = [[write_fits(tmp_path / f"{n}.fits", noisy(n))] for n in range(300)]
+    (tmp_path / "7.fits").write_bytes(b"<html>")
+    (tmp_path / "200.fits").unlink()
+    written = []
+    for threads in (1, 2, 3):
+        cut_all(tmp_path, images("g", names), ["g"], threads=threads)
+        written.append(
+            [(tmp_path / f"{k}.out").read_bytes() for k in ("cutouts", "quality", "files")]
+        )
+    assert written[0] == written[1] == written[2]
+    assert len(Shard(tmp_path / "cutouts.out")) == 298
+
+
+class Fatal:
+    """Ends its process at some slots, as a broken C library would."""
+
+    def __init__(self, array, fatal):
+        self.array, self.fatal = array, fatal
+
+    def __call__(self, slots):
+        for slot in slots:
+            if slot in self.fatal:
+                os._exit(11)
+            self.array[slot] = slot
+        return list(slots)
+
+    def lost(self, slot):
+        return [f"lost {slot}"]
+
+
+def test_a_process_that_dies_costs_its_slot_only():
+    array = shared_array((40,))
+    done = [x for part in work_through(Fatal(array, {5, 23}), 40, 8, 2) for x in part]
+    assert done == [n if n not in (5, 23) else f"lost {n}" for n in range(40)]
+    assert array.tolist() == [n if n not in (5, 23) else 0 for n in range(40)]
+
+
+def test_an_error_of_the_program_is_raised():
+    with pytest.raises(TypeError):
+        list(work_through(Fatal(None, ()), 4, 2, 2))
+
+
+@pytest.mark.parametrize(("side", "size"), [(101, 64), (101, 65), (100, 64), (100, 65)])
+def test_the_central_pixel_of_a_stamp_lands_at_half_the_size(side, size):
+    pixels = np.zeros((1, 1, side, side), np.float32)
+    pixels[..., side // 2, side // 2] = 1
+    centre = np.array([side // 2])
+    small = cut(pixels, centre, centre, np.array([1.0]), size, mean=False)
+    assert np.argwhere(small[0, 0]).tolist() == [[size // 2, size // 2]]
+    factor = kept_side((side, side), 1.0, size) / size
+    small = cut(pixels, centre, centre, np.array([factor]), size, mean=False)[0, 0]
+    assert np.unravel_index(small.argmax(), small.shape) == (size // 2, size // 2)
     assert np.isfinite(small).all()
-    assert small == pytest.approx(np.full((10, 10), 7.0))
+    assert small.sum() == pytest.approx(1)
+
+
+def test_a_reduced_picture_keeps_its_shade():
+    pixels = np.full((1, 3, 90, 90), 200, np.float32)
+    centre = np.array([45])
+    small = cut(pixels, centre, centre, np.array([2.5]), 30, mean=True)
+    assert small == pytest.approx(np.full((1, 3, 30, 30), 200), rel=1e-5)
 
 
 def test_border_sky():
-    pixels = np.random.default_rng(3).normal(10, 2, (1, 100, 100))
-    pixels[0, 30:70, 30:70] += 1e4
+    pixels = np.random.default_rng(3).normal(10, 2, (1, 1, 100, 100)).astype(np.float32)
+    pixels[..., 30:70, 30:70] += 1e4
+    pixels[..., 0, :50] = np.nan
     level, noise = border_sky(pixels)
-    assert (level[0], noise[0]) == (pytest.approx(10, abs=0.1), pytest.approx(2, rel=0.05))
+    assert (level[0, 0], noise[0, 0]) == (pytest.approx(10, abs=0.1), pytest.approx(2, rel=0.05))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_median_is_numpy_s(count):
+    values = np.random.default_rng(1).normal(size=(3, 5, count)).astype(np.float32)
+    values[0, 1, 0] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = np.nanmedian(values, axis=-1)
+    assert median(values.copy()) == pytest.approx(expected, nan_ok=True)
+
+
+def given(tmp_path, **changes):
+    return {
+        "table": str(tmp_path / "t.csv"), "image": "{file}", "bands": ["red", "green", "blue"],
+        "columns": {"object_id": "id", "ra": None, "dec": None}, "keep": {},
+        "stamps_per_shard": 2, **changes,
+    }  # fmt: skip
 
 
 def test_stamps_are_dealt_in_table_order(tmp_path):
     (tmp_path / "t.csv").write_text("id,file\n01,a.png\n02,b.png\n03,c.png\n")
-    given = {
-        "table": str(tmp_path / "t.csv"),
-        "image": "{file}",
-        "columns": {"object_id": "id", "ra": None, "dec": None},
-        "keep": {},
-        "bands": ["red", "green", "blue"],
-        "stamps_per_shard": 2,
-    }
-    slices = deal_stamps(given, tmp_path / "index")
+    slices = deal_stamps(given(tmp_path), tmp_path / "index")
     assert list(slices) == ["stamps_00000", "stamps_00001"]
     first = pq.read_table(slices["stamps_00000"])
     assert first["object_id"].to_pylist() == ["01", "02"]
     assert first["image_green"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
     time = slices["stamps_00000"].stat().st_mtime_ns
     with (tmp_path / "t.csv").open("a") as table:
-        table.write("04,d.png\n")
-    slices = deal_stamps(given, tmp_path / "index")
+        table.write("04,d.png\n05,../x.png\n")
+    slices = deal_stamps(given(tmp_path), tmp_path / "index")
     assert slices["stamps_00000"].stat().st_mtime_ns == time
     assert pq.read_metadata(slices["stamps_00001"]).num_rows == 2
+    picture(tmp_path / "d.png")
+    before = pq.read_table(slices["stamps_00001"])["signature"].to_pylist()
+    slices = deal_stamps(given(tmp_path), tmp_path / "index")
+    after = pq.read_table(slices["stamps_00001"])["signature"].to_pylist()
+    assert (before[0], before[1], after[0]) == ("-", "-", "-")
+    assert after[1].startswith(f"{(tmp_path / 'd.png').stat().st_size}:")
 
 
-@pytest.mark.parametrize(("side", "size"), [(101, 64), (101, 65), (100, 64), (100, 65)])
-def test_the_central_pixel_of_a_stamp_lands_at_half_the_size(side, size):
-    pixels = np.zeros((1, side, side), np.float32)
-    pixels[0, side // 2, side // 2] = 1
-    assert np.argwhere(central(pixels, size / side, size)[0]).tolist() == [[size // 2, size // 2]]
+@pytest.mark.parametrize(
+    ("image", "name", "refused"),
+    [
+        ("{file}", "../../etc/passwd", True),
+        ("{file}", "/etc/passwd", True),
+        ("{file}", "a/../b.png", False),
+        ("img/{file}.png", "../b", True),
+        ("img/{file}.png", "x/../b", False),
+        ("../{file}.png", "b", False),
+        ("../{file}.png", "../b", True),
+        ("/data/{file}.png", "b", False),
+        ("/data/{file}.png", "../b", True),
+        ("{file}", "", True),
+    ],
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, image, name, refused):
+    (tmp_path / "t.csv").write_text(f"id,file\n1,{name}\n2,ok.png\n")
+    slices = deal_stamps(given(tmp_path, image=image), tmp_path / "index")
+    reasons = pq.read_table(slices["stamps_00000"])["refused"].to_pylist()
+    assert [reason is not None for reason in reasons] == [refused, False]
+    if refused and name:
+        assert "leads out of the folder" in reasons[0]
+        assert repr(name)[1:-1] in reasons[0]
+
+
+def test_templates_by_band_masks_weights_and_root(tmp_path):
+    (tmp_path / "t.csv").write_text("id\n1\n")
+    settings = given(
+        tmp_path, bands=["g", "r"], image={"g": "{id}.fits[G]", "r": "{id}.fits[R]"},
+        masks="masks/{id}_{band}.fits", weights="{id}.fits[VAR]", root=str(tmp_path / "data"),
+    )  # fmt: skip
+    row = pq.read_table(deal_stamps(settings, tmp_path / "index")["stamps_00000"]).to_pylist()[0]
+    root = tmp_path / "data"
+    assert row["image_r"] == f"{root}/1.fits[R]"
+    assert row["mask_g"] == f"{root}/masks/1_g.fits"
+    assert row["weight_r"] == f"{root}/1.fits[VAR]"
+    assert "row" not in row

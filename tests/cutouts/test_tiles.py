@@ -7,13 +7,19 @@ import pytest
 from astropy.io import fits
 
 from fits_files import add_star, tan_wcs, write_image
-from luneta.cutouts.bands import mask_planes
+from luneta.config import Cutouts, validate
 from luneta.cutouts.job import run
 from luneta.cutouts.shard import Shard
 from luneta.survey.flags import Flag
 from luneta.survey.images import to_pixels
 from luneta.survey.tiles import BandFiles, Tile
 
+MASK = {"planes": {"bad": 0, "saturated": 1}}
+CUTOUTS = Cutouts().model_dump(mode="json")
+INPUT = validate(
+    {"survey": "a", "input": {"kind": "tiles", "tiles": "-", "sources": "-", "bands": ["r"],
+                              "mask": MASK}}
+).input.model_dump(mode="json")  # fmt: skip
 SHAPE = (200, 220)
 STARS = np.array([[50.0, 60.3], [120.4, 80.0], [170.0, 150.6], [3.0, 100.0]])  # x, y
 
@@ -46,27 +52,21 @@ def objects_table(path):
     return path
 
 
-def cut(tmp_path, tile, bands, size=32, reference="r", **changes):
+def cut(tmp_path, tile, bands, size=32, reference="r", policies=None, **changes):
     outputs = {
         "cutouts": tmp_path / "a.arrow",
         "quality": tmp_path / "a.parquet",
         "files": tmp_path / "a.json",
     }
     settings = {
+        **INPUT,
         "bands": bands,
         "pixels": "flux",
-        "cutouts": {
-            "size": size,
-            "background": "map",
-            "noise_units": True,
-            "max_masked_fraction": 0.5,
-            **changes,
-        },
+        "cutouts": {**CUTOUTS, "size": size, **changes},
+        "quality": policies or {},
         "tiles": [tile.as_dict()],
         "reference_band": reference,
-        "mask": {"encoding": "bits", "planes": {"bad": 0, "saturated": 1}, "ignore": [],
-                 "saturated": ["saturated"]},
-    }  # fmt: skip
+    }
     run(objects_table(tmp_path / "o.parquet"), None, outputs, settings)
     quality = pq.read_table(outputs["quality"]).to_pandas()
     return Shard(outputs["cutouts"]), quality, json.loads(outputs["files"].read_text())
@@ -124,23 +124,6 @@ def test_mask_and_weight_make_bad_pixels_and_flags(tmp_path):
     assert set(bad[1][:, 1]) == {16 + 5}
     assert bad[2].tolist() == [[15, 11]]
     assert quality["flags"].tolist()[:3] == [Flag.MASKED | Flag.SATURATED, Flag.MASKED, Flag.MASKED]
-
-
-def test_mask_codes():
-    mask = np.array([[0, 1, 3, 5]])
-    settings = {"encoding": "codes", "planes": {"bad": 1, "saturated": 3, "ray": 5},
-                "ignore": ["ray"], "saturated": ["saturated"]}  # fmt: skip
-    bad, saturated = mask_planes(mask, settings)
-    assert bad.tolist() == [[False, True, True, False]]
-    assert saturated.tolist() == [[False, False, True, False]]
-
-
-def test_mask_bits_with_an_ignored_plane():
-    settings = {"encoding": "bits", "planes": {"bad": 0, "faint": 2}, "ignore": ["faint"],
-                "saturated": []}  # fmt: skip
-    assert mask_planes(np.array([[0, 1, 4, 5, 8]]), settings)[0].tolist() == [
-        [False, True, False, True, True]
-    ]
 
 
 def test_a_band_on_another_grid_is_brought_onto_the_reference(tmp_path, image):

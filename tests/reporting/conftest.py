@@ -83,6 +83,8 @@ def make_shard(root, shard, count, random):
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         pq.write_table(table, root / f"{name}.parquet")
     bad = [{"tile": shard, "band": "g", "path": f"raw/{shard}_g.fits", "reason": "file is empty"}]
+    bad[0]["flag"] = "unreadable_file"
+    bad.append(bad[0] | {"flag": "wcs_offset", "reason": "2.0 arcsec off the source list"})
     (root / f"quality/{shard}_files.json").write_text(json.dumps(bad))
     return pd.DataFrame(truth).assign(usable=usable, shard=shard, magnitude=magnitude)
 
@@ -194,6 +196,7 @@ def results(tmp_path_factory):
     outputs = {
         "catalog": root / "catalog" / "demo.parquet",
         "rejects": root / "catalog" / "rejects.parquet",
+        "overlaps": root / "catalog" / "overlaps.parquet",
     }
     write.run(
         objects=[root / f"objects/{s}.parquet" for s in shards],

@@ -9,14 +9,26 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imread
 
+from luneta.catalog import write
+from luneta.cutouts.shard import write_shard
 from luneta.reporting import figures, report, tables
-from luneta.reporting.cutouts import Pictures, chosen_examples, composite, random_cutouts
+from luneta.reporting.cutouts import (
+    Picture,
+    Pictures,
+    chosen_examples,
+    composite,
+    flagged_cutouts,
+    montage,
+    shortened,
+)
 from luneta.reporting.predictions import against_truth, balanced_accuracy, read_out_of_fold
+from luneta.reporting.reckoning import FIRST, Group, Reckoning, reckon
 from luneta.reporting.style import save
 from luneta.reporting.summary import summary
+from luneta.survey.flags import Flag
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
-SURVEY_FIGURES = {"objects", "cutouts"}
+SURVEY_FIGURES = {"objects", "cutouts", "flagged"}
 TASK_FIGURES = {
     *("labels", "training", "confusion", "roc", "precision_recall", "calibration"),
     *("magnitude_size", "examples"),
@@ -56,18 +68,55 @@ def test_every_planned_figure_has_a_caption():
 def test_tables_say_what_was_rejected_and_scored(reported):
     root, _ = reported
     rejects = (root / "report" / "rejects.html").read_text()
-    assert "22 rejected objects" in rejects
-    assert "2 rejected files" in rejects
-    assert rejects.count("<td>the position lies outside every tile</td>") == 1 + tables.FIRST
+    assert "22 objects rejected, 578 objects usable" in " ".join(rejects.split())
+    assert "2 files could not be used" in rejects
+    assert "the position lies outside every tile" in rejects
+    assert rejects.count('<td class="reason">the position') == FIRST
+    assert '<td class="reason">2.0 arcsec off the source list' in rejects.split("with doubts")[1]
     scores = (root / "report" / "scores.html").read_text()
     assert "average precision" in scores
     assert "±" in scores
 
 
+def write_rejects(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows, schema=write.REJECTS), path)
+
+
+def test_rejects_are_counted_by_flag_in_every_batch(results, tmp_path):
+    objects = [
+        {"kind": "object", "name": f"o{i}", "flag": "no_data|too_masked" if i % 3 else "outside"}
+        for i in range(70_000)
+    ]
+    files = [{"kind": "file", "name": f, "flag": f} for f in ("no_wcs", "wcs_offset", "no_wcs")]
+    write_rejects(tmp_path / "rejects.parquet", [*objects, *files, {"kind": "file", "name": "x"}])
+    found = reckon(results[1]["catalog"], tmp_path / "rejects.parquet", results[1]["overlaps"])
+    assert found.rejected == 70_000
+    assert {name: group.count for name, group in found.objects.items()} == {
+        "outside": 23_334, "no_data": 46_666, "too_masked": 46_666,
+    }  # fmt: skip
+    first = [row["name"] for row in found.objects["outside"].rows]
+    assert first == [f"o{3 * i}" for i in range(10)]
+    assert {n: g.count for n, g in found.unusable_files.items()} == {"no_wcs": 2, "no flag": 1}
+    assert {n: g.count for n, g in found.doubtful_files.items()} == {"wcs_offset": 1}
+    catalog = pq.read_table(results[1]["catalog"]).to_pandas()
+    usable = catalog[catalog["reject_reason"].isna()]
+    assert found.usable_flags["edge"] == (usable["flags"] & 1 > 0).sum()
+
+
 def test_names_are_escaped_in_tables(tmp_path):
-    row = {"kind": "file", "name": "<script>", "tile": None, "band": None, "reason": "a<b"}
-    tables.write_rejects(tmp_path / "r.html", pa.Table.from_pylist([row]))
-    assert "<script>" not in (tmp_path / "r.html").read_text()
+    row = {"name": "<script>alert(1)</script>", "tile": "<b>", "band": None, "reason": "a<b"}
+    found = Reckoning(objects={"outside": Group(1, [row])}, rejected=1)
+    tables.write_rejects(tmp_path / "r.html", found)
+    text = (tmp_path / "r.html").read_text()
+    assert "<script>" not in text and "<b>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "1 object rejected, 0 objects usable" in " ".join(text.split())
+
+
+def test_nothing_rejected_is_said(tmp_path):
+    tables.write_rejects(tmp_path / "r.html", Reckoning(usable=3))
+    text = (tmp_path / "r.html").read_text()
+    assert "No object was rejected." in text and "All files could be used." in text
 
 
 def test_figures_are_the_same_bytes_each_time(found, tmp_path):
@@ -80,7 +129,7 @@ def test_summary_tells_the_numbers(results):
     root, arguments = results
     text = summary(root)
     content = json.loads(arguments["metrics"]["lens"].read_text())
-    assert "600 objects in the source list: 578 usable, 22 rejected; 2 files" in text
+    assert "600 objects: 578 usable, 22 rejected; 2 files" in text
     assert f"lens: balanced accuracy {content['mean']['balanced_accuracy']:.3f} ±" in text
     assert "against the hidden truth: lens 0." in text
     assert text.splitlines()[-1] == f"catalog: {arguments['catalog']}; report: {root / 'report'}"
@@ -95,7 +144,9 @@ def test_a_survey_without_tasks_has_a_report(results, tmp_path):
     places = {"figures": str(tmp_path / "figures"), "report": str(tmp_path / "report")}
     settings = {**arguments["settings"], **changes, **places}
     report.run(**{**arguments, **empty, "truth": [], "settings": settings})
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"objects.png", "cutouts.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        f"{name}.png" for name in SURVEY_FIGURES
+    }
 
 
 def test_missing_columns_are_said_in_words(found):
@@ -104,7 +155,6 @@ def test_missing_columns_are_said_in_words(found):
     assert words == ["The source list has no magnitude.", "The source list has no size."]
     nothing = {"magnitude": ("magnitude", "mag", np.full(len(found.labels), np.nan)), "size": None}
     assert figures.magnitude_size(found.right, nothing)
-    assert random_cutouts([])
     assert figures.truth_matrices({})
 
 
@@ -165,6 +215,51 @@ def test_composites():
 
 
 def test_random_pictures_come_from_all_shards(results):
-    pictures = Pictures.open(results[1]["cutouts"])
-    assert len(pictures.random(50)) == 50
-    assert len(pictures.random(10_000)) == sum(len(s) for s in pictures.shards.values())
+    pictures = Pictures(results[1]["cutouts"])
+    names = {picture.object_id for picture in pictures.random(50)}
+    assert len(names) == 50
+    assert {name.split("_")[0] for name in names} == {"north", "south"}
+    assert len(pictures.random(10_000)) == len(pictures.all()) == 578
+    assert pictures.few(578) and not pictures.few(577)
+
+
+def test_flagged_pictures_bear_the_flag(results):
+    pictures = Pictures(results[1]["cutouts"])
+    rows = pq.read_table(results[1]["catalog"]).to_pandas().set_index("object_id")["flags"]
+    found = pictures.flagged(8)
+    assert [flag.name for flag in found] == ["EDGE", "MASKED"]
+    for flag, shown in found.items():
+        assert len({picture.object_id for picture in shown}) == 8
+        assert all(rows[picture.object_id] & flag for picture in shown)
+    assert all(rows[picture.object_id] == 1 for picture in found[Flag.EDGE])
+
+
+@pytest.mark.parametrize(("pixels", "down"), [("flux", 3 / 8), ("display", 5 / 8)])
+def test_ticks_point_at_the_objects_pixel(tmp_path, pixels, down):
+    image = np.zeros((1, 1, 4, 4), np.float32)
+    image[0, 0, 2, 2] = 200
+    ids = np.array(["a$b$"], object)
+    write_shard(tmp_path / "s.arrow", ids, np.zeros(1, np.int32), image, ["r"], pixels)
+    (picture,) = Pictures({"s": tmp_path / "s.arrow"}).all()
+    assert picture.centre == (5 / 8, down)
+    brightest = np.unravel_index(picture.pixels[..., 0].argmax(), (4, 4))
+    assert (brightest[1] + 0.5) / 4 == picture.centre[0]
+    assert (brightest[0] + 0.5) / 4 == picture.centre[1]
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 45, 50, 51, 96])
+def test_few_cutouts_are_large_and_named(number, tmp_path):
+    grey = np.full((8, 8, 3), 0.5)
+    shown = [Picture(grey, f"a${i}$_long_name_{i:040d}", (0.5, 0.5)) for i in range(number)]
+    figure = montage(shown)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert len(texts) == (1 if number == 0 else number if number <= 50 else 0)
+    assert figure.get_size_inches()[0] < 15
+    save(figure, tmp_path / "m.png")
+    assert flagged_cutouts({Flag.EDGE: shown[:1]} if shown else {})
+
+
+def test_long_names_lose_their_middle():
+    assert shortened("J0123", 8) == "J0123"
+    assert shortened("abcdefghij", 7) == "abc…hij"
+    assert shortened("a\nb", 8) == "a·b"

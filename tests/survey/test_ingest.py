@@ -1,13 +1,14 @@
+import time
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
 from fits_files import tan_wcs, write_image
 from luneta.survey.flags import Flag
-from luneta.survey.index import assign, deal_sources
-from luneta.survey.ingest import repeated, run
-from luneta.survey.sources import Sources
+from luneta.survey.ingest import mark_duplicates, repeated, run
 from luneta.survey.tiles import BandFiles, Tile
 
 COLUMNS = {"object_id": "ID", "ra": "RA", "dec": "DEC"}
@@ -66,7 +67,11 @@ def test_no_row_is_lost_and_each_reject_has_a_reason(tmp_path, tile):
     ]  # fmt: skip
     reasons = objects["reject_reason"].to_pylist()
     assert reasons[0] is None
+    assert reasons[1] == "the position is not a number: ra is NaN"
     assert "the first is used" in reasons[2]
+    assert reasons[3] == (
+        "the position lies beyond the pole: dec is 95, and goes from -90 to 90 degrees"
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,56 +96,150 @@ def test_repeated():
     assert repeated(["a", "b", "a", "a"]).tolist() == [False, False, True, True]
 
 
+def test_each_impossible_position_has_its_own_reason(tmp_path, tile):
+    rows = {
+        "ID": list("abcde"),
+        "RA": [None, float("nan"), float("inf"), 150.0, 150.0],
+        "DEC": [2.0, 2.0, 2.0, -1e9, float("-inf")],
+        "MAG": [1.0] * 5,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "s.parquet")
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings_for([tile]))
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [Flag.BAD_POSITION] * 5
+    assert objects["reject_reason"].to_pylist() == [
+        "the position is missing: the list leaves it empty",
+        "the position is not a number: ra is NaN",
+        "the position is infinite: ra is inf",
+        "the position lies beyond the pole: dec is -1e+09, and goes from -90 to 90 degrees",
+        "the position is infinite: dec is -inf",
+    ]
+
+
+def test_a_row_without_a_name_is_flagged_and_no_duplicate_of_another(tmp_path, tile):
+    source_list(tmp_path / "s.fits", [10.0, 20.0, 30.0], [10.0] * 3, ["", "  ", "a"])
+    objects = ingest(tmp_path, tile)
+    assert objects["flags"].to_pylist() == [Flag.BAD_ID, Flag.BAD_ID, 0]
+    assert objects["reject_reason"][0].as_py() == "the row of the source list has no object_id"
+
+
+def test_odd_names_pass_unchanged(tmp_path, tile):
+    names = ["../../etc/passwd", "Ω Cen", "a/b\\c", "x'; drop table"]
+    sky = tan_wcs().pixel_to_world([10.0, 20.0, 30.0, 40.0], [10.0] * 4)
+    rows = {"ID": names, "RA": sky.ra.deg, "DEC": sky.dec.deg, "MAG": [1.0] * 4}
+    pq.write_table(pa.table(rows), tmp_path / "s.parquet")
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings_for([tile]))
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["object_id"].to_pylist() == names
+    assert objects["flags"].to_pylist() == [0, 0, 0, 0]
+
+
 def two_tiles(tmp_path, tile):
-    pixels = np.zeros((200, 220), np.float32)
-    right = tan_wcs(ra=150.0 - 150 * 0.262 / 3600)  # overlaps tile a by about 70 pixels
-    name = write_image(tmp_path / "b_r.fits", pixels, right)
-    return {"a": tile, "b": Tile("b", "b", {"r": BandFiles(name)})}, right
+    """A second tile, which overlaps the first by about 70 pixels."""
+    right = tan_wcs(ra=150.0 - 150 * 0.262 / 3600)
+    name = write_image(tmp_path / "b_r.fits", np.zeros((200, 220), np.float32), right)
+    return [tile, Tile("b", "b", {"r": BandFiles(name)})], right
 
 
-def test_an_object_in_two_tiles_goes_where_it_lies_deeper(tmp_path, tile):
+def placements(tmp_path, tiles, first, second, names=("s", "s"), **changes):
+    """Ingest one object in each tile's own list; positions in degrees."""
+    for path, (ra, dec), name in zip(("s.csv", "t.csv"), (first, second), names, strict=True):
+        Table({"ID": [name], "RA": [ra], "DEC": [dec], "MAG": [1.0]}).write(
+            tmp_path / path, overwrite=True
+        )
+    paths = [tmp_path / "s.csv", tmp_path / "t.csv"]
+    run(paths, tmp_path / "o.parquet", settings_for(tiles, **changes))
+    return pq.read_table(tmp_path / "o.parquet")
+
+
+@pytest.mark.parametrize(
+    ("apart", "radius", "flag"),
+    [(0.0, 1.0, 0), (0.9, 1.0, 0), (1.1, 1.0, Flag.DUPLICATE_ID), (1.1, 2.0, 0)],
+)
+def test_one_name_in_two_tiles_is_one_object_if_near(tmp_path, tile, apart, radius, flag):
     tiles, right = two_tiles(tmp_path, tile)
-    centres = [tan_wcs().pixel_to_world(110, 100), right.pixel_to_world(110, 100)]
-    nearer_b = right.pixel_to_world(60, 100)
-    sky = [*centres, nearer_b]
-    ra, dec = np.array([p.ra.deg for p in sky] + [10.0]), np.array([p.dec.deg for p in sky] + [0.0])
-    sources = Sources(np.array(list("wxyz"), object), ra, dec, np.full(4, "", object), None)
-    assert assign(sources, tiles.values(), "r").tolist() == ["a", "b", "b", ""]
+    sky = right.pixel_to_world(30, 100)
+    first, second = (sky.ra.deg, sky.dec.deg), (sky.ra.deg, sky.dec.deg + apart / 3600)
+    objects = placements(tmp_path, tiles, first, second, overlap_radius=radius)
+    assert objects["tile"].to_pylist() == ["a", "b"]
+    assert objects["flags"].to_pylist() == [0, flag]
+    if flag:
+        assert objects["reject_reason"][1].as_py() == (
+            "tile a has the same object_id 1.1 arcsec away, so it is another object "
+            "(input.overlap_radius = 1 arcsec); the first is used"
+        )
 
 
-def test_a_survey_wide_list_is_dealt_whole_and_slices_stay_when_rows_come(tmp_path, tile):
-    tiles, right = two_tiles(tmp_path, tile)
-    folder = tmp_path / "index"
-    given = {
-        "sources": str(tmp_path / "s.fits"),
-        "columns": COLUMNS,
-        "keep": {"magnitude": "MAG"},
-        "bands": ["r"],
-        "reference_band": "r",
-    }
-    table = source_list(tmp_path / "s.fits", [10.0, 20.0, -5000.0], [100.0, 120.0, 0.0])
-    slices = deal_sources(given, tiles, folder)
-    counts = {shard: pq.read_metadata(path).num_rows for shard, path in slices.items()}
-    assert counts == {"a": 2, "b": 0, "unplaced": 1}
-    before = {shard: (path.stat().st_mtime_ns, path.read_bytes()) for shard, path in slices.items()}
-    new = right.pixel_to_world(150, 100)
-    table.add_row(["new", new.ra.deg, new.dec.deg, 20.0])
-    table.write(tmp_path / "s.fits", overwrite=True)
-    slices = deal_sources(given, tiles, folder)
-    changed = {
-        shard
-        for shard, path in slices.items()
-        if (path.stat().st_mtime_ns, path.read_bytes()) != before[shard]
-    }
-    assert changed == {"b"}
-    assert pq.read_table(slices["b"])["object_id"].to_pylist() == ["new"]
+def test_a_rejected_row_is_no_first_of_a_name(tmp_path, tile):
+    source_list(tmp_path / "s.fits", [5000.0, 10.0, 12.0], [10.0] * 3, ["s", "s", "s"])
+    assert ingest(tmp_path, tile)["flags"].to_pylist() == [Flag.OUTSIDE, 0, Flag.DUPLICATE_ID]
 
 
-def test_objects_of_a_tile_with_a_bad_reference_image_stay_with_it(tmp_path, tile):
-    broken = Tile("a", "a", {"r": BandFiles(f"{tmp_path}/none.fits"), "g": tile.bands["r"]})
-    sky = tan_wcs().pixel_to_world(100, 100)
-    sources = Sources(
-        np.array(["s"], object), np.array([sky.ra.deg]), np.array([sky.dec.deg]),
-        np.array([""], object), None,
+def test_duplicates_at_an_unknown_distance_are_duplicates():
+    flags, reasons = np.zeros(2, np.int32), np.full(2, None, object)
+    names, nowhere = np.array(["1", "1"], object), np.full(2, np.nan)
+    tiles = np.array(["a", "b"], object)
+    mark_duplicates(names, tiles, nowhere, nowhere, 1.0, flags, reasons)
+    assert flags.tolist() == [0, Flag.DUPLICATE_ID]
+    assert "at an unknown distance" in reasons[1]
+
+
+PIXELS = {"object_id": "ID", "ra": None, "dec": None, "x": "X", "y": "Y"}
+
+
+def pixel_list(path, x, y):
+    Table({"ID": [f"s{n}" for n in range(len(x))], "X": x, "Y": y}).write(path, overwrite=True)
+
+
+def test_pixel_positions_stay_and_give_the_sky(tmp_path, tile):
+    pixel_list(tmp_path / "s.fits", [11.0, 1000.0, np.nan], [21.5, 5.0, 5.0])
+    objects = ingest(tmp_path, tile, columns=PIXELS, keep={}, first_pixel=1)
+    assert objects["flags"].to_pylist() == [0, Flag.OUTSIDE, Flag.BAD_POSITION]
+    assert (objects["x"][0].as_py(), objects["y"][0].as_py()) == (10.0, 20.5)
+    sky = tan_wcs().pixel_to_world(10.0, 20.5)
+    assert objects["ra"][0].as_py() == pytest.approx(sky.ra.deg, abs=1e-9)
+    assert objects["dec"][0].as_py() == pytest.approx(sky.dec.deg, abs=1e-9)
+    assert objects["reject_reason"][2].as_py() == "the position is not a number: x is NaN"
+
+
+def test_pixel_positions_need_no_coordinate_system(tmp_path):
+    name = write_image(tmp_path / "plain.fits", np.zeros((20, 30), np.float32))
+    pixel_list(tmp_path / "s.fits", [30.0, 31.0], [20.0, 20.0])
+    plain = Tile("a", "a", {"r": BandFiles(name)})
+    objects = ingest(tmp_path, plain, columns=PIXELS, keep={})
+    assert objects["flags"].to_pylist() == [0, Flag.OUTSIDE]
+    assert np.isnan(objects["ra"].to_numpy()).all()
+
+
+def test_a_tile_that_is_not_in_the_table_is_named(tmp_path, tile):
+    rows = {"object_id": ["s"], "ra": [150.0], "dec": [2.0], "tile": ["z9"]}
+    pq.write_table(pa.table(rows), tmp_path / "s.fits.parquet")
+    run([tmp_path / "s.fits.parquet"], tmp_path / "o.parquet",
+        settings_for([tile], sliced=True, keep={}))  # fmt: skip
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [Flag.OUTSIDE]
+    assert objects["reject_reason"][0].as_py() == (
+        "the list puts the object in tile 'z9', which the tile table does not have"
+    )
+
+
+def test_stamps_only_need_a_name(tmp_path):
+    rows = {"object_id": ["s", "s", None], "ra": [None] * 3, "dec": [None] * 3, "tile": [""] * 3}
+    schema = pa.schema(
+        [("object_id", pa.string()), ("ra", pa.float64()), ("dec", pa.float64()),
+         ("tile", pa.string())]
     )  # fmt: skip
-    assert assign(sources, [broken], "r").tolist() == ["a"]
+    pq.write_table(pa.table(rows, schema=schema), tmp_path / "s.parquet")
+    settings = settings_for([], reference_band=None, sliced=True, keep={})
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings)
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [0, Flag.DUPLICATE_ID, Flag.BAD_ID]
+
+
+def test_a_hundred_thousand_rows_take_seconds(tmp_path, tile):
+    x, y = np.random.default_rng(0).uniform(0, 199, (2, 100_000))
+    source_list(tmp_path / "s.fits", x, y)
+    start = time.process_time()
+    objects = ingest(tmp_path, tile)
+    assert time.process_time() - start < 5
+    assert objects["flags"].to_pylist() == [0] * 100_000

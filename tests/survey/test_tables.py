@@ -1,15 +1,20 @@
+import gzip
+import shutil
+
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units
+from astropy.io import fits
 from astropy.table import Table
 
-from luneta.survey.sources import degrees, select
-from luneta.survey.tables import TableError, read_table
+from luneta.survey.tables import TableError, read_table, table_columns
 
 WRITERS = {
     "list.fits": "fits",
+    "list.fits.gz": "fits",
     "list.vot": "votable",
     "list.ecsv": "ascii.ecsv",
     "list.csv": "ascii.csv",
@@ -30,14 +35,140 @@ def test_every_format_gives_the_same_rows(tmp_path, table, name):
     read = read_table(tmp_path / name, text_columns=["ID"])
     assert read["ID"].to_pylist() == ["007", "b"]
     assert read["RA"].to_pylist() == [150.5, 10.25]
+    assert table_columns(tmp_path / name) == ["ID", "RA", "DEC"]
+    few = read_table(tmp_path / name, text_columns=["ID"], columns=["DEC", "ID"])
+    assert few.column_names == ["ID", "DEC"]
 
 
-def test_parquet_and_units(tmp_path, table):
-    table.write(tmp_path / "list.fits")
-    read = read_table(tmp_path / "list.fits")
+@pytest.mark.parametrize("name", ["list.fits", "list.vot", "list.ecsv"])
+def test_units_stay(tmp_path, table, name):
+    table.write(tmp_path / name, format=WRITERS[name])
+    assert read_table(tmp_path / name).schema.field("RA").metadata == {b"unit": b"deg"}
+
+
+def test_a_packed_csv(tmp_path):
+    with gzip.open(tmp_path / "list.csv.gz", "wt") as file:
+        file.write("ID,RA\n007,1.5\n")
+    read = read_table(tmp_path / "list.csv.gz", text_columns=["ID"])
+    assert read.to_pylist() == [{"ID": "007", "RA": 1.5}]
+
+
+def test_parquet_keeps_units_and_leaves_out_lists(tmp_path):
+    schema = pa.schema([pa.field("RA", pa.float64(), metadata={"unit": "deg"})])
+    plain = pa.table([[1.0, 2.0]], schema=schema)
+    pq.write_table(plain, tmp_path / "list.parquet")
+    assert read_table(tmp_path / "list.parquet").equals(plain, check_metadata=True)
+    pq.write_table(plain.append_column("spectrum", [[[1.0], [2.0]]]), tmp_path / "list.parquet")
+    assert read_table(tmp_path / "list.parquet").column_names == ["RA"]
+
+
+def test_units_of_voparquet(tmp_path, table):
+    table.write(tmp_path / "list.vot", format="votable")
+    header = (tmp_path / "list.vot").read_bytes()
+    rows = pa.table({"ID": ["007"], "RA": [150.5]})
+    rows = rows.replace_schema_metadata({"IVOA.VOTable-Parquet.content": header})
+    pq.write_table(rows, tmp_path / "list.parquet")
+    read = read_table(tmp_path / "list.parquet")
     assert read.schema.field("RA").metadata == {b"unit": b"deg"}
-    pq.write_table(read, tmp_path / "list.parquet")
-    assert read_table(tmp_path / "list.parquet").equals(read)
+    assert read.schema.field("ID").metadata is None
+
+
+def test_units_of_parquet_written_by_astropy(tmp_path, table):
+    table.write(tmp_path / "list.parquet")
+    read = read_table(tmp_path / "list.parquet", columns=["ID", "RA"])
+    assert read["ID"].to_pylist() == ["007", "b"]
+    assert [field.metadata for field in read.schema] == [None, {b"unit": b"deg"}]
+
+
+def test_a_folder_of_parts_has_the_columns_of_all(tmp_path):
+    pq.write_table(pa.table({"id": ["b"], "n": pa.array([1], pa.int32())}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"id": ["a"], "n": pa.array([5], pa.int64())}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"id": ["c"], "z": [0.5]}), tmp_path / "3.parquet")
+    assert read_table(tmp_path).to_pylist() == [
+        {"id": "a", "n": 5, "z": None},
+        {"id": "b", "n": 1, "z": None},
+        {"id": "c", "n": None, "z": 0.5},
+    ]
+
+
+def hats_catalog(folder, properties="hats.properties", data="dataset"):
+    """A catalog of two pixels, laid out as the HATS note (IVOA 2025) says."""
+    folder.mkdir(parents=True)
+    (folder / properties).write_text("#HATS\nobs_collection=small\nhats_col_ra=ra\n")
+    for norder, npix, ids in ((1, 44, [3, 4]), (0, 3, [1, 2])):
+        part = folder / data / f"Norder={norder}" / "Dir=0"
+        part.mkdir(parents=True)
+        rows = {"id": ids, "ra": np.array(ids) * 1.5, "Norder": [norder] * 2, "Npix": [npix] * 2}
+        pq.write_table(pa.table(rows), part / f"Npix={npix}.parquet")
+    pq.write_metadata(pa.schema([("id", pa.int64())]), folder / data / "_metadata")
+    pq.write_table(pa.table({"id": [99]}), folder / data / "data_thumbnail.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("properties", ["hats.properties", "properties"])
+def test_a_hats_catalog(tmp_path, properties):
+    folder = hats_catalog(tmp_path / "small", properties)
+    assert read_table(folder).to_pydict() == {"id": [1, 2, 3, 4], "ra": [1.5, 3.0, 4.5, 6.0]}
+    assert read_table(folder, columns=["ra"]).column_names == ["ra"]
+    assert table_columns(folder) == ["id", "ra"]
+
+
+def test_a_hats_collection_leads_to_its_catalog(tmp_path):
+    hats_catalog(tmp_path / "all/small")
+    (tmp_path / "all/collection.properties").write_text("hats_primary_table_url = small\n")
+    assert read_table(tmp_path / "all")["id"].to_pylist() == [1, 2, 3, 4]
+
+
+def test_a_pixel_of_a_hats_catalog_may_be_a_folder(tmp_path):
+    folder = hats_catalog(tmp_path / "small")
+    part = folder / "dataset/Norder=0/Dir=0/Npix=3.parquet"
+    (folder / "dataset/Norder=0/Dir=0/Npix=3").mkdir()
+    shutil.move(part, folder / "dataset/Norder=0/Dir=0/Npix=3/part0.parquet")
+    assert sorted(read_table(folder)["id"].to_pylist()) == [1, 2, 3, 4]
+
+
+def test_hdf5_as_galaxy10_has_it(tmp_path):
+    with h5py.File(tmp_path / "Galaxy10.h5", "w") as file:
+        file["images"] = np.zeros((3, 8, 8, 3), np.uint8)
+        file["ans"] = np.array([0, 1, 9], np.uint8)
+        file["ra"] = np.array([1.0, 2.0, np.nan])
+        file["ra"].attrs["unit"] = "deg"
+        file["name"] = np.array(["é".encode(), b"b", b"c"])
+        file["classes"] = np.array([b"round"])
+    read = read_table(tmp_path / "Galaxy10.h5")
+    assert sorted(read.column_names) == ["ans", "name", "ra"]
+    assert read["ans"].to_pylist() == [0, 1, 9]
+    assert read["name"].to_pylist() == ["é", "b", "c"]
+    assert read.schema.field("ra").metadata == {b"unit": b"deg"}
+    assert read_table(tmp_path / "Galaxy10.h5", columns=["ans"]).column_names == ["ans"]
+
+
+def test_hdf5_with_a_table_of_records(tmp_path):
+    with h5py.File(tmp_path / "t.hdf5", "w") as file:
+        file["rows"] = np.array([(b"007", 1.5)], [("ID", "S3"), ("RA", ">f8")])
+    assert read_table(tmp_path / "t.hdf5").to_pylist() == [{"ID": "007", "RA": 1.5}]
+
+
+def test_the_first_table_of_a_fits_file_with_images(tmp_path, table):
+    image = fits.ImageHDU(np.zeros((4, 4)))
+    second = fits.BinTableHDU(Table({"other": [1]}))
+    file = fits.HDUList([fits.PrimaryHDU(), image, fits.BinTableHDU(table), second])
+    file.writeto(tmp_path / "list.fits")
+    assert read_table(tmp_path / "list.fits")["ID"].to_pylist() == ["007", "b"]
+
+
+def test_names_that_are_not_ascii(tmp_path):
+    columns = [fits.Column("ID", "4A", array=np.array(["é".encode(), b"b"]))]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "utf.fits")
+    assert read_table(tmp_path / "utf.fits")["ID"].to_pylist() == ["é", "b"]
+    columns = [fits.Column("ID", "4A", array=np.array(["é".encode("latin-1"), b"b"]))]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "latin.fits")
+    assert read_table(tmp_path / "latin.fits")["ID"].to_pylist() == ["é", "b"]
+
+
+def test_columns_of_more_dimensions_are_left_out(tmp_path):
+    Table({"ID": ["a"], "flux": [[1.0, 2.0]]}).write(tmp_path / "list.fits")
+    assert read_table(tmp_path / "list.fits").column_names == ["ID"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +176,8 @@ def test_parquet_and_units(tmp_path, table):
     [
         ("list.fits", b"<html>404</html>", "cannot be read as fits"),
         ("list.parquet", b"PAR1 not", "cannot be read as parquet"),
+        ("list.h5", b"\x89HDF not", "cannot be read as h5"),
+        ("list.csv.gz", b"no gzip", "cannot be read as csv.gz"),
         ("list.doc", b"", "names no known table format"),
     ],
 )
@@ -52,46 +185,26 @@ def test_a_broken_table_says_why(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TableError, match=words):
         read_table(tmp_path / name)
+    with pytest.raises(TableError, match=words):
+        table_columns(tmp_path / name)
 
 
-def test_a_missing_table_says_so(tmp_path):
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet", "none"])
+def test_a_missing_table_says_so(tmp_path, name):
     with pytest.raises(TableError, match="no such file"):
-        read_table(tmp_path / "none.csv")
+        read_table(tmp_path / name)
 
 
-def test_a_missing_column_names_those_there_are():
-    table = pa.table({"name": ["a"], "ra": [1.0], "dec": [2.0]})
-    columns = {"object_id": "ID", "ra": "ra", "dec": "dec"}
-    with pytest.raises(TableError, match="no column 'ID'; the table has name, ra, dec"):
-        select(table, columns, {}, np.array([""], object), "list.csv")
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(TableError, match="holds no Parquet file"):
+        read_table(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("values", "unit", "expected"),
-    [
-        ([12.5], None, 12.5),
-        ([1.0], "hourangle", 15.0),
-        ([np.pi], "rad", 180.0),
-        (["12h30m00s"], None, 187.5),
-        (["-00d30m00s"], "deg", -0.5),
-    ],
-)
-def test_degrees(values, unit, expected):
-    assert degrees(pa.chunked_array([values]), unit, "ra")[0] == pytest.approx(expected)
-
-
-def test_a_missing_angle_is_not_a_number():
-    assert np.isnan(degrees(pa.chunked_array([[None, 1.0]]), "deg", "ra")[0])
-
-
-def test_sexagesimal_right_ascension_is_in_hours():
-    table = pa.table({"id": ["a"], "ra": ["12:30:49.4"], "dec": ["-12:23:28"]})
-    columns = {"object_id": "id", "ra": "ra", "dec": "dec"}
-    sources = select(table, columns, {}, np.array([""], object), "list.csv")
-    assert sources.ra[0] == pytest.approx(187.705833, abs=1e-5)
-    assert sources.dec[0] == pytest.approx(-12.391111, abs=1e-5)
-
-
-def test_a_unit_that_is_no_angle():
-    with pytest.raises(TableError, match="no angle"):
-        degrees(pa.chunked_array([[1.0]]), "kg", "ra")
+@pytest.mark.parametrize("name", ["list.fits", "list.parquet", "list.csv"])
+def test_a_column_that_is_not_there_names_those_there_are(tmp_path, table, name):
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"ID": ["a"], "RA": [1.0], "DEC": [1.0]}), tmp_path / name)
+    else:
+        table.write(tmp_path / name, format=WRITERS[name])
+    with pytest.raises(TableError, match="no column 'z'; the table has ID, RA, DEC"):
+        read_table(tmp_path / name, columns=["ID", "z"])

@@ -1,5 +1,6 @@
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -84,8 +85,6 @@ def test_class_smaller_than_folds(split, survey):
 
 
 def test_names_keep_leading_zeros(tmp_path, task_settings):
-    import pyarrow as pa
-
     names = [f"00{i}" for i in range(40)]
     table = pa.table({"object_id": names, "usable": [True] * 40})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -95,3 +94,48 @@ def test_names_keep_leading_zeros(tmp_path, task_settings):
     quality, out = [tmp_path / "a.parquet"], tmp_path / "split.parquet"
     folds.run([tmp_path / "labels.csv"], quality, out, settings)
     assert pq.read_table(out)["object_id"].to_pylist() == names
+
+
+def quality_table(**columns):
+    names = ("object_id", "usable", "masked_fraction", "edge_distance")
+    return pa.table({name: columns[name] for name in names if name in columns})
+
+
+def test_of_two_placements_the_best_is_trained_on(tmp_path):
+    first = quality_table(
+        object_id=["x", "y", "z", "w"],
+        usable=[True, True, False, True],
+        masked_fraction=[0.2, 0.0, 0.0, 0.0],
+        edge_distance=[50.0, 9.0, 80.0, 5.0],
+    )
+    second = quality_table(
+        object_id=["v", "x", "y", "z"],
+        usable=[False, True, True, True],
+        masked_fraction=[0.0, 0.1, 0.0, 0.5],
+        edge_distance=[9.0, 4.0, 8.0, 1.0],
+    )
+    for shard, table in (("a", first), ("b", second)):
+        pq.write_table(table, tmp_path / f"{shard}.parquet")
+    rows = folds.read_rows([tmp_path / "a.parquet", tmp_path / "b.parquet"], ["a", "b"])
+    assert rows == {"x": ("b", 0), "y": ("a", 1), "z": ("b", 2), "w": ("a", 2), "v": ("b", -1)}
+
+
+def test_an_object_in_two_shards_is_in_the_split_once(tmp_path, task_settings):
+    names = [f"galaxy{i}" for i in range(60)]
+    distances = {"a": [10.0 + i % 2 for i in range(60)], "b": [10.5] * 60}
+    for shard, edge in distances.items():
+        table = quality_table(
+            object_id=names, usable=[True] * 60, masked_fraction=[0.0] * 60, edge_distance=edge
+        )
+        pq.write_table(table, tmp_path / f"{shard}.parquet")
+    labels = [f"{name},{('bar', 'spot')[i // 2 % 2]}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *labels]))
+    settings = {"task": task_settings(), "shards": ["a", "b"], "seed": 1}
+    quality = [tmp_path / f"{shard}.parquet" for shard in "ab"]
+    folds.run([tmp_path / "labels.csv"], quality, tmp_path / "split.parquet", settings)
+    split = pq.read_table(tmp_path / "split.parquet").to_pandas()
+    assert sorted(split["object_id"]) == sorted(names)
+    assert set(split["shard"][split["object_id"].isin(names[::2])]) == {"b"}
+    assert set(split["shard"][split["object_id"].isin(names[1::2])]) == {"a"}
+    expected = [folds.fold_of(name, 2, 1) for name in split["object_id"]]
+    assert split["fold"].tolist() == expected

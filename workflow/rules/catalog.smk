@@ -10,6 +10,7 @@ rule catalog:
     output:
         catalog=f"<results>/catalog/{PLAN.config.survey}.parquet",
         rejects="<results>/catalog/rejects.parquet",
+        overlaps="<results>/catalog/overlaps.parquet",
     log:
         "<logs>/catalog.log",
     benchmark:

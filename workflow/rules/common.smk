@@ -1,3 +1,5 @@
+import sys
+
 from snakemake.exceptions import WorkflowError
 
 from luneta.code_digest import code_digest
@@ -54,6 +56,18 @@ def folds(pattern):
     )
 
 
+def explain():
+    """Print what has changed since the last run, in a line for each reason to run again."""
+    for line in PLAN.changes():
+        print(f"Since the last run: {line}", file=sys.stderr)
+
+
 def summarize():
-    """Print what was found, and what was left out, as a run's last lines."""
+    """Remember what the run was made of; print what was found, and what was left out."""
+    PLAN.remember()
     print(summary(PLAN.results))
+
+
+# Jobs on a cluster read this file too, and have nothing to tell.
+if workflow.is_main_process:
+    explain()

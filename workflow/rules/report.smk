@@ -2,6 +2,7 @@ rule report:
     input:
         catalog=rules.catalog.output.catalog,
         rejects=rules.catalog.output.rejects,
+        overlaps=rules.catalog.output.overlaps,
         cutouts=collect(rules.cutouts.output.cutouts, shard=PLAN.shards),
         metrics=collect(rules.evaluate.output.metrics, task=PLAN.tasks),
         out_of_fold=collect(rules.evaluate.output.out_of_fold, task=PLAN.tasks),
@@ -20,6 +21,11 @@ rule report:
         cutouts=report(
             "<results>/figures/cutouts.png",
             caption="../report/cutouts.rst",
+            category="1. Data",
+        ),
+        flagged=report(
+            "<results>/figures/flagged.png",
+            caption="../report/flagged.rst",
             category="1. Data",
         ),
         rejects=report(

@@ -91,6 +91,41 @@ QUALITY_COLUMNS = (
         "pos.cartesian.y;arith.diff",
         "Object's row minus that of its pixel, index size // 2 of the cutout",
     ),
+    Column(
+        "edge_distance",
+        pa.float32(),
+        "pix",
+        "pos.angDistance",
+        "Pixels from the object to the nearest edge of its image; NaN for stamps",
+    ),
+    Column(
+        "resample_factor",
+        pa.float32(),
+        None,
+        "arith.factor",
+        "Image pixels per cutout pixel along a side; 1 if the cutout was not resampled",
+    ),
+    Column(
+        "shift_x",
+        pa.float32(),
+        "pix",
+        "pos.cartesian.x;arith.diff",
+        "Columns by which the cutout was moved to recentre it",
+    ),
+    Column(
+        "shift_y",
+        pa.float32(),
+        "pix",
+        "pos.cartesian.y;arith.diff",
+        "Rows by which the cutout was moved to recentre it",
+    ),
+    Column(
+        "galaxy_area_ratio",
+        pa.float32(),
+        None,
+        "phys.area;arith.ratio",
+        "Area of the galaxy over that of the seeing disc, K of Barchi et al. (2020)",
+    ),
 )
 
 
@@ -100,10 +135,18 @@ def noise_column(band: str) -> Column:
     return Column(f"sky_noise_{band}", pa.float32(), None, "stat.stdev;instr.background", text)
 
 
+KEPT_UCDS = {
+    "axis_ratio": "phys.size.axisRatio",
+    "position_angle": "pos.posAng",
+    "signal_to_noise": "stat.snr",
+    "star": "src.class.starGalaxy",
+}
+
+
 def _guess_ucd(name: str) -> str | None:
     if name.startswith(("magnitude", "mag_")):
         return "phot.mag"
-    return "phys.angSize" if "radius" in name else None
+    return "phys.angSize" if "radius" in name else KEPT_UCDS.get(name)
 
 
 def kept_column(field: pa.Field, source: str | None) -> Column:
@@ -147,7 +190,7 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
 
 def kept_fields(objects: pa.Schema) -> list[pa.Field]:
     """List the fields of an objects file that came from the source list."""
-    known = {column.name for column in OBJECT_COLUMNS + QUALITY_COLUMNS}
+    known = {column.name for column in OBJECT_COLUMNS + QUALITY_COLUMNS} | {"usable", "skipped"}
     return [field for field in objects if field.name not in known]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,23 +15,45 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.catalog import schema
+from luneta.catalog.placements import Placements, find_placements
 from luneta.catalog.provenance import provenance
 from luneta.files import atomic_path, read_json
-from luneta.survey.flags import DESCRIPTIONS, Flag
+from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
 log = logging.getLogger(__name__)
 
 ROW_GROUP = 100_000
+
+
+def _described(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
+    about = {"description": description} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, metadata=about)
+
+
 REJECTS = pa.schema(
     [
-        pa.field("kind", pa.string(), metadata={"description": "object or file"}),
-        pa.field("name", pa.string(), metadata={"description": "object_id, or path of the file"}),
-        pa.field("tile", pa.string()),
-        pa.field("band", pa.string()),
-        pa.field("reason", pa.string()),
+        _described("kind", pa.string(), "object or file"),
+        _described("name", pa.string(), "object_id, or path of the file"),
+        _described("tile", pa.string(), "tile that the object or the file belongs to"),
+        _described("band", pa.string(), "band of the file; null for objects"),
+        _described("flag", pa.string(), "names of the flags that reject it, joined by |"),
+        _described("reason", pa.string(), "what is wrong, in plain words"),
     ]
 )
-
+OVERLAPS = pa.schema(
+    [
+        _described("object_id", pa.string(), "name of the object"),
+        _described("ra", pa.float64(), "right ascension, ICRS", "deg"),
+        _described("dec", pa.float64(), "declination, ICRS", "deg"),
+        _described("tile", pa.string(), "tile of the placement that is not used"),
+        _described("shard", pa.string(), "shard of that placement"),
+        _described("masked_fraction", pa.float32(), "fraction of the cutout's pixels masked"),
+        _described("edge_distance", pa.float32(), "distance to the nearest image edge", "pix"),
+        _described("flags", pa.int32(), "flags of the placement, OVERLAP among them"),
+        _described("chosen_tile", pa.string(), "tile of the placement that is in the catalog"),
+        _described("chosen_object_id", pa.string(), "its name, which may differ if detected"),
+    ]
+)
 
 # astropy reads a null as the string "None", whose place must suffice.
 NULL_LENGTH = len("None")
@@ -66,41 +89,6 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
 
 
-def _hashes(path: Path | str) -> np.ndarray:
-    ids = pq.read_table(path, columns=["object_id"])["object_id"].to_numpy()
-    return pd.util.hash_array(np.asarray(ids, dtype=object), categorize=False)
-
-
-def repeated_hashes(paths: Sequence[Path | str]) -> np.ndarray:
-    """Find hashes of object_ids that occur more than once; eight bytes of memory an object.
-
-    Returns
-    -------
-    numpy.ndarray
-        Sorted, uint64. Two ids may share a hash, so look at the ids themselves next.
-    """
-    values = np.sort(np.concatenate([_hashes(path) for path in paths]))
-    return np.unique(values[1:][values[1:] == values[:-1]])
-
-
-class Repeats:
-    """Tell, shard after shard, which rows bear an object_id that came before."""
-
-    def __init__(self, paths: Sequence[Path | str]):
-        self._suspects = repeated_hashes(paths)
-        self._seen: set[str] = set()
-
-    def of(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """Mark the rows of the next shard; shape (objects,), bool."""
-        values = np.asarray(ids.to_numpy(), dtype=object)
-        again = np.zeros(len(values), bool)
-        hashes = pd.util.hash_array(values, categorize=False)
-        for row in np.flatnonzero(np.isin(hashes, self._suspects)):
-            again[row] = values[row] is not None and values[row] in self._seen
-            self._seen.add(values[row])
-        return again
-
-
 def check_rows(expected: pa.ChunkedArray, found: pa.ChunkedArray, what: str, shard: str) -> None:
     """Insist that two files of a shard list the same objects in the same order.
 
@@ -124,16 +112,15 @@ def check_rows(expected: pa.ChunkedArray, found: pa.ChunkedArray, what: str, sha
         )
 
 
-def _mark_repeats(table: pa.Table, repeats: Repeats) -> tuple[pa.Table, np.ndarray]:
-    """Flag and reject later rows of an object_id; also say which rows are usable."""
-    again = repeats.of(table["object_id"])
+def _mark_repeats(table: pa.Table, again: np.ndarray) -> pa.Table:
+    """Flag and reject rows, shape (objects,), whose object_id an earlier object bears."""
     flags = table["flags"].to_numpy() | np.where(again, Flag.DUPLICATE_ID.value, 0)
     reason = pa.scalar(DESCRIPTIONS[Flag.DUPLICATE_ID])
     given = table["reject_reason"].combine_chunks().cast(pa.string())
     reasons = pc.if_else(pc.and_(pa.array(again), pc.is_null(given)), reason, given)
     table = _put(table, "flags", pa.array(flags.astype(np.int32)))
     table = _put(table, "reject_reason", reasons)
-    return table, table["usable"].to_numpy() & ~again
+    return _put(table, "usable", pa.array(table["usable"].to_numpy() & ~again))
 
 
 def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -153,11 +140,11 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
     return left
 
 
-def _add_predictions(table: pa.Table, path: Path | str, usable: np.ndarray, shard: str):
+def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
     found = pq.read_table(path)
     check_rows(table["object_id"], found["object_id"], f"predictions ({path})", shard)
-    keep = pa.array(usable)
+    keep = table["usable"].combine_chunks()
     for name in found.schema.names:
         if name != "object_id":
             values = found[name].combine_chunks()
@@ -202,39 +189,91 @@ def with_lengths(
     return [replace(column, length=longest.get(column.name)) for column in columns]
 
 
-def _rejects(table: pa.Table, usable: np.ndarray, files: Path | str) -> pa.Table:
-    bad = table.filter(pa.array(~usable))
-    objects = pa.table(
-        [
-            pa.repeat("object", len(bad)).cast(pa.string()),
-            bad["object_id"].cast(pa.string()),
-            bad["tile"].cast(pa.string()),
-            pa.nulls(len(bad), pa.string()),
-            bad["reject_reason"].cast(pa.string()),
-        ],
-        schema=REJECTS,
-    )
+def flag_names(flags: np.ndarray) -> list[str]:
+    """Write bit masks as names joined by `|`, in order of the bits."""
+    text = {
+        value: "|".join(flag.name.lower() for flag in Flag if flag & value)
+        for value in np.unique(flags).tolist()
+    }
+    return [text[value] for value in flags.tolist()]
+
+
+def _rejecting(flags: np.ndarray, policies: Mapping[str, str]) -> np.ndarray:
+    """Keep those flags that make an object unusable, by themselves or by the config."""
+    skipped = sum(Flag[name.upper()].value for name, p in policies.items() if p == "skip")
+    found = flags & (UNUSABLE.value | skipped)
+    return np.where(found == 0, flags, found)
+
+
+def _rejected_objects(table: pa.Table, policies: Mapping[str, str]) -> pa.Table:
+    bad = table.filter(pc.invert(table["usable"]))
+    columns = {
+        "kind": pa.repeat("object", len(bad)),
+        "name": bad["object_id"],
+        "tile": bad["tile"],
+        "band": pa.nulls(len(bad), pa.string()),
+        "flag": pa.array(flag_names(_rejecting(bad["flags"].to_numpy(), policies)), pa.string()),
+        "reason": bad["reject_reason"],
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in REJECTS], schema=REJECTS)
+
+
+def _rejected_files(path: Path | str) -> pa.Table:
     rows = [
-        {"kind": "file", "name": entry["path"]} | {k: entry[k] for k in ("tile", "band", "reason")}
-        for entry in read_json(files)
+        {"kind": "file", "name": entry["path"]}
+        | {key: entry.get(key) for key in ("tile", "band", "flag", "reason")}
+        for entry in read_json(path)
     ]
-    return pa.concat_tables([objects, pa.Table.from_pylist(rows, schema=REJECTS)])
+    return pa.Table.from_pylist(rows, schema=REJECTS)
+
+
+def _overlaps(table: pa.Table, lost: pd.DataFrame, shard: str) -> pa.Table:
+    """List the placements of a shard that are not used, and where the used one is."""
+    rows = table.take(pa.array(lost["row"].to_numpy(np.int64)))
+    columns = {name: rows[name] for name in OVERLAPS.names if name in rows.column_names}
+    columns |= {
+        "shard": pa.repeat(shard, len(rows)),
+        "flags": pa.array(rows["flags"].to_numpy() | Flag.OVERLAP.value),
+        **{n: pa.array(lost[n], pa.string()) for n in ("chosen_tile", "chosen_object_id")},
+    }
+    return _cast(pa.table(columns), OVERLAPS)
 
 
 def _shards(
-    objects: Sequence, quality: Sequence, files: Sequence, predictions: Mapping[str, Sequence]
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Give the catalog rows and the rejects of each shard."""
-    repeats = Repeats(objects)
-    for number, paths in enumerate(zip(objects, quality, files, strict=True)):
-        shard = Path(paths[0]).stem
-        table, usable = _mark_repeats(_joined(paths[0], paths[1], shard), repeats)
-        rejects = _rejects(table, usable, paths[2])
-        for of_shard in predictions.values():
-            if of_shard[number] is not None:
-                table = _add_predictions(table, of_shard[number], usable, shard)
-        log.info("shard %s: %d objects, %d usable", shard, len(table), usable.sum())
-        yield table, rejects
+    paths: Mapping[str, Sequence], predictions: Mapping[str, Sequence], settings: Mapping
+) -> Iterator[dict[str, pa.Table]]:
+    """Give the rows of catalog, rejects and overlaps of each shard."""
+    placements = find_placements(paths["objects"], paths["quality"], settings)
+    for number, objects in enumerate(paths["objects"]):
+        of_tasks = [found[number] for found in predictions.values() if found[number] is not None]
+        yield _shard(
+            objects, paths["quality"][number], paths["files"][number], of_tasks,
+            placements, number, settings["config"].get("quality", {}),
+        )  # fmt: skip
+
+
+def _shard(objects, quality, files, predictions, placements: Placements, number, policies) -> dict:
+    shard = Path(objects).stem
+    table = _joined(objects, quality, shard)
+    table = _mark_repeats(table, _chosen(len(table), placements.repeats_of(number)))
+    for path in predictions:
+        table = _add_predictions(table, path, shard)
+    lost = placements.overlaps_of(number)
+    overlaps = _overlaps(table, lost, shard)
+    table = table.filter(pa.array(~_chosen(len(table), lost["row"].to_numpy(np.int64))))
+    rejects = pa.concat_tables([_rejected_objects(table, policies), _rejected_files(files)])
+    if "skipped" in table.column_names:
+        table = table.filter(pc.invert(table["skipped"]))
+    counts = len(table), pc.sum(table["usable"]).as_py() or 0, len(overlaps)
+    log.info("shard %s: %d objects, %d usable; %d better in another tile", shard, *counts)
+    return {"catalog": table, "rejects": rejects, "overlaps": overlaps}
+
+
+def _chosen(count: int, rows: np.ndarray) -> np.ndarray:
+    """Rows as a mask, shape (count,), bool."""
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
 
 
 def run(
@@ -246,10 +285,11 @@ def run(
     outputs: Mapping[str, Path | str],
     settings: Mapping,
 ) -> None:
-    """Write the catalog and its rejects; one shard is in memory at a time.
+    """Write the catalog, its rejects and its overlaps; one shard is in memory at a time.
 
-    An object_id that came in an earlier shard is flagged as a duplicate and loses its
-    predictions. Columns of unusable objects' predictions are null.
+    An object that several tiles show is in the catalog once, with its best placement. An object_id
+    that an earlier object bears is flagged as a duplicate and loses its predictions. Objects that
+    the config skips are only among the rejects.
 
     Parameters
     ----------
@@ -261,10 +301,10 @@ def run(
     metrics : mapping
         By task, `metrics/{task}.json`.
     outputs : mapping
-        `catalog` and `rejects`.
+        `catalog`, `rejects` and `overlaps`.
     settings : mapping
         `survey`, `config` (whole), `tasks` (name: kind and classes, of `predictions`), `bands`,
-        `keep`.
+        `keep`, `overlap_radius` (arcsec, None for stamps), `detected`.
     """
     tasks = {name: settings["tasks"][name] for name in predictions}
     columns = schema.catalog_columns(
@@ -274,13 +314,19 @@ def run(
     data |= {f"predictions.{t}": [p for p in ps if p] for t, ps in predictions.items()}
     facts = provenance(settings["config"], data, metrics)
     columns = with_lengths(columns, [path for paths in data.values() for path in paths])
-    wanted = schema.arrow_schema(settings["survey"], columns, facts)
-    with (
-        atomic_path(outputs["catalog"]) as catalog,
-        atomic_path(outputs["rejects"]) as rejected,
-        pq.ParquetWriter(catalog, wanted, compression="zstd") as rows,
-        pq.ParquetWriter(rejected, REJECTS, compression="zstd") as rejects,
-    ):
-        for table, bad in _shards(objects, quality, files, predictions):
-            rows.write_table(_cast(table, wanted), row_group_size=ROW_GROUP)
-            rejects.write_table(bad)
+    schemas = {
+        "catalog": schema.arrow_schema(settings["survey"], columns, facts),
+        "rejects": REJECTS,
+        "overlaps": OVERLAPS,
+    }
+    paths = {"objects": objects, "quality": quality, "files": files}
+    with ExitStack() as stack:
+        temporary = {n: stack.enter_context(atomic_path(outputs[n])) for n in schemas}
+        writers = {
+            name: stack.enter_context(pq.ParquetWriter(temporary[name], wanted, compression="zstd"))
+            for name, wanted in schemas.items()
+        }
+        for tables in _shards(paths, predictions, settings):
+            for name, writer in writers.items():
+                rows = _cast(tables[name], schemas[name])
+                writer.write_table(rows, row_group_size=ROW_GROUP)

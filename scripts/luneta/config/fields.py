@@ -63,5 +63,6 @@ class Section(BaseModel):
 
 def did_you_mean(wrong: str, names: list[str]) -> str:
     """Name the nearest of the allowed names, or all of them."""
-    near = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}"
+    lower = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(str(wrong).lower(), lower, n=1, cutoff=0.6)
+    return f"did you mean {lower[near[0]]}?" if near else f"allowed are {', '.join(names)}"

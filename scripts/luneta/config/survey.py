@@ -150,7 +150,14 @@ def _has_tile_and_band(pattern: str) -> str:
     return pattern
 
 
+def _has_tile(pattern: str) -> str:
+    if "{tile}" not in pattern:
+        raise ValueError("a file pattern must hold {tile}; * stands for anything")
+    return pattern
+
+
 Pattern = Annotated[str, AfterValidator(_has_tile_and_band)]
+BesidePattern = Annotated[str, AfterValidator(_has_tile)]  # one file may serve all bands
 
 
 class Survey(Section):
@@ -197,8 +204,10 @@ class Tiles(Survey):
         description="Instead of a table: pattern of the image files with {tile} and {band}, and * "
         "for anything.",
     )
-    masks: Pattern | None = Field(None, description="Pattern of the mask files, likewise.")
-    weights: Pattern | None = Field(None, description="Pattern of the weight files, likewise.")
+    masks: BesidePattern | None = Field(None, description="Pattern of the mask files, likewise.")
+    weights: BesidePattern | None = Field(
+        None, description="Pattern of the weight files, likewise."
+    )
     band_names: dict[Name, str] = Field(
         default_factory=dict,
         description="How file names and cubes write a band, where not by its name: {r: HSC-R}.",

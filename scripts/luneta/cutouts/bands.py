@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sep
 from astropy.wcs import WCS
-from reproject import reproject_interp
+from reproject import reproject_adaptive
 
+from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, read_grid, read_pixels
+from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
 
 GRID_TOLERANCE = 0.05
+LARGEST_VALUE = 1e30
+ROWS_AT_ONCE = 512
+
+Windows = list[tuple[slice, slice]]
 
 
 @dataclass
@@ -25,86 +30,144 @@ class BandImage:
     pixels : numpy.ndarray
         Shape (y, x), float32; bad pixels are NaN.
     saturated : numpy.ndarray or None
-        Shape (y, x), bool.
-    sky_noise : float
-        Standard deviation of the sky, in the image's own units.
+        Shape (y, x), float32; 1 where saturated.
+    noise : numpy.ndarray or None
+        Standard deviation of each pixel by the weight image, shape (y, x), float32.
+    sky : Sky or None
+        What was subtracted, or would have been, and its noise.
+    light : numpy.ndarray or None
+        The pixels less the sky, shape (y, x), float32.
     """
 
     pixels: np.ndarray
-    saturated: np.ndarray | None
-    sky_noise: float = np.nan
+    saturated: np.ndarray | None = None
+    noise: np.ndarray | None = None
+    sky: Sky | None = None
+    light: np.ndarray | None = None
 
 
-def mask_planes(mask: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Read a mask image.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray
-        Shape (y, x), integer.
-    settings : dict
-        The config's `input.mask` section.
+def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
+    """Windows of an image that hold the surroundings of its objects.
 
     Returns
     -------
-    bad, saturated : numpy.ndarray
-        Shape (y, x), bool.
+    list of (slice, slice)
+        Rows and columns, clipped to the image.
     """
-    planes = settings["planes"]
-
-    def on(names) -> np.ndarray:
-        values = [planes[name] for name in names if name in planes]
-        if settings["encoding"] == "codes":
-            return np.isin(mask, values)
-        return (mask & sum(1 << bit for bit in values)) != 0
-
-    ignored = on(settings["ignore"])
-    if settings["encoding"] == "codes":
-        bad = (mask != 0) & ~ignored
-    else:
-        allowed = sum(1 << planes[name] for name in settings["ignore"] if name in planes)
-        bad = (mask & ~np.array(allowed, mask.dtype)) != 0
-    return bad, on(settings["saturated"])
+    half = int(np.ceil(side / 2))
+    centres = zip(np.round(y).astype(int).tolist(), np.round(x).astype(int).tolist(), strict=True)
+    return [
+        (
+            slice(max(row - half, 0), min(row + half, shape[0])),
+            slice(max(column - half, 0), min(column + half, shape[1])),
+        )
+        for row, column in centres
+    ]
 
 
-def read_band(files: BandFiles, mask_settings: dict) -> BandImage:
-    """Read a band's image and make its bad pixels NaN: those masked, of no weight, or not finite.
+def worth_windows(image: ImageFile, count: int, side: float, below: int | None) -> bool:
+    """Whether reading windows around the objects is cheaper than reading the image whole.
+
+    A compressed image is stored row by row, so that a window costs its rows in full: 64 windows
+    of 64 rows cost as much as 4096 rows. Of other images a window costs about ten times its share.
+
+    Parameters
+    ----------
+    count : int
+        Objects on the image.
+    side : float
+        Side of a window in pixels.
+    below : int or None
+        The config's `subset_below`.
+    """
+    if below is not None:
+        return count < below
+    ny, nx = image.shape
+    if image.compressed:
+        return count * side < ny
+    return count * side * side * 10 < ny * nx
+
+
+def _read(name: str, plane: int, windows: Windows | None) -> np.ndarray:
+    with ImageFile(name, plane) as image:
+        if windows is None:
+            return image.read()
+        pixels = np.full(image.shape, np.nan, np.float32)
+        for rows, columns in windows:
+            pixels[rows, columns] = image.window(rows, columns)
+        return pixels
+
+
+def _read_beside(name: str, plane: int, windows: Windows | None, shape) -> np.ndarray:
+    """Read a mask or weight image, which must be as large as the image it belongs to."""
+    with ImageFile(name, plane) as image:
+        if image.shape != tuple(shape):
+            raise ImageError(
+                Flag.SHAPE_MISMATCH,
+                f"{name} has shape {image.shape}, the image it belongs to {tuple(shape)}",
+                name,
+            )
+        if windows is None:
+            return image.read()
+        pixels = np.zeros(shape, image.dtype.newbyteorder("="))
+        for rows, columns in windows:
+            pixels[rows, columns] = image.window(rows, columns)
+        return pixels
+
+
+def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) -> BandImage:
+    """Read a band and make its bad pixels NaN: masked, of no weight, sentinels, or not finite.
+
+    Parameters
+    ----------
+    settings : dict
+        `mask`, `weight` and `cutouts` of the config.
+    windows : list of (slice, slice), optional
+        What is read; all else is NaN. Everything if not given.
 
     Raises
     ------
     ImageError
         If a file is missing or broken, shapes differ, or no pixel is good.
     """
-    pixels = _plane(read_pixels(files.image), files.image).astype(np.float32)
-    saturated = None
-    pixels[~np.isfinite(pixels)] = np.nan
+    pixels = _read(files.image, files.plane, windows).astype(np.float32, copy=False)
+    image = BandImage(pixels)
+    _drop_values(pixels, settings["mask"].get("sentinels", []))
     if files.mask:
-        mask = _same_shape(read_pixels(files.mask), pixels, files.mask)
-        bad, saturated = mask_planes(mask.astype(np.int64), mask_settings)
+        mask = _read_beside(files.mask, files.plane, windows, pixels.shape)
+        bad, saturated = bad_pixels(mask, settings["mask"])
         pixels[bad] = np.nan
+        image.saturated = saturated.astype(np.float32) if saturated.any() else None
     if files.weight:
-        weight = _same_shape(read_pixels(files.weight), pixels, files.weight)
-        pixels[~(weight > 0)] = np.nan
-    if np.isnan(pixels).all():
-        raise ImageError(Flag.NO_DATA, f"{files.image} has no good pixel")
-    return BandImage(pixels, saturated)
+        weight = _read_beside(files.weight, files.plane, windows, pixels.shape)
+        noise = noise_of_weight(weight, settings["weight"])
+        pixels[np.isnan(noise)] = np.nan
+        image.noise = noise if settings["cutouts"].get("noise") == "weight" else None
+    _require_signal(pixels, files.image)
+    return image
 
 
-def _plane(pixels: np.ndarray, name: str) -> np.ndarray:
-    if pixels.ndim != 2:
-        raise ImageError(
-            Flag.UNREADABLE_FILE, f"{name} has {pixels.ndim} axes; a tile's image has 2, (y, x)"
-        )
-    return pixels
+def _drop_values(pixels: np.ndarray, sentinels: list[float]) -> None:
+    """Make NaN of what is not finite, beyond all measure, or marks a bad pixel; in place."""
+    for start in range(0, len(pixels), ROWS_AT_ONCE):
+        rows = pixels[start : start + ROWS_AT_ONCE]
+        # One pass tells whether a second one is needed: a sum is finite if all its terms are.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not np.abs(rows.sum(dtype=np.float32)) < LARGEST_VALUE:
+                rows[~(np.abs(rows) < LARGEST_VALUE)] = np.nan
+        if sentinels:
+            rows[sentinel_pixels(rows, sentinels)] = np.nan
 
 
-def _same_shape(pixels: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
-    if pixels.shape != image.shape:
-        raise ImageError(
-            Flag.UNREADABLE_FILE,
-            f"{name} has shape {pixels.shape}, the image it belongs to {image.shape}",
-        )
-    return pixels
+def _require_signal(pixels: np.ndarray, name: str) -> None:
+    """Raise ImageError if an image has no good pixel, or the same value everywhere."""
+    good = next((row[~np.isnan(row)] for row in pixels if not np.isnan(row).all()), None)
+    if good is None:
+        raise ImageError(Flag.NO_DATA, f"{name} has no good pixel", name)
+    value = good[0]
+    if (good == value).all() and (np.isnan(pixels) | (pixels == value)).all():
+        reason = f"{name} is constant: all its good pixels have the value {value:g}"
+        raise ImageError(Flag.NO_DATA, reason, name)
 
 
 def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
@@ -117,52 +180,76 @@ def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
     return bool(np.abs(there - [x, y]).max() < GRID_TOLERANCE)
 
 
-def align(band: BandImage, files: BandFiles, reference: tuple[WCS, tuple[int, int]]) -> BandImage:
-    """Resample a band onto the reference band's grid, where the two differ; flux is conserved.
+def on_reference_grid(files: BandFiles, reference: tuple[WCS, tuple[int, int]]) -> WCS | None:
+    """Tell whether a band must be resampled: its coordinate system if so, else None.
+
+    Raises
+    ------
+    ImageError
+        If the band has no celestial coordinate system.
+    """
+    wcs, shape = read_grid(files.image)
+    return None if same_grid(wcs, shape, *reference) else wcs
+
+
+def align(
+    image: BandImage, wcs: WCS, reference: tuple[WCS, tuple[int, int]], name: str
+) -> BandImage:
+    """Resample a band onto the reference band's grid; flux is conserved (DeForest 2004).
 
     Parameters
     ----------
+    wcs : astropy.wcs.WCS
+        Coordinate system of the band.
     reference : tuple
         Coordinate system and shape (y, x) of the reference band.
 
     Raises
     ------
     ImageError
-        If the two do not overlap, or the band has no celestial coordinate system.
+        If the two do not overlap.
     """
-    wcs, shape = read_grid(files.image)
-    if same_grid(wcs, shape, *reference):
-        return band
-    target, target_shape = reference
-    area = _pixel_area(target) / _pixel_area(wcs)
-    pixels, _ = reproject_interp((band.pixels, wcs), target, shape_out=target_shape)
+    target, shape = reference
+    side = pixel_scale(target) / pixel_scale(wcs)
+    pixels = _resampled(image.pixels, wcs, target, shape, conserve_flux=True)
     if np.isnan(pixels).all():
-        raise ImageError(Flag.NO_DATA, f"{files.image} has no pixel on the reference band's image")
-    saturated = None
-    if band.saturated is not None:
-        spread, _ = reproject_interp(
-            (band.saturated.astype(np.float32), wcs), target, shape_out=target_shape
-        )
-        saturated = np.nan_to_num(spread) > 0.1
-    return BandImage((pixels * area).astype(np.float32), saturated)
+        raise ImageError(Flag.NO_DATA, f"{name} has no pixel on the reference band's image", name)
+    saturated, noise = image.saturated, image.noise
+    if saturated is not None:
+        spread = _resampled(saturated, wcs, target, shape, conserve_flux=False)
+        saturated = (np.nan_to_num(spread) > 0.1).astype(np.float32)
+    if noise is not None:
+        # Noise grows as the root of the area that a pixel collects.
+        noise = _resampled(noise, wcs, target, shape, conserve_flux=False) * np.float32(side)
+    return BandImage(pixels, saturated, noise)
 
 
-def _pixel_area(wcs: WCS) -> float:
-    return float(np.abs(np.linalg.det(wcs.pixel_scale_matrix)))
+def _resampled(pixels, wcs: WCS, target: WCS, shape, conserve_flux: bool) -> np.ndarray:
+    found, _ = reproject_adaptive(
+        (pixels, wcs),
+        target,
+        shape_out=shape,
+        conserve_flux=conserve_flux,
+        kernel="hann",
+        boundary_mode="strict",
+        bad_value_mode="strict",
+        roundtrip_coords=False,
+    )
+    return found.astype(np.float32)
 
 
-def normalise(band: BandImage, subtract_background: bool, noise_units: bool) -> BandImage:
-    """Subtract the sky and divide by its noise, both as SEP finds them (Barbary 2016).
+def without_sky(image: BandImage, background: str, windows: Windows | None = None) -> BandImage:
+    """Fit the sky, and subtract it if `background` is `map`.
 
-    The background map has a mesh of 64 pixels, as in SExtractor (Bertin & Arnouts 1996).
+    Parameters
+    ----------
+    windows : list of (slice, slice), optional
+        What was read of the image, if not all.
     """
-    bad = np.isnan(band.pixels)
-    mesh = min(64, *band.pixels.shape)
-    filled = np.where(bad, np.float32(0), band.pixels)
-    sky = sep.Background(filled, mask=bad, bw=mesh, bh=mesh)
-    pixels = band.pixels
-    if subtract_background:
-        pixels -= sky.back(dtype=np.float32)
-    if noise_units and sky.globalrms > 0:
-        pixels /= np.float32(sky.globalrms)
-    return BandImage(pixels, band.saturated, float(sky.globalrms))
+    image.sky = fit_sky(image.pixels) if windows is None else fit_sky_in(image.pixels, windows)
+    if background == "map":
+        image.sky.subtract_from(image.pixels)
+        image.light = image.pixels
+    else:
+        image.light = image.pixels - np.float32(np.median(image.sky.level))
+    return image

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from luneta.cutouts.shard import write_shard
+from luneta.cutouts.quality import Quality
+from luneta.cutouts.shard import ShardWriter
 from luneta.cutouts.stamps import cut_stamps
 from luneta.cutouts.tiles import cut_tiles
 from luneta.files import atomic_path, write_json
+
+Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +38,37 @@ def run(
     outputs : dict
         `cutouts`, `quality`, `files`.
     settings : dict
-        `bands`, `pixels`, `cutouts`, and for tiles `tiles`, `reference_band`, `mask`.
+        See `luneta.plan.Plan.cutouts`.
+
+    Raises
+    ------
+    QualityError
+        If there is a defect that the config does not allow.
     """
     table = pq.read_table(objects)
     if stamps is None:
-        rows, images, quality = cut_tiles(table, settings)
+        quality = Quality.of(table, settings["bands"])
+        blocks = cut_tiles(table, quality, settings)
     else:
         rows, images, quality = cut_stamps(table, pq.read_table(stamps), settings, threads)
-    quality.measure(rows, images, settings["cutouts"]["max_masked_fraction"])
-    usable = quality.usable
-    write_shard(
-        outputs["cutouts"],
-        quality.object_id[usable],
-        quality.flags[usable],
-        images if usable[rows].all() else images[usable[rows]],
-        settings["bands"],
-        settings["pixels"],
-    )
+        blocks = iter([(rows, images)])
+    _write_cutouts(outputs["cutouts"], blocks, quality, settings)
+    quality.refuse(settings["quality"])
     with atomic_path(outputs["quality"]) as temporary:
         pq.write_table(quality.table(settings["bands"]), temporary, compression="zstd")
     write_json(outputs["files"], quality.files)
-    log.info("%d of %d objects cut", usable.sum(), len(usable))
+    log.info("%d of %d objects cut", quality.usable.sum(), len(table))
+
+
+def _write_cutouts(path: Path, blocks: Blocks, quality: Quality, settings: dict) -> None:
+    """Measure each block of cutouts, and write what can be used of it."""
+    cutouts, bands = settings["cutouts"], settings["bands"]
+    kind = (settings["pixels"], cutouts["dtype"], cutouts["compression"])
+    with ShardWriter(path, bands, cutouts["size"], *kind) as shard:
+        for rows, images in blocks:
+            quality.measure(rows, images, cutouts["max_masked_fraction"])
+            quality.skip(settings["quality"])
+            good = quality.usable[rows]
+            chosen = images if good.all() else images[good]
+            shard.write(quality.object_id[rows[good]], quality.flags[rows[good]], chosen)
+    quality.skip(settings["quality"])

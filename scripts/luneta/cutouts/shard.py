@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pyarrow as pa
 from luneta.files import atomic_path
 
 ROWS_PER_BATCH = 1024
+LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 
 
-def _schema(bands: Sequence[str], size: int, pixels: str) -> pa.Schema:
+def _schema(bands: Sequence[str], size: int, pixels: str, dtype: str) -> pa.Schema:
     image = pa.fixed_shape_tensor(
-        pa.float32(), (len(bands), size, size), dim_names=("band", "y", "x")
+        pa.from_numpy_dtype(dtype), (len(bands), size, size), dim_names=("band", "y", "x")
     )
     fields = [
         pa.field("object_id", pa.string()),
@@ -26,6 +28,72 @@ def _schema(bands: Sequence[str], size: int, pixels: str) -> pa.Schema:
     return pa.schema(fields, metadata={"bands": json.dumps(list(bands)), "pixels": pixels})
 
 
+class ShardWriter:
+    """A context manager that writes cutouts, block by block, as an Arrow IPC file.
+
+    The file appears under its name when the context ends without an error.
+
+    Parameters
+    ----------
+    path : path
+        `cutouts/{shard}.arrow`.
+    bands : sequence of str
+        Names along the band axis.
+    size : int
+        Side of a cutout in pixels.
+    pixels : str
+        `flux` (units of sky noise) or `display` (0 to 255).
+    dtype : {"float32", "float16"}
+        Type of the stored pixels.
+    compression : {"none", "lz4", "zstd"}
+        Only `none` can be mapped into memory.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        bands: Sequence[str],
+        size: int,
+        pixels: str,
+        dtype: str = "float32",
+        compression: str = "none",
+    ):
+        self._path, self._dtype = path, dtype
+        self._schema = _schema(bands, size, pixels, dtype)
+        self._compression = None if compression == "none" else compression
+        self._open_things = ExitStack()
+
+    def __enter__(self) -> ShardWriter:
+        with ExitStack() as things:
+            temporary = things.enter_context(atomic_path(self._path))
+            sink = things.enter_context(pa.OSFile(str(temporary), "wb"))
+            options = pa.ipc.IpcWriteOptions(compression=self._compression)
+            writer = pa.ipc.new_file(sink, self._schema, options=options)
+            self._writer = things.enter_context(writer)
+            self._open_things = things.pop_all()
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self._open_things.__exit__(*error)
+
+    def write(self, object_id: np.ndarray, flags: np.ndarray, images: np.ndarray) -> None:
+        """Add cutouts.
+
+        Parameters
+        ----------
+        object_id : numpy.ndarray
+            Shape (objects,), object.
+        flags : numpy.ndarray
+            Shape (objects,), int32.
+        images : numpy.ndarray
+            Shape (objects, band, y, x), float32; bad pixels are NaN.
+        """
+        for start in range(0, len(images), ROWS_PER_BATCH):
+            part = slice(start, start + ROWS_PER_BATCH)
+            stored = _stored(images[part], self._dtype)
+            self._writer.write_batch(_batch(self._schema, object_id[part], flags[part], stored))
+
+
 def write_shard(
     path: Path | str,
     object_id: np.ndarray,
@@ -33,31 +101,18 @@ def write_shard(
     images: np.ndarray,
     bands: Sequence[str],
     pixels: str,
+    dtype: str = "float32",
+    compression: str = "none",
 ) -> None:
-    """Write cutouts as an Arrow IPC file.
+    """Write cutouts that are all there; see `ShardWriter`."""
+    with ShardWriter(path, bands, images.shape[-1], pixels, dtype, compression) as shard:
+        shard.write(object_id, flags, images)
 
-    Parameters
-    ----------
-    object_id : numpy.ndarray
-        Shape (objects,), object.
-    flags : numpy.ndarray
-        Shape (objects,), int32.
-    images : numpy.ndarray
-        Cutouts, shape (objects, band, y, x), float32; bad pixels are NaN.
-    bands : sequence of str
-        Names along the band axis.
-    pixels : str
-        `flux` (units of sky noise) or `display` (0 to 255).
-    """
-    schema = _schema(bands, images.shape[-1], pixels)
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
-    ):
-        for start in range(0, len(images), ROWS_PER_BATCH):
-            rows = slice(start, start + ROWS_PER_BATCH)
-            writer.write_batch(_batch(schema, object_id[rows], flags[rows], images[rows]))
+
+def _stored(images: np.ndarray, dtype: str) -> np.ndarray:
+    if images.dtype == dtype:
+        return images
+    return np.clip(images, -LARGEST[dtype], LARGEST[dtype]).astype(dtype)
 
 
 def _batch(schema: pa.Schema, object_id, flags, images) -> pa.RecordBatch:
@@ -72,6 +127,8 @@ def _batch(schema: pa.Schema, object_id, flags, images) -> pa.RecordBatch:
 class Shard:
     """A shard file, mapped into memory: only the pages that are read take any.
 
+    Of a compressed file one batch of a thousand cutouts is in memory at a time.
+
     Attributes
     ----------
     bands : list of str
@@ -83,17 +140,28 @@ class Shard:
     """
 
     def __init__(self, path: Path | str):
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        metadata = reader.schema.metadata
-        self.bands: list[str] = json.loads(metadata[b"bands"])
-        self.pixels = metadata[b"pixels"].decode()
-        self.shape = tuple(reader.schema.field("image").type.shape)
-        column = reader.read_all()["image"]
-        self._chunks = [chunk.to_numpy_ndarray() for chunk in column.chunks if len(chunk)]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        schema = self._reader.schema
+        self.bands: list[str] = json.loads(schema.metadata[b"bands"])
+        self.pixels = schema.metadata[b"pixels"].decode()
+        self.shape = tuple(schema.field("image").type.shape)
+        self._starts = np.cumsum([0, *_lengths(path)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        return self._reader.get_batch(number)
+
+    def mapped(self, number: int) -> np.ndarray:
+        """View a batch of cutouts, without a copy if the file is not compressed.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (objects, band, y, x), float32 or float16.
+        """
+        return self._batch(number).column("image").to_numpy_ndarray()
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Copy the cutouts of some rows, in any order; shape (objects, band, y, x), float32."""
@@ -101,12 +169,19 @@ class Shard:
         if len(rows) and rows.max() >= len(self):
             raise IndexError(f"row {rows.max()} asked of a shard of {len(self)} cutouts")
         images = np.empty((len(rows), *self.shape), np.float32)
-        chunks = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(chunks):
-            chosen = chunks == number
-            images[chosen] = self._chunks[number][rows[chosen] - self._starts[number]]
+        batches = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(batches):
+            chosen = batches == number
+            images[chosen] = self.mapped(number)[rows[chosen] - self._starts[number]]
         return images
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Copy the cutouts of rows `start` to `stop`; shape (objects, band, y, x), float32."""
         return self.take(np.arange(start, stop))
+
+
+def _lengths(path: Path | str) -> list[int]:
+    """Rows of each batch, read without the cutouts, which may be compressed."""
+    options = pa.ipc.IpcReadOptions(included_fields=[1])
+    reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
+    return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]

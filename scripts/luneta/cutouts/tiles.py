@@ -3,83 +3,267 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from functools import partial
+from math import prod
 
 import numpy as np
 import pyarrow as pa
+from astropy.wcs import WCS
 
-from luneta.cutouts.bands import BandImage, align, normalise, read_band
-from luneta.cutouts.gather import gather, over_edge
-from luneta.cutouts.quality import Quality, center_touched
+from luneta.cutouts.astrometry import median_offset
+from luneta.cutouts.bands import (
+    BandImage,
+    Windows,
+    align,
+    on_reference_grid,
+    read_band,
+    windows_around,
+    without_sky,
+    worth_windows,
+)
+from luneta.cutouts.flux import area_ratio, column, flux_factors, source_factors
+from luneta.cutouts.gather import edge_distance, gather, gather_into, over_edge
+from luneta.cutouts.quality import Quality, centre_touched
+from luneta.cutouts.recentre import shifts
+from luneta.cutouts.resample import noise_growth, resample, source_side
+from luneta.cutouts.sky import median, ring_level
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, read_grid
-from luneta.survey.tiles import Tile
+from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.tiles import BandFiles, Tile
+
+OBJECTS_AT_ONCE = 512
+SKY_WINDOW, LEAST_WINDOW = 1.5, 64
 
 log = logging.getLogger(__name__)
 
 
-def cut_tiles(objects: pa.Table, settings: dict) -> tuple[np.ndarray, np.ndarray, Quality]:
-    """Cut the objects of a shard out of their tiles.
+def cut_tiles(
+    objects: pa.Table, quality: Quality, settings: dict
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut the objects of a shard out of their tiles: each tile is read once, band by band.
 
     Parameters
     ----------
     objects : pyarrow.Table
-        The shard's objects.
-    settings : dict
-        `tiles`, `bands`, `reference_band`, `mask`, `cutouts`.
-
-    Returns
-    -------
-    rows : numpy.ndarray
-        Rows of the objects that were placed on a tile, shape (placed,), int64.
-    images : numpy.ndarray
-        Their cutouts, shape (placed, band, y, x), float32; NaN where there is nothing.
+        The shard's objects, those of a tile one after the other.
     quality : Quality
-        Flags and measurements of all objects.
+        Takes their flags and measurements.
+    settings : dict
+        See `luneta.plan.Plan.cutouts`.
+
+    Yields
+    ------
+    rows : numpy.ndarray
+        Rows of some objects, shape (block,), int64.
+    images : numpy.ndarray
+        Their cutouts, shape (block, band, y, x), float32, NaN where there is nothing; only good
+        until the next block.
     """
-    quality = Quality.of(objects, settings["bands"])
-    x, y = np.asarray(objects["x"]), np.asarray(objects["y"])
-    quality.dx, quality.dy = x - np.floor(x + 0.5), y - np.floor(y + 0.5)
     rows = np.flatnonzero(quality.usable)
-    size = settings["cutouts"]["size"]
-    images = np.full((len(rows), len(settings["bands"]), size, size), np.nan, np.float32)
-    names = np.array(objects["tile"].to_pylist(), object)
+    names = np.array(objects["tile"].to_pylist(), object)[rows]
+    x, y = (np.asarray(objects[name])[rows] for name in ("x", "y"))
     for tile in map(Tile.from_dict, settings["tiles"]):
-        for number, band in enumerate(settings["bands"]):
-            slots = np.flatnonzero((names[rows] == tile.name) & quality.usable[rows])
-            here = rows[slots]
-            image = _load(tile, band, here, quality, settings)
-            if image is not None and len(here):
-                stamps = _cut(image, x[here], y[here], here, quality, size)
-                images[slots, number] = stamps
-                quality.sky_noise[here, number] = image.sky_noise
-    return rows, images, quality
+        here = np.flatnonzero(names == tile.name)
+        cutter = TileCutter(tile, objects, rows[here], x[here], y[here], quality, settings)
+        yield from cutter.blocks()
+    if settings["cutouts"].get("area_ratio"):
+        quality.put("galaxy_area_ratio", slice(None), area_ratio(objects, settings))
 
 
-def _cut(image: BandImage, x, y, here, quality: Quality, size: int) -> np.ndarray:
-    """Gather stamps, and flag those over the edge and those with a saturated centre."""
-    quality.mark(here[over_edge(image.pixels.shape, x, y, size)], Flag.EDGE)
-    if image.saturated is not None:
-        saturated = gather(image.saturated, x, y, size, False)
-        quality.mark(here[center_touched(saturated)], Flag.SATURATED)
-    return gather(image.pixels, x, y, size, np.float32(np.nan))
+class TileCutter:
+    """Cuts the objects of one tile.
 
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Their rows in the shard, shape (objects,), int64.
+    x, y : numpy.ndarray
+        Their zero-based pixel positions in the reference band, shape (objects,), float64.
+    """
 
-def _load(tile: Tile, band: str, here, quality: Quality, settings: dict) -> BandImage | None:
-    """Read a band; a file that cannot be used costs its own objects, `here`, only."""
-    try:
-        if band not in tile.bands:
-            raise ImageError(Flag.MISSING_FILE, f"tile {tile.name} has no image in band {band}")
-        image = read_band(tile.bands[band], settings["mask"])
-        return _prepare(image, tile, band, settings) if len(here) else None
-    except ImageError as error:
-        log.warning("tile %s, band %s: %s", tile.name, band, error)
-        path = tile.bands[band].image if band in tile.bands else None
-        quality.reject_file(here, error.flag, str(error), tile.name, band, error.path or path)
+    def __init__(self, tile: Tile, objects: pa.Table, rows, x, y, quality: Quality, settings: dict):
+        self.tile, self.objects, self.quality = tile, objects.take(pa.array(rows)), quality
+        self.rows, self.x, self.y = rows, x, y
+        self.settings, self.cutouts = settings, settings["cutouts"]
+        self.bands, self.reference = settings["bands"], settings["reference_band"]
+        self.size = self.cutouts["size"]
+        self.factor = np.ones(len(rows))  # image pixels per cutout pixel
+        self.grid = self._grid()
+        if self.grid is not None:
+            self.factor = source_factors(self.objects, pixel_scale(self.grid[0]), settings)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give the cutouts some objects at a time; see `cut_tiles`.
+
+        All bands are kept in memory if they are smaller than the cutouts, else all cutouts are.
+        """
+        order = sorted(self.bands, key=lambda band: band != self.reference)
+        if self._bands_are_smaller():
+            images = {band: self._load(band) for band in order}
+            buffer = np.empty((min(len(self.rows), OBJECTS_AT_ONCE), *self._shape()), np.float32)
+            for part in self._parts():
+                block = buffer[: len(self.rows[part])]
+                for band in self.bands:
+                    self._cut(images[band], band, part, block[:, self.bands.index(band)])
+                yield self.rows[part], block
+        else:
+            stamps = np.empty((len(self.rows), *self._shape()), np.float32)
+            for band in order:
+                image = self._load(band)
+                for part in self._parts():
+                    self._cut(image, band, part, stamps[part, self.bands.index(band)])
+                del image
+            for part in self._parts():
+                yield self.rows[part], stamps[part]
+
+    def _shape(self) -> tuple[int, int, int]:
+        return len(self.bands), self.size, self.size
+
+    def _parts(self) -> Iterator[slice]:
+        for start in range(0, len(self.rows), OBJECTS_AT_ONCE):
+            yield slice(start, min(start + OBJECTS_AT_ONCE, len(self.rows)))
+
+    def _bands_are_smaller(self) -> bool:
+        return self.grid is not None and prod(self.grid[1]) < len(self.rows) * self.size**2
+
+    def _grid(self) -> tuple[WCS, tuple[int, int]] | None:
+        """Read the reference band's grid; None if it has none, which its own loading reports."""
+        try:
+            return read_grid(self.tile.bands[self.reference].image)
+        except (ImageError, KeyError):
+            return None
+
+    def _load(self, band: str) -> BandImage | None:
+        """Read a band; a file that cannot be used costs the tile's own objects only."""
+        try:
+            if band not in self.tile.bands:
+                reason = f"tile {self.tile.name} has no image in band {band}"
+                raise ImageError(Flag.MISSING_FILE, reason)
+            return self._prepared(self.tile.bands[band], band)
+        except ImageError as error:
+            log.warning("tile %s, band %s: %s", self.tile.name, band, error)
+            path = self.tile.bands[band].image if band in self.tile.bands else None
+            what = (error.flag, str(error), self.tile.name, band, error.path or path)
+            self.quality.reject_file(self.rows, *what)
+            return None
+
+    def _prepared(self, files: BandFiles, band: str) -> BandImage | None:
+        if self.grid is None and band == self.reference:
+            read_grid(files.image)  # raises, and says why
+        if self.grid is None or not self.quality.usable[self.rows].any():
+            read_band(files, self.settings)  # only to learn whether this file is good
+            return None
+        wcs = None if band == self.reference else on_reference_grid(files, self.grid)
+        windows = self._windows(files, band) if wcs is None else None
+        image = read_band(files, self.settings, windows)
+        if wcs is not None:
+            image = align(image, wcs, self.grid, files.image)
+        image = without_sky(image, self.cutouts["background"], windows)
+        if band == self.reference:
+            self._settle(image)
+        return image
+
+    def _windows(self, files: BandFiles, band: str) -> Windows | None:
+        """Choose the parts of an image to read; None for all of it."""
+        if band == self.reference and self.settings["astrometry"]["max_offset"] is not None:
+            return None
+        largest = float(self.factor.max())
+        side = self.size if largest == 1 else source_side(self.size, largest)
+        side = max(SKY_WINDOW * side, LEAST_WINDOW)
+        with ImageFile(files.image, files.plane) as image:
+            if worth_windows(image, len(self.rows), side, self.cutouts["subset_below"]):
+                return windows_around(self.x, self.y, image.shape, side)
         return None
 
+    def _settle(self, image: BandImage) -> None:
+        """Fix, on the reference band, where each object is cut."""
+        put, shape = partial(self.quality.put, rows=self.rows), image.pixels.shape
+        self._check_astrometry(image)
+        if self.cutouts["recentre"] != "none":
+            radius = self.cutouts["recentre_radius"] / pixel_scale(self.grid[0])
+            way = shifts(image.light, self.x, self.y, radius, self.cutouts["recentre"])
+            self.x, self.y = self.x + way[0], self.y + way[1]
+            put("shift_x", values=way[0])
+            put("shift_y", values=way[1])
+        put("dx", values=self.x - np.floor(self.x + 0.5))
+        put("dy", values=self.y - np.floor(self.y + 0.5))
+        put("edge_distance", values=edge_distance(shape, self.x, self.y))
+        put("resample_factor", values=self.factor)
+        for factor in np.unique(self.factor):
+            same = np.flatnonzero(self.factor == factor)
+            side = max(1, round(self.size * factor))
+            self.quality.mark(
+                self.rows[same[over_edge(shape, self.x[same], self.y[same], side)]], Flag.EDGE
+            )
 
-def _prepare(image: BandImage, tile: Tile, band: str, settings: dict) -> BandImage:
-    cutouts, reference = settings["cutouts"], settings["reference_band"]
-    if band != reference:
-        image = align(image, tile.bands[band], read_grid(tile.bands[reference].image))
-    return normalise(image, cutouts["background"] == "map", cutouts["noise_units"])
+    def _check_astrometry(self, image: BandImage) -> None:
+        """Flag the tile's objects if its coordinate system disagrees with the source list."""
+        asked = self.settings["astrometry"]
+        if asked["max_offset"] is None:
+            return
+        magnitude = next((n for n in self.objects.column_names if n.startswith("magnitude")), None)
+        found = median_offset(
+            image.light,
+            self.x,
+            self.y,
+            None if magnitude is None else -column(self.objects, magnitude),
+            pixel_scale(self.grid[0]),
+            image.sky.noise,
+            asked["sources"],
+            asked["max_offset"],
+        )
+        log.info("tile %s, astrometry: %s", self.tile.name, found.reason)
+        if found.off:
+            self.quality.mark(self.rows, Flag.WCS_OFFSET)
+            path = self.tile.bands[self.reference].image
+            self.quality.note_file(
+                Flag.WCS_OFFSET, found.reason, self.tile.name, self.reference, path
+            )
+
+    def _cut(self, image: BandImage | None, band: str, part: slice, stamps: np.ndarray) -> None:
+        """Cut one band of some objects, in the units that the config asks for."""
+        if image is None:
+            stamps[...] = np.nan
+            return
+        rows, x, y, factor = (v[part] for v in (self.rows, self.x, self.y, self.factor))
+        scale = flux_factors(self.objects, part, band, self.settings)
+        noise = self._noise(image, x, y) * self._growth(factor)
+        self.quality.sky_noise[rows, self.bands.index(band)] = noise * scale
+        if self.cutouts["noise_units"]:
+            scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
+        if image.saturated is not None:
+            side = max(3, int(self.size * factor.max()) // 4)
+            self.quality.mark(
+                rows[centre_touched(gather(image.saturated, x, y, side))], Flag.SATURATED
+            )
+        if (factor == 1).all() and self.cutouts["background"] != "annulus":
+            gather_into(stamps, image.pixels, x, y, scale)
+        else:
+            self._cut_resampled(image.pixels, x, y, factor, scale, stamps)
+
+    def _growth(self, factors: np.ndarray) -> np.ndarray:
+        """Noise of a cutout's pixel over that of an image's; shape (objects,), float64."""
+        found, place = np.unique(factors, return_inverse=True)
+        return np.array([noise_growth(self.size, factor) for factor in found])[place]
+
+    def _noise(self, image: BandImage, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Standard deviation of an image pixel near each object; shape (objects,), float64."""
+        if image.noise is None:
+            return np.full(len(x), image.sky.noise)
+        step = max(1, self.size // 16)
+        near = gather(image.noise, x, y, self.size)[:, ::step, ::step]
+        found = median(near.reshape(len(near), -1))
+        return np.where(np.isfinite(found), found, image.sky.noise).astype(float)
+
+    def _cut_resampled(self, pixels, x, y, factors, scale, stamps: np.ndarray) -> None:
+        """Cut with a local sky or at another pixel size."""
+        for factor in np.unique(factors):
+            same = np.flatnonzero(factors == factor)
+            side = self.size if factor == 1 else source_side(self.size, factor)
+            found = gather(pixels, x[same], y[same], side)
+            if self.cutouts["background"] == "annulus":
+                found -= ring_level(found, self.cutouts["annulus"])[:, None, None]
+            if factor != 1:
+                found = resample(found, self.size, factor)
+            stamps[same] = found * scale[same, None, None].astype(np.float32)

@@ -23,8 +23,9 @@ from luneta.metrics.classification import (
     roc_on_thresholds,
 )
 from luneta.reporting.predictions import AgainstTruth, OutOfFold, balanced_accuracy
+from luneta.reporting.reckoning import Reckoning, total
 from luneta.reporting.style import BLUE, COLOURS, GREY, ORANGE, STYLE, line_of, panels, say, words
-from luneta.survey.flags import Flag, count
+from luneta.survey.flags import Flag
 
 OBJECTS_PER_BIN = 40
 SCORE_NAMES = {
@@ -45,7 +46,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return inner
 
 
-def _bars(axes: Axes, names: Sequence[str], values, color: str, left=None) -> None:
+def _bars(axes: Axes, names: Sequence[str], values, color, left=None) -> None:
     axes.barh(range(len(names)), values, color=color, height=0.7, left=left)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -60,40 +61,36 @@ def _numbers(axes: Axes, ends, texts: Sequence[str]) -> None:
 
 
 @styled
-def objects(flags: np.ndarray, usable: np.ndarray, files: int) -> Figure:
-    """Show how many objects came in, went out, and carry each flag.
-
-    Parameters
-    ----------
-    flags : numpy.ndarray
-        Shape (objects,), int32.
-    usable : numpy.ndarray
-        Shape (objects,), bool.
-    files : int
-        Number of files that could not be used.
-    """
-    figure, (left, right) = panels(2, 10, 3.9, width_ratios=[1, 1.5])
-    totals = [len(flags), int(usable.sum()), int((~usable).sum())]
-    _bars(left, ["in the source list", "usable", "rejected"], totals, BLUE)
+def objects(found: Reckoning) -> Figure:
+    """Show how many objects came in and went out, and how many bear each flag."""
+    figure, (left, right) = panels(2, 10, 4.6, width_ratios=[1, 1.5])
+    totals = [found.usable + found.rejected, found.usable, found.rejected, found.overlaps]
+    names = ["all", "usable", "rejected", "better in\nanother tile"]
+    _bars(left, names, totals, [BLUE, BLUE, ORANGE, GREY])
     _numbers(left, totals, [f"{n:,}" for n in totals])
     left.set_title("Objects")
-    left.set_xlabel(f"objects  ({files} image files could not be used)")
+    left.set_xlabel(f"objects  ({total(found.unusable_files):,} image files could not be used)")
     left.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    used, rejected = (np.array(list(count(flags[part]).values())) for part in (usable, ~usable))
-    names = [words(flag.name.lower()) for flag in Flag]
-    _bars(right, names, used, BLUE)
-    _bars(right, names, rejected, ORANGE, left=used)
-    _numbers(right, used + rejected, [f"{n:,}" for n in used + rejected])
-    right.set_xscale("symlog", linthresh=10)
-    right.set_xlim(0, max(10, (used + rejected).max()) * 3)
-    right.set_title("Flags (an object can carry several)")
-    right.set_xlabel("objects, logarithmic above 10")
+    _flag_bars(right, found)
     handles = [mpl.patches.Patch(color=c, label=t) for c, t in _USED_OR_NOT]
     figure.legend(handles=handles, loc="outside lower right", ncols=2)
     return figure
 
 
-_USED_OR_NOT = ((BLUE, "of usable objects"), (ORANGE, "of rejected objects"))
+def _flag_bars(axes: Axes, found: Reckoning) -> None:
+    names = [flag.name.lower() for flag in Flag if flag is not Flag.OVERLAP]
+    used = np.array([found.usable_flags[name] for name in names])
+    rejected = np.array([found.objects[n].count if n in found.objects else 0 for n in names])
+    _bars(axes, [words(name) for name in names], used, BLUE)
+    _bars(axes, [words(name) for name in names], rejected, ORANGE, left=used)
+    _numbers(axes, used + rejected, [f"{n:,}" for n in used + rejected])
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(0, max(10, (used + rejected).max()) * 3)
+    axes.set_title("Flags (an object can bear several)")
+    axes.set_xlabel("objects, logarithmic above 10")
+
+
+_USED_OR_NOT = ((BLUE, "usable objects that bear it"), (ORANGE, "objects rejected for it"))
 
 
 @styled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import pyarrow.parquet as pq
 
 from luneta.files import read_json
 from luneta.reporting import figures, tables
-from luneta.reporting.cutouts import Pictures, examples, random_cutouts
+from luneta.reporting.cutouts import FEW, Pictures, examples, flagged_cutouts, montage
 from luneta.reporting.predictions import OutOfFold, against_truth, read_out_of_fold, read_truth
+from luneta.reporting.reckoning import Reckoning, batches, reckon
 from luneta.reporting.style import save
 
 log = logging.getLogger(__name__)
 
-RANDOM_CUTOUTS = 96
+RANDOM_CUTOUTS, FLAGGED_CUTOUTS = 96, 8
 
 
 def kept_column(keep: Sequence[str], what: str) -> str | None:
@@ -31,40 +33,50 @@ def kept_column(keep: Sequence[str], what: str) -> str | None:
     return next(iter(starts + holds), None)
 
 
-def read_catalog(path: Path | str, settings: Mapping) -> pa.Table:
-    """Read only those columns of the catalog that the figures need."""
-    found = [kept_column(list(settings["keep"]), what) for what in ("magnitude", "size")]
-    columns = ["object_id", "flags", "reject_reason", *(name for name in found if name)]
-    columns += [f"{task}_class" for task in settings["predicted"]]
-    return pq.read_table(path, columns=list(dict.fromkeys(columns)))
+def _some_rows(catalog: Path | str, columns: list[str], ids: np.ndarray) -> pa.Table:
+    """Read some columns of the usable objects among `ids`, piece by piece."""
+    wanted = pa.array(ids, pa.string())
+    columns = ["object_id", "reject_reason", *columns]
+    parts = [
+        batch.filter(
+            pc.and_(pc.is_in(batch["object_id"], wanted), pc.is_null(batch["reject_reason"]))
+        )
+        for batch in batches(catalog, columns)
+    ]
+    schema = pq.read_schema(catalog)
+    return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in columns]))
 
 
-def usable(catalog: pa.Table) -> np.ndarray:
-    """Whether each object was classified; shape (objects,), bool."""
-    return pc.is_null(catalog["reject_reason"]).to_numpy()
-
-
-def _of_objects(catalog: pa.Table, name: str | None, ids: np.ndarray):
+def _of_objects(catalog: Path | str, name: str | None, ids: np.ndarray):
     """Give name, unit and values of a kept column for some objects."""
     if name is None:
         return None
-    good = catalog.filter(pa.array(usable(catalog)))
-    values = pd.to_numeric(pd.Series(good[name].to_pandas().to_numpy()), errors="coerce")
-    values.index = good["object_id"].to_pandas()
-    unit = (catalog.schema.field(name).metadata or {}).get(b"unit", b"").decode() or None
+    rows = _some_rows(catalog, [name], ids)
+    values = pd.to_numeric(pd.Series(rows[name].to_pandas().to_numpy()), errors="coerce")
+    values.index = rows["object_id"].to_pandas()
+    unit = (rows.schema.field(name).metadata or {}).get(b"unit", b"").decode() or None
     return name, unit, values.reindex(ids).to_numpy(float)
 
 
 def _counts(values: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    found = pd.Series(values, dtype=object).value_counts()
-    return found.reindex(classes, fill_value=0).to_numpy(int)
+    found = Counter(values)
+    return np.array([found[name] for name in classes], int)
 
 
-def _survey_figures(folder: Path, catalog: pa.Table, rejects: pa.Table, pictures: Pictures) -> None:
-    files = int(pc.sum(pc.equal(rejects["kind"], "file")).as_py() or 0)
-    flags = catalog["flags"].to_numpy()
-    save(figures.objects(flags, usable(catalog), files), folder / "objects.png")
-    save(random_cutouts(pictures.random(RANDOM_CUTOUTS)), folder / "cutouts.png")
+def _predicted_counts(catalog: Path | str, task: str, classes: Sequence[str]) -> np.ndarray:
+    """Count the catalog's most probable classes, shape (classes,)."""
+    found: Counter = Counter()
+    for batch in batches(catalog, [f"{task}_class"]):
+        for entry in pc.value_counts(batch.column(0)).to_pylist():
+            found[entry["values"]] += entry["counts"]
+    return np.array([found[name] for name in classes], int)
+
+
+def _survey_figures(folder: Path, found: Reckoning, pictures: Pictures) -> None:
+    save(figures.objects(found), folder / "objects.png")
+    shown = pictures.all() if pictures.few(FEW) else pictures.random(RANDOM_CUTOUTS)
+    save(montage(shown), folder / "cutouts.png")
+    save(flagged_cutouts(pictures.flagged(FLAGGED_CUTOUTS)), folder / "flagged.png")
 
 
 def _task_figures(
@@ -73,13 +85,13 @@ def _task_figures(
     found: OutOfFold,
     split: pa.Table,
     histories: Sequence[Path | str],
-    catalog: pa.Table,
+    catalog: Path | str,
     pictures: Pictures,
     settings: Mapping,
 ) -> None:
     keep = list(settings["keep"])
     predicted = task in settings["predicted"]
-    chosen = _counts(catalog[f"{task}_class"].to_pylist(), found.classes) if predicted else None
+    chosen = _predicted_counts(catalog, task, found.classes) if predicted else None
     columns = {
         what: _of_objects(catalog, kept_column(keep, what), found.object_id)
         for what in ("magnitude", "size")
@@ -109,16 +121,17 @@ def _task_figures(
 
 def _truth_figure(
     folder: Path,
-    catalog: pa.Table,
+    catalog: Path | str,
     truth: Sequence[Path | str],
     found: Mapping[str, OutOfFold],
     settings: Mapping,
 ) -> None:
-    hidden = read_truth(truth)
-    results = {}
+    hidden, results = read_truth(truth), {}
+    classes = [f"{task}_class" for task in settings["predicted"]]
+    rows = pq.read_table(catalog, columns=["object_id", *classes])
     for task in settings["predicted"]:
         labelled = set(found[task].object_id)
-        result = against_truth(catalog, task, found[task].classes, hidden, labelled)
+        result = against_truth(rows, task, found[task].classes, hidden, labelled)
         if result is not None:
             results[task] = result
     save(figures.truth_matrices(results), folder / "truth.png")
@@ -127,6 +140,7 @@ def _truth_figure(
 def run(
     catalog: Path | str,
     rejects: Path | str,
+    overlaps: Path | str,
     cutouts: Mapping[str, Path | str],
     metrics: Mapping[str, Path | str],
     out_of_fold: Mapping[str, Path | str],
@@ -139,8 +153,8 @@ def run(
 
     Parameters
     ----------
-    catalog, rejects : path
-        `catalog/{survey}.parquet` and `catalog/rejects.parquet`.
+    catalog, rejects, overlaps : path
+        `catalog/{survey}.parquet`, `catalog/rejects.parquet`, `catalog/overlaps.parquet`.
     cutouts : mapping
         By shard, `cutouts/{shard}.arrow`.
     metrics, out_of_fold, splits : mapping
@@ -155,21 +169,22 @@ def run(
         labels), `figures` and `report` (folders).
     """
     folder = Path(settings["figures"])
-    rows, bad = read_catalog(catalog, settings), pq.read_table(rejects)
-    pictures = Pictures.open(cutouts)
+    reckoning, pictures = reckon(catalog, rejects, overlaps), Pictures(cutouts)
     contents = {task: read_json(path) for task, path in metrics.items()}
     found = {
         task: read_out_of_fold(out_of_fold[task], shape["classes"], shape["kind"])
         for task, shape in settings["tasks"].items()
     }
-    _survey_figures(folder, rows, bad, pictures)
+    _survey_figures(folder, reckoning, pictures)
     for task in settings["tasks"]:
         split = pq.read_table(splits[task])
-        _task_figures(folder, task, found[task], split, histories[task], rows, pictures, settings)
+        _task_figures(
+            folder, task, found[task], split, histories[task], catalog, pictures, settings
+        )
     if truth:
-        _truth_figure(folder, rows, truth, found, settings)
+        _truth_figure(folder, catalog, truth, found, settings)
     if len(settings["comparison"]) > 1:
         compared = {task: contents[task] for task in settings["comparison"]}
         save(figures.comparison(compared), folder / "comparison.png")
-    tables.write_rejects(Path(settings["report"]) / "rejects.html", bad)
+    tables.write_rejects(Path(settings["report"]) / "rejects.html", reckoning)
     tables.write_scores(Path(settings["report"]) / "scores.html", contents)

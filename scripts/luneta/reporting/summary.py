@@ -11,21 +11,17 @@ import pyarrow.parquet as pq
 
 from luneta.files import read_json
 from luneta.reporting.predictions import against_truth, balanced_accuracy, read_truth
-from luneta.reporting.tables import measured
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+from luneta.reporting.reckoning import reckon, total
+from luneta.reporting.tables import counted, measured
 
 
 def _objects_line(catalog: Path) -> str:
-    total = pq.read_metadata(catalog).num_rows
-    kinds = pq.read_table(catalog.with_name("rejects.parquet"), columns=["kind"])["kind"]
-    kinds = kinds.to_pylist()
-    rejected, files = kinds.count("object"), kinds.count("file")
+    found = reckon(catalog, *(catalog.with_name(f"{n}.parquet") for n in ("rejects", "overlaps")))
+    beside = f"; {counted(found.overlaps, 'cutout')} better in another tile"
     return (
-        f"{_plural(total, 'object')} in the source list: {total - rejected:,} usable, "
-        f"{rejected:,} rejected; {_plural(files, 'file')} could not be used"
+        f"{counted(found.usable + found.rejected, 'object')}: {found.usable:,} usable, "
+        f"{found.rejected:,} rejected; {counted(total(found.unusable_files), 'file')} could not "
+        f"be used{beside if found.overlaps else ''}"
     )
 
 

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from jinja2 import Environment
 
 from luneta.files import atomic_path
+from luneta.reporting.reckoning import FIRST, Group, Reckoning, total
 from luneta.reporting.style import words
+from luneta.survey.flags import DESCRIPTIONS
 
-FIRST = 10
 HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; color: #222; }
 table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; }
 th, td { text-align: left; padding: 0.3rem 0.9rem 0.3rem 0; border-bottom: 1px solid #ddd; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.name { word-break: break-all; }
+td.name { overflow-wrap: anywhere; min-width: 6rem; }
+td.reason { overflow-wrap: anywhere; min-width: 14rem; }
+table.wide { width: 100%; }
+td { vertical-align: top; }
+h3 { font-size: 1rem; margin: 1.2rem 0 0; }
 </style></head><body><h1>{{ title }}</h1>
 """
 REJECTS = (
     HEAD
-    + """{% if not kinds %}<p>Nothing was rejected.</p>{% endif %}
-{% for kind, groups in kinds.items() %}
-<h2>{{ groups.values() | sum(attribute="count") }} rejected {{ kind }}s</h2>
-<table><tr><th>count</th><th>reason</th></tr>
-{% for reason, group in groups.items() %}
-<tr><td class="number">{{ group.count }}</td><td>{{ reason }}</td></tr>
+    + """{% macro table(groups, noun) %}
+<table><tr><th>flag</th><th>{{ noun }}s</th><th>meaning</th></tr>
+{% for name, group in groups.items() %}
+<tr><td>{{ name | words }}</td><td class="number">{{ "{:,}".format(group.count) }}</td>
+<td>{{ descriptions.get(name, "") }}</td></tr>
 {% endfor %}</table>
-<p>The first {{ first }} of each reason:</p>
-<table><tr><th>{{ kind }}</th><th>tile</th><th>band</th><th>reason</th></tr>
-{% for reason, group in groups.items() %}{% for row in group.rows %}
-<tr><td class="name">{{ row.name }}</td><td>{{ row.tile or "" }}</td><td>{{ row.band or "" }}</td>
-<td>{{ reason }}</td></tr>
-{% endfor %}{% endfor %}</table>
+{% for name, group in groups.items() %}
+<h3>{{ name | words }}{% if group.count > first %}: the first {{ first }} of
+{{ "{:,}".format(group.count) }}{% endif %}</h3>
+<table class="wide"><tr><th>{{ noun }}</th><th>tile</th>{% if noun == "file" %}<th>band</th>
+{% endif %}<th>reason</th></tr>
+{% for row in group.rows %}
+<tr><td class="name">{{ row.name or "" }}</td><td class="name">{{ row.tile or "" }}</td>
+{% if noun == "file" %}<td class="name">{{ row.band or "" }}</td>{% endif %}
+<td class="reason">{{ row.reason or "no reason given" }}</td></tr>
+{% endfor %}</table>
 {% endfor %}
+{% endmacro %}
+<p>{{ count(found.rejected, "object") }} rejected, {{ count(found.usable, "object") }} usable.
+{{ count(unusable, "file") }} could not be used. {{ count(found.overlaps, "cutout") }} not used, as
+another tile shows the same object better; see <code>catalog/overlaps.parquet</code>.</p>
+<h2>Rejected objects</h2>
+{% if found.objects %}<p>An object can bear several flags, and is counted with each.</p>
+{{ table(found.objects, "object") }}{% else %}<p>No object was rejected.</p>{% endif %}
+<h2>Files that could not be used</h2>
+{% if unusable %}{{ table(found.unusable_files, "file") }}
+{% else %}<p>All files could be used.</p>{% endif %}
+{% if found.doubtful_files %}<h2>Files that were used, with doubts</h2>
+{{ table(found.doubtful_files, "file") }}{% endif %}
 <p>All of them are in <code>catalog/rejects.parquet</code>.</p></body></html>
 """
 )
@@ -94,25 +114,27 @@ def _write(path: Path | str, template: str, **content) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def group_rejects(rejects: pa.Table) -> dict[str, dict[str, dict[str, Any]]]:
-    """Group rejects by kind and reason: how many, and the first rows; common reasons first."""
-    kinds: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rejects.to_pylist():
-        reasons = kinds.setdefault(row["kind"], {})
-        group = reasons.setdefault(row["reason"] or "no reason given", {"count": 0, "rows": []})
-        group["count"] += 1
-        if len(group["rows"]) < FIRST:
-            group["rows"].append(row)
-    return {
-        kind: dict(sorted(reasons.items(), key=lambda item: -item[1]["count"]))
-        for kind, reasons in kinds.items()
-    }
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, which gets an s unless there is one."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def write_rejects(path: Path | str, rejects: pa.Table) -> None:
-    """Write `rejects.html`: counts by reason, and the first of each."""
+def _by_count(groups: Mapping[str, Group]) -> dict[str, Group]:
+    return dict(sorted(groups.items(), key=lambda item: -item[1].count))
+
+
+def write_rejects(path: Path | str, found: Reckoning) -> None:
+    """Write `rejects.html`: counts by flag, and the first of each."""
+    found = replace(found, objects=_by_count(found.objects), files=_by_count(found.files))
     _write(
-        path, REJECTS, title="Rejected objects and files", kinds=group_rejects(rejects), first=FIRST
+        path,
+        REJECTS,
+        title="Rejected objects and files",
+        found=found,
+        unusable=total(found.unusable_files),
+        descriptions={flag.name.lower(): text for flag, text in DESCRIPTIONS.items()},
+        count=counted,
+        first=FIRST,
     )
 
 

@@ -1,42 +1,56 @@
-"""Reading image files: FITS extensions, coordinate systems, and what can be wrong with them."""
+"""Reading image files: pixels and coordinate systems, and what can be wrong with them."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import math
+import os
 import re
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
 import fitsio
 import numpy as np
+from astropy import log as astropy_log
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
+from luneta.survey.fits_checks import check_fallback_tiles, data_sum
+from luneta.survey.fits_headers import (
+    BLOCK,
+    CARD,
+    ImageError,
+    Unit,
+    check_what_follows,
+    find_unit,
+    open_file,
+    unreadable,
+)
 from luneta.survey.flags import Flag
 
 _EXTENSION = re.compile(r"^(?P<path>.+)\[(?P<extension>[^\[\]]+)\]$")
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_WCS_KEYWORD = re.compile(
+    r"(WCSAXES|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[1-9]|(CD|PC|PV|PS)[1-9]_\d{1,2}"
+    r"|(CD|PC)00[1-9]00[1-9]|PROJP\d{1,2}|LONPOLE|LATPOLE|EQUINOX|EPOCH|RADESYS"
+    r"|RADECSYS|DATE-OBS|MJD-OBS|(A|B|AP|BP)_(ORDER|DMAX|\d_\d)|(DP|DQ|CPDIS|CPERR|CQDIS)[1-9].*"
+    r"|D2IM.*|AXISCORR)"
+)
+_MOST_WCS_AXES = 9
+_HIGHEST_SIP_ORDER = 9
+_NO_CORRECTION = ["3", "1", "1", "0", "-1", "1", "-1", "1", "0"]
 
 
-class ImageError(Exception):
-    """An image file that cannot be used.
-
-    Attributes
-    ----------
-    flag : Flag
-        What its objects are flagged with.
-    path : str or None
-        The file at fault, where it is known.
-    """
-
-    def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
-        super().__init__(reason)
-        self.flag = flag
-        self.path = None if path is None else str(path)
-
-
-def split_extension(name: str) -> tuple[Path, str | int | None]:
+def split_extension(name: str) -> tuple[Path | str, str | int | None]:
     """Split `image.fits[SCI]` into the path and the extension's name or number.
+
+    The path of a URL is a str, since a Path would lose one of its slashes.
 
     Examples
     --------
@@ -44,64 +58,346 @@ def split_extension(name: str) -> tuple[Path, str | int | None]:
     2
     """
     match = _EXTENSION.match(name)
-    if match is None:
-        return Path(name), None
-    extension = match["extension"]
-    return Path(match["path"]), int(extension) if extension.isdigit() else extension
+    path, extension = (name, None) if match is None else (match["path"], match["extension"])
+    if extension is not None and extension.isdecimal():
+        extension = int(extension)
+    return path if _URL.match(path) else Path(path), extension
 
 
-def _unreadable(path: Path, error: Exception) -> ImageError:
-    start = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(64)
-    hint = " (it looks like a web page)" if start.lstrip()[:1] == b"<" else ""
-    detail = " ".join(str(error).split())[:200]
-    return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read{hint}: {detail}", path)
+def _teaching(method):
+    """Turn whatever a broken file raises into an ImageError."""
+
+    @functools.wraps(method)
+    def wrapped(self, *arguments, **named):
+        try:
+            return method(self, *arguments, **named)
+        except ImageError:
+            raise
+        except MemoryError:
+            raise unreadable(self.path, "asks for more memory than there is") from None
+        except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
+            detail = " ".join(str(error).split())[:200] or type(error).__name__
+            raise unreadable(self.path, f"is damaged: {detail}") from None
+
+    return wrapped
 
 
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path)
+class ImageFile:
+    """An image of a FITS file, plain, packed (gzip, bzip2) or compressed in tiles.
+
+    Parameters
+    ----------
+    name : str
+        Path, maybe with [EXTENSION] (see `find_unit`); else the first extension with an image.
+    plane : int
+        Which plane is read, if the image is a cube (plane, y, x).
+
+    Attributes
+    ----------
+    shape : tuple of 2 ints
+        (y, x).
+    planes : int or None
+        Number of planes, if it is a cube.
+    dtype : numpy.dtype
+        Of the pixels as they are read: integers stay integers, unsigned if the file means so; those
+        that are scaled (BSCALE, BZERO) or may be BLANK become float32, or float64 from 32 bits on.
+    compressed : bool
+        Whether the image is compressed in tiles: a window costs the tiles that it touches.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, broken or shorter than its header says, at once or when read.
+    """
+
+    def __init__(self, name: str, plane: int = 0):
+        self.name, self.plane = name, plane
+        self.path, extension = split_extension(name)
+        self._whole = self._map = self._tiles = self._unpacked = None
+        self._open_things = contextlib.ExitStack()
+        self._file = self._open_things.enter_context(open_file(self.path))
+        try:
+            self._open(extension)
+        except BaseException:
+            self.close()
+            raise
+
+    @_teaching
+    def _open(self, extension: str | int | None) -> None:
+        self.unit = unit = find_unit(self._file, self.path, extension)
+        self.shape, leading = unit.shape[-2:], unit.shape[:-2]
+        self.planes = math.prod(leading) if leading else None
+        self.compressed = unit.compressed
+        self.dtype = _pixel_type(unit)
+        self._packed = not isinstance(self._file, io.FileIO)
+        if self.planes is None:
+            self.plane = 0  # which plane is only asked of a cube
+        elif not 0 <= self.plane < self.planes:
+            raise unreadable(
+                self.path, f"has {self.planes} planes, so none of number {self.plane} (from 0)"
+            )
+        if not self._packed:
+            self._require(os.fstat(self._file.fileno()).st_size - unit.data)
+            check_what_follows(self._file, self.path, unit)
+
+    def _require(self, there: int) -> None:
+        """Refuse an image whose data end before the header says they do."""
+        missing = self.unit.size - max(there, 0)
+        if missing <= 0:
+            return
+        promised = f"{self.unit.size:,} bytes of data"
+        if not self.compressed:
+            rows = self.unit.size // (self.shape[1] * abs(self.unit.bitpix) // 8)
+            promised = f"{rows:,} rows ({promised})"
+        raise unreadable(
+            self.path,
+            f"is truncated: {promised} are promised in extension {self.unit.number} and the file "
+            f"ends {missing:,} bytes short of them",
+        )
+
+    def __enter__(self) -> ImageFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; arrays that were read stay."""
+        self._open_things.close()
+        self._whole = self._map = self._tiles = self._unpacked = None
+
+    @_teaching
+    def read(self) -> np.ndarray:
+        """Read the image, or the plane of it, and check the data against DATASUM if it is given.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (y, x), type `dtype`; undefined pixels of an image with BLANK are NaN.
+        """
+        if self.planes is None:
+            return self._read_all()
+        if self._packed:
+            return self._cube()[self.plane].copy()
+        self._check_sum(None)
+        return self._cut(slice(None), slice(None))
+
+    @_teaching
+    def read_planes(self) -> np.ndarray:
+        """Read a cube whole, shape (plane, y, x), otherwise like `read`; an image is one plane."""
+        return self._cube()
+
+    @_teaching
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        """Read a part, without the rest where the format allows; DATASUM is not checked.
+
+        A packed file is read whole at the first window, and kept.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Zero-based, of step 1.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (y, x) of the part that lies on the image, type `dtype`.
+        """
+        if self._packed:
+            if self._whole is None:
+                self._whole = self._cube()
+            return self._whole[self.plane, rows, columns].copy()
+        return self._cut(rows, columns)
+
+    def _cube(self) -> np.ndarray:
+        return self._read_all().reshape(self.planes or 1, *self.shape)
+
+    def _read_all(self) -> np.ndarray:
+        if not self.compressed:
+            return self._read_plain()
+        tiles = self._tiled()
+        self._check_sum(None)
+        stored = tiles[(slice(None),) * len(self.unit.shape)]
+        return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit)
+
+    def _read_plain(self) -> np.ndarray:
+        stored = np.empty(self.unit.shape, _stored_type(self.unit))
+        view, filled = memoryview(stored.reshape(-1)).cast("B"), 0
+        self._file.seek(self.unit.data)
+        while filled < len(view) and (count := self._file.readinto(view[filled:])):
+            filled += count
+        self._require(filled)
+        if self._packed:
+            while self._file.read(2**20):  # the packer's own checksum comes last
+                pass
+        self._check_sum(view)
+        native = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
+        return _physical(native, self.unit)
+
+    def _cut(self, rows: slice, columns: slice) -> np.ndarray:
+        (top, bottom, _), (left, right, _) = (
+            axis.indices(length) for axis, length in zip((rows, columns), self.shape, strict=True)
+        )
+        if bottom <= top or right <= left:
+            return np.empty((max(bottom - top, 0), max(right - left, 0)), self.dtype)
+        leading = np.unravel_index(self.plane, self.unit.shape[:-2]) if self.planes else ()
+        if self.compressed:
+            where = (*(slice(int(n), int(n) + 1) for n in leading), slice(top, bottom))
+            stored = self._tiled()[(*where, slice(left, right))]
+            stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+            return _physical(stored.reshape(bottom - top, right - left), self.unit)
+        stored = self._mapped()[(*leading, slice(top, bottom), slice(left, right))]
+        return _physical(stored.astype(stored.dtype.newbyteorder("=")), self.unit)
+
+    def _mapped(self) -> np.ndarray:
+        if self._map is None:
+            self._map = np.memmap(
+                self.path, _stored_type(self.unit), "r", self.unit.data, self.unit.shape
+            )
+        return self._map
+
+    def _tiled(self):
+        """The compressed image as fitsio or astropy gives it, to be read by slices.
+
+        CFITSIO runs for ever on a damaged gzip stream; astropy is as fast with those.
+        """
+        if self._tiles is None:
+            if self._packed:
+                self._unpack()
+            check_fallback_tiles(self.unit, self._stored(), self.path)
+            if _by_astropy(self.unit):
+                file = fits.open(self._unpacked_path(), memmap=False)
+                self._tiles = self._open_things.enter_context(file)[self.unit.number].section
+            else:
+                file = self._open_things.enter_context(fitsio.FITS(self._plain_path()))
+                self._tiles = file[self.unit.number]
+                self._tiles.ignore_scaling = _scaled_here(self.unit)
+        return self._tiles
+
+    def _unpacked_path(self) -> str:
+        return str(self.path) if self._unpacked is None else self._unpacked.name
+
+    def _plain_path(self) -> str:
+        """The path, by way of a link if it has signs that CFITSIO takes for commands."""
+        path = self._unpacked_path()
+        if not set(path) & set("[](){}+!|*?"):
+            return path
+        folder = self._open_things.enter_context(tempfile.TemporaryDirectory())
+        link = Path(folder, "image.fits")
+        link.symlink_to(Path(path).absolute())
+        return str(link)
+
+    def _stored(self) -> np.ndarray:
+        """The data as they are in the file, uint8."""
+        size = (self.unit.size,)
+        return np.memmap(self._unpacked_path(), np.uint8, "r", self.unit.data, size)
+
+    def _unpack(self) -> None:
+        file = tempfile.NamedTemporaryFile(suffix=".fits")  # noqa: SIM115 (closed with the stack)
+        self._unpacked = self._open_things.enter_context(file)
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, self._unpacked, 2**20)
+        self._unpacked.flush()
+        self._require(self._unpacked.tell() - self.unit.data)
+
+    def _check_sum(self, stored: memoryview | None) -> None:
+        """Compare the stored bytes with DATASUM, where the header has one."""
+        written = str(self.unit.get("DATASUM", "")).strip()
+        if not written.isdecimal() or int(written) == 0:
+            return
+        if stored is None:
+            stored = self._stored()
+        if data_sum(stored) != int(written):
+            raise ImageError(
+                Flag.BAD_CHECKSUM,
+                f"{self.path} has changed since its checksum was written: the data of extension "
+                f"{self.unit.number} do not add up to DATASUM {written}",
+                self.path,
+            )
 
 
-def _image_extension(path: Path, extension: str | int | None) -> str | int:
-    if extension is not None:
-        return extension
-    with fitsio.FITS(str(path)) as file:
-        for number, unit in enumerate(file):
-            if unit.get_exttype() == "IMAGE_HDU" and unit.has_data() and len(unit.get_dims()) >= 2:
-                return number
-    raise OSError("no extension holds an image")
+def _stored_type(unit: Unit) -> np.dtype:
+    kind = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+    return np.dtype(kind[unit.bitpix])
 
 
-def read_pixels(name: str) -> np.ndarray:
+def _scaling(unit: Unit) -> tuple[float, float, int | None]:
+    """BSCALE, BZERO and, of an image of integers, BLANK."""
+    scale, zero = unit.get("BSCALE", 1), unit.get("BZERO", 0)
+    blank = unit.get("BLANK", unit.get("ZBLANK") if unit.compressed else None)
+    return scale, zero, blank if unit.bitpix > 0 and type(blank) is int else None
+
+
+def _is_offset_half(unit: Unit) -> bool:
+    """Whether BZERO only moves integers from signed to unsigned (bytes: to signed)."""
+    scale, zero, _ = _scaling(unit)
+    half = -(2**7) if unit.bitpix == 8 else 2 ** (unit.bitpix - 1) if unit.bitpix > 0 else None
+    return scale == 1 and zero == half
+
+
+def _by_astropy(unit: Unit) -> bool:
+    return str(unit.get("ZCMPTYPE")).startswith("GZIP") or unit.bitpix == 64
+
+
+def _scaled_here(unit: Unit) -> bool:
+    """Whether compressed pixels are scaled by `_physical`: fitsio would not make BLANK NaN."""
+    return _scaling(unit)[2] is not None and not _by_astropy(unit)
+
+
+def _pixel_type(unit: Unit) -> np.dtype:
+    scale, zero, blank = _scaling(unit)
+    stored = _stored_type(unit).newbyteorder("=")
+    if unit.bitpix < 0:
+        return stored
+    if blank is None and _is_offset_half(unit):
+        return np.dtype(("i" if unit.bitpix == 8 else "u") + str(unit.bitpix // 8))
+    if blank is None and (scale, zero) == (1, 0):
+        return stored
+    return np.dtype(np.float32 if unit.bitpix <= 16 else np.float64)
+
+
+def _physical(stored: np.ndarray, unit: Unit) -> np.ndarray:
+    """Scale pixels as the header says, unless the library has; changes the array given."""
+    scale, zero, blank = _scaling(unit)
+    if (unit.compressed and not _scaled_here(unit)) or (scale, zero, blank) == (1, 0, None):
+        return stored
+    wanted = _pixel_type(unit)
+    if blank is None and _is_offset_half(unit):
+        flipped = stored.view(f"u{stored.itemsize}")
+        flipped ^= flipped.dtype.type(1 << (unit.bitpix - 1))
+        return flipped.view(wanted)
+    undefined = None if blank is None else stored == blank
+    pixels = stored.astype(wanted, copy=False)
+    pixels *= pixels.dtype.type(scale)
+    pixels += pixels.dtype.type(zero)
+    if undefined is not None:
+        pixels[undefined] = np.nan
+    return pixels
+
+
+def read_pixels(name: str, plane: int | None = None) -> np.ndarray:
     """Read an image whole.
 
     Parameters
     ----------
     name : str
         Path of a FITS file, maybe with [EXTENSION]; else the first extension with an image.
+    plane : int, optional
+        Which plane of a cube; all if not given.
 
     Returns
     -------
     numpy.ndarray
-        Pixels as stored, native byte order, shape (y, x) or (plane, y, x).
+        Pixels as `ImageFile` gives them, shape (y, x), or (plane, y, x) of a whole cube.
 
     Raises
     ------
     ImageError
         If the file is missing, broken or shorter than its header says.
     """
-    path, extension = split_extension(name)
-    _require(path)
-    try:
-        pixels = fitsio.read(str(path), ext=_image_extension(path, extension))
-    except Exception as error:  # fitsio raises OSError, ValueError and RuntimeError alike
-        raise _unreadable(path, error) from None
-    if pixels is None or pixels.ndim < 2:
-        raise ImageError(Flag.UNREADABLE_FILE, f"{name} holds no image")
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    with ImageFile(name, plane or 0) as image:
+        whole_cube = plane is None and image.planes is not None
+        return image.read_planes() if whole_cube else image.read()
 
 
 def read_grid(name: str) -> tuple[WCS, tuple[int, int]]:
@@ -119,22 +415,138 @@ def read_grid(name: str) -> tuple[WCS, tuple[int, int]]:
     ImageError
         If the file is missing or broken, or has no celestial coordinate system.
     """
-    path, extension = split_extension(name)
-    _require(path)
+    with ImageFile(name) as image:
+        unit, shape = image.unit, image.shape
+    try:
+        with _quiet_astropy():
+            wcs = _celestial(unit, name)
+    except ImageError:
+        raise
+    except Exception as error:  # astropy's errors are of many kinds
+        raise _no_wcs(name, f"its coordinate system cannot be used: {_last_line(error)}") from None
+    wcs.array_shape = shape
+    return wcs, shape
+
+
+@contextlib.contextmanager
+def _quiet_astropy():
+    """Keep astropy from telling of each header what it mended in it."""
+    level = astropy_log.level
+    astropy_log.setLevel("WARNING")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False, lazy_load_hdus=True) as file:
-                unit = file[_image_extension(path, extension)]
-                shape = unit.shape[-2:]
-                wcs = WCS(unit.header).celestial
-                if wcs.has_celestial:
-                    wcs_to_celestial_frame(wcs)  # raises if the frame is of no known kind
-    except Exception as error:  # header, compression and WCS errors are of many kinds
-        raise _unreadable(path, error) from None
+            yield
+    finally:
+        astropy_log.setLevel(level)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+def _no_wcs(name: str, reason: str) -> ImageError:
+    return ImageError(Flag.NO_WCS, f"{name}: {reason}", split_extension(name)[0])
+
+
+def _celestial(unit: Unit, name: str) -> WCS:
+    header = _wcs_header(unit, name)
+    if b"CPDIS" in header or b"D2IMDIS" in header:  # tables of distortions in other extensions
+        with fits.open(split_extension(name)[0]) as file:
+            wcs = WCS(header, file)
+    else:
+        wcs = WCS(header)
+    if (wcs.naxis, wcs.wcs.lng, wcs.wcs.lat) != (2, 0, 1):
+        wcs = wcs.celestial
     if not wcs.has_celestial:
-        raise ImageError(Flag.NO_WCS, f"{name} has no celestial coordinate system (CTYPE1, CTYPE2)")
-    return wcs, shape
+        raise _no_wcs(name, "it has no celestial coordinate system (CTYPE1, CTYPE2)")
+    if not np.isfinite(wcs.wcs.crval).all() or not np.isfinite(wcs.wcs.crpix).all():
+        raise _no_wcs(name, "its reference point (CRVAL, CRPIX) is not finite")
+    _refuse_singular(wcs, unit, name)
+    wcs_to_celestial_frame(wcs)  # raises if the frame is of no known kind
+    return wcs
+
+
+def _refuse_singular(wcs: WCS, unit: Unit, name: str) -> None:
+    matrix = wcs.pixel_scale_matrix
+    given = [unit.get(f"CD{i}_{j}") for i in (1, 2) for j in (1, 2)]
+    all_zero = any(value is not None for value in given) and not any(given)
+    if all_zero or abs(np.linalg.det(matrix)) <= 1e-10 * np.square(matrix).sum():
+        raise _no_wcs(
+            name,
+            "its matrix from pixels to the sky (CD, or PC and CDELT) is singular: it maps the "
+            "image onto a line or a point",
+        )
+
+
+def _wcs_header(unit: Unit, name: str) -> bytes:
+    """The cards that bear on the coordinate system; hundreds of others cost time to parse."""
+    for keyword, most in (
+        ("WCSAXES", _MOST_WCS_AXES),
+        *((f"{letters}_ORDER", _HIGHEST_SIP_ORDER) for letters in ("A", "B", "AP", "BP")),
+    ):
+        if (value := unit.get(keyword, 0)) not in range(most + 1):
+            raise _no_wcs(name, f"{keyword} is {value!r}; it is at most {most}")
+    cards = [b"SIMPLE  =                    T".ljust(CARD)]
+    axes = (len(unit.shape), *unit.shape[::-1])
+    names = ["NAXIS", *(f"NAXIS{axis}" for axis in range(1, len(axes)))]
+    cards += [f"{n:<8}= {v:>20}".encode().ljust(CARD) for n, v in zip(names, axes, strict=True)]
+    kept = {k: card for k, card in unit.cards.items() if _WCS_KEYWORD.fullmatch(k)}
+    if re.search(r"-(TNX|ZPX)$", str(unit.get("CTYPE1"))):
+        kept.update(_iraf_cards(unit, name))
+    cards += [card.decode("latin-1").encode("ascii", "replace") for card in kept.values()]
+    header = b"".join(cards) + b"END".ljust(CARD)
+    return header.ljust(-(-len(header) // BLOCK) * BLOCK)
+
+
+def pixel_scale(wcs: WCS) -> float:
+    """Side of a pixel in arcsec: the root of its area on the sky."""
+    return 3600 * float(np.abs(np.linalg.det(wcs.pixel_scale_matrix))) ** 0.5
+
+
+def _iraf_cards(unit: Unit, name: str) -> dict[str, bytes]:
+    """Cards of the projections TNX and ZPX of IRAF, written as wcslib wants them.
+
+    Its parser refuses other spellings, and after one refusal all headers that follow. Without
+    corrections the projections are TAN and ZPN.
+
+    References
+    ----------
+    FITS conventions TNX and ZPX, https://fits.gsfc.nasa.gov/registry/.
+    """
+    texts = [_iraf_text(unit, axis) for axis in (1, 2)]
+    corrections = [re.search(r'(?:lng|lat)cor\s*=\s*"([^"]*)"', text) for text in texts]
+    numbers = [dict(re.findall(r"projp(\d)\s*=\s*(\S+)", text)) for text in texts]
+    numbers = {key: _iraf_number(value, name) for part in numbers for key, value in part.items()}
+    if not any(corrections):
+        plain = {"TNX": "TAN", "ZPX": "ZPN"}[unit.get("CTYPE1")[-3:]]
+        cards = {f"PV2_{key}": f"{value!r:>20}" for key, value in numbers.items()}
+        for keyword in ("CTYPE1", "CTYPE2"):
+            cards[keyword] = f"'{unit.get(keyword)[:-3]}{plain}'"
+    else:
+        cards = {"WAT0_001": "'system=image'"}
+        for axis, correction in enumerate(corrections, start=1):
+            words = correction[1].split() if correction else _NO_CORRECTION
+            text = f"wtype={unit.get('CTYPE1')[-3:].lower()} axtype={('ra', 'dec')[axis - 1]} "
+            text += "".join(f"projp{key}={value!r} " for key, value in sorted(numbers.items()))
+            text += f'{("lng", "lat")[axis - 1]}cor = "'
+            text += " ".join(repr(_iraf_number(word, name)) for word in words) + ' "'
+            parts = re.findall(r".{0,67}\S", text)  # a blank at the end of a card would be lost
+            cards |= {f"WAT{axis}_{n:03d}": f"'{part}'" for n, part in enumerate(parts, start=1)}
+    return {key: f"{key:<8}= {value}".encode().ljust(CARD) for key, value in cards.items()}
+
+
+def _iraf_text(unit: Unit, axis: int) -> str:
+    keywords = sorted(k for k in unit.cards if re.fullmatch(rf"WAT{axis}_\d{{3}}", k))
+    return "".join(str(unit.get(keyword)).ljust(68) for keyword in keywords)
+
+
+def _iraf_number(word: str, name: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise _no_wcs(name, f"its WAT keywords hold {word!r} where a number belongs") from None
 
 
 def to_pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

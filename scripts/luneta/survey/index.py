@@ -11,21 +11,24 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.spatial import cKDTree
 
 from luneta.code_digest import source_digest
 from luneta.files import atomic_path, read_json, write_json
-from luneta.survey.images import ImageError, read_grid, split_extension, to_pixels
-from luneta.survey.sources import Sources, select
-from luneta.survey.tables import read_table
+from luneta.survey.fingerprints import fingerprint
+from luneta.survey.footprints import holders, survey_footprints
+from luneta.survey.sources import Sources, read_list
 from luneta.survey.tiles import Tile
 
 UNPLACED = "unplaced"
+OBJECTS = "objects.arrow"
 
 log = logging.getLogger(__name__)
 
@@ -44,81 +47,39 @@ def digest_of(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    ra, dec = np.radians(ra), np.radians(dec)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-
-
-def assign(sources: Sources, tiles: Iterable[Tile], reference: str) -> np.ndarray:
-    """Find each source's tile: of those that hold it, the one where it lies deepest inside.
-
-    A tile none of whose images has a readable grid holds nothing.
-
-    Returns
-    -------
-    numpy.ndarray
-        Tile names, shape (objects,), object; empty for a source outside every tile.
-    """
-    names = np.full(len(sources.ra), "", object)
-    depth = np.full(len(sources.ra), -0.5)
-    good = np.flatnonzero(sources.on_the_sky())
-    if len(good) == 0:
-        return names
-    tree = cKDTree(_unit_vectors(sources.ra[good], sources.dec[good]))
-    for tile in tiles:
-        grid = footprint(tile, reference)
-        if grid is None:
-            log.warning(
-                "tile %s has no footprint: none of its images has a readable grid", tile.name
-            )
-            continue
-        wcs, shape = grid
-        near = good[_near(tree, wcs, shape)]
-        x, y = to_pixels(wcs, sources.ra[near], sources.dec[near])
-        inside = np.min([x, y, shape[1] - 1 - x, shape[0] - 1 - y], axis=0)
-        deeper = np.nan_to_num(inside, nan=-np.inf) > depth[near]
-        names[near[deeper]], depth[near[deeper]] = tile.name, inside[deeper]
-    return names
-
-
-def footprint(tile: Tile, reference: str) -> tuple | None:
-    """Pixel grid of a tile: of its reference band, or else of the first band that has one.
-
-    So the objects of a tile with a bad reference image stay with it, and are told why.
-    """
-    bands = sorted(tile.bands, key=lambda band: band != reference)
-    for band in bands:
-        try:
-            return read_grid(tile.bands[band].image)
-        except ImageError as error:
-            log.warning("tile %s, band %s: %s", tile.name, band, error)
-    return None
-
-
-def _near(tree: cKDTree, wcs, shape: tuple[int, int]) -> np.ndarray:
-    """Indices of the positions inside the circle around a tile."""
-    (ny, nx) = shape
-    corners = wcs.pixel_to_world([0, nx, 0, nx], [0, 0, ny, ny]).icrs
-    centre = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2).icrs
-    radius = 1.05 * corners.separation(centre).max().rad
-    point = _unit_vectors(np.array([centre.ra.deg]), np.array([centre.dec.deg]))[0]
-    return np.array(tree.query_ball_point(point, 2 * np.sin(min(radius, np.pi) / 2)), dtype=int)
-
-
 def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
-    """Take rows of a list, with columns of one's own beside."""
+    """Take rows of a list, with columns of one's own beside.
+
+    Positions are in ICRS, and pixels count from zero, whatever they were in the list.
+    """
+    missing = sources.missing[rows]
     table = pa.table(
         {
             "object_id": pa.array(sources.object_id[rows], pa.string()),
-            "ra": sources.ra[rows],
-            "dec": sources.dec[rows],
+            "ra": pa.array(sources.ra[rows], mask=missing),
+            "dec": pa.array(sources.dec[rows], mask=missing),
             "tile": pa.array(sources.tile[rows], pa.string()),
+            **_pixels(sources, rows),
             **{name: pa.array([values[r] for r in rows]) for name, values in (extra or {}).items()},
         }
     )
+    taken = sources.kept.take(pa.array(rows)) if sources.kept.num_columns else sources.kept
     for field in sources.kept.schema:
-        table = table.append_column(field, sources.kept[field.name].take(pa.array(rows)))
+        table = table.append_column(field, taken[field.name])
     return table
+
+
+def _pixels(sources: Sources, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Pixel positions, where the list has any."""
+    return {"x": sources.x[rows], "y": sources.y[rows]} if sources.on_a_pixel().any() else {}
+
+
+def _digest(table: pa.Table) -> str:
+    """Digest of a table's rows and schema."""
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return hashlib.blake2b(buffer.getbuffer(), digest_size=16).hexdigest()
 
 
 def _write_if_changed(table: pa.Table, path: Path) -> None:
@@ -130,29 +91,94 @@ def _write_if_changed(table: pa.Table, path: Path) -> None:
         temporary.write_bytes(buffer.getvalue())
 
 
+def _known(folder: Path) -> dict:
+    path = folder / "key.json"
+    return read_json(path) if path.exists() else {"key": None, "shards": []}
+
+
 def deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Path]:
-    """Write the slices that changed, remove those of shards that are gone, remember the key."""
+    """Write the slices that changed, remove those of shards that are gone, remember the key.
+
+    Parameters
+    ----------
+    slices : mapping
+        Rows of each shard.
+    folder : path
+        Where the slices go; `key.json` there holds the digest of each.
+    key : str
+        Digest of all that the dealing depends on.
+
+    Returns
+    -------
+    dict
+        Path of each shard's slice.
+    """
     paths = {shard: folder / f"{shard}.parquet" for shard in slices}
+    known, there = dict(_known(folder)["shards"]), set(folder.glob("*.parquet"))
+    digests = {shard: _digest(table) for shard, table in slices.items()}
     for shard, table in slices.items():
-        _write_if_changed(table, paths[shard])
-    for old in set(folder.glob("*.parquet")) - set(paths.values()):
+        if known.get(shard) != digests[shard] or paths[shard] not in there:
+            _write_if_changed(table, paths[shard])
+    for old in there - set(paths.values()):
         old.unlink()
-    write_json(folder / "key.json", {"key": key, "shards": list(slices)})
+    _write_objects(slices, folder / OBJECTS)
+    content = {"key": key, "shards": list(digests.items())}
+    write_json(folder / "key.json", content, indent=None)
     return paths
+
+
+def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
+    """Write the name, shard and hash of each row, to tell later what has changed where."""
+    sizes = [len(table) for table in slices.values()]
+    rows = pa.concat_tables(slices.values(), promote_options="permissive")
+    content = rows.drop_columns(["tile"]).to_pandas()
+    shards = pa.DictionaryArray.from_arrays(
+        pa.array(np.repeat(np.arange(len(sizes)), sizes), pa.int32()), pa.array(list(slices))
+    )
+    table = pa.table(
+        {
+            "object_id": rows["object_id"].combine_chunks(),
+            "shard": shards,
+            "content": pd.util.hash_pandas_object(content, index=False).to_numpy(),
+        }
+    )
+    with atomic_path(path) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_objects(path: Path) -> pa.Table:
+    """Read what `deal` wrote of each row: `object_id`, `shard` and `content` (a hash)."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def shards_with(folder: Path, ids: Iterable[str]) -> set[str]:
+    """Find the shards that hold any of the objects."""
+    objects = read_objects(folder / OBJECTS)
+    wanted = pc.is_in(objects["object_id"], pa.array(list(ids), pa.string()))
+    return set(pc.unique(objects["shard"].filter(wanted)).to_pylist())
 
 
 def remembered(folder: Path, key: str) -> dict[str, Path] | None:
     """The slices of an earlier planning, if nothing has changed since."""
-    if not (folder / "key.json").exists():
+    known = _known(folder)
+    if known["key"] != key:
         return None
-    known = read_json(folder / "key.json")
-    paths = {shard: folder / f"{shard}.parquet" for shard in known["shards"]}
-    whole = known["key"] == key and all(path.exists() for path in paths.values())
-    return paths if whole else None
+    paths = {shard: folder / f"{shard}.parquet" for shard, _ in known["shards"]}
+    there = set(folder.glob("*.parquet"))
+    return paths if there.issuperset(paths.values()) else None
 
 
-def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> dict[str, Path]:
+def deal_sources(
+    settings: Mapping,
+    tiles: Mapping[str, Tile],
+    folder: Path,
+    versions: Mapping[str, str | None],
+) -> dict[str, Path]:
     """Deal a survey-wide source list to the shards of its tiles.
+
+    A source that several tiles hold has a row for each, in the slice of that tile's shard, so
+    that a new tile beside an old one leaves the old one's slice as it was.
 
     Parameters
     ----------
@@ -162,32 +188,74 @@ def deal_sources(settings: Mapping, tiles: Mapping[str, Tile], folder: Path) -> 
         Tiles by name.
     folder : path
         Where the slices go.
+    versions : mapping
+        Fingerprint of each image, by its name in the tile.
 
     Returns
     -------
     dict
         Path of each shard's slice; objects outside every tile make the shard `unplaced`.
     """
-    reference = settings["reference_band"] or settings["bands"][0]
-    images = [files.image for tile in tiles.values() for files in tile.bands.values()]
-    digest = digest_of(
+    key = digest_of(
         [
             settings,
-            [t.as_dict() for t in tiles.values()],
-            signature(settings["sources"]),
+            repr(tiles),
+            fingerprint(settings["sources"]),
             source_digest(Path(__file__)),
-            [signature(split_extension(name)[0]) for name in images],
+            [versions.get(f.image) for tile in tiles.values() for f in tile.bands.values()],
         ]
     )
-    if (paths := remembered(folder, digest)) is not None:
+    if (paths := remembered(folder, key)) is not None:
         return paths
-    table = read_table(settings["sources"], [settings["columns"]["object_id"]])
-    nowhere = np.full(len(table), "", object)
-    sources = select(table, settings["columns"], settings["keep"], nowhere, settings["sources"])
-    sources.tile[:] = assign(sources, tiles.values(), reference)
-    shard_of = {"": UNPLACED, **{tile.name: tile.shard for tile in tiles.values()}}
-    shards = np.array([shard_of[name] for name in sources.tile], object)
-    names = list(dict.fromkeys(tile.shard for tile in tiles.values()))
-    names += [UNPLACED] if (shards == UNPLACED).any() else []
-    slices = {n: slice_table(sources, np.flatnonzero(shards == n), None) for n in names}
-    return deal(slices, folder, digest)
+    sources = read_list(settings["sources"], settings)
+    rows, numbers = _placements(sources, settings, tiles, folder, versions)
+    return deal(_slices(sources, rows, numbers, tiles), folder, key)
+
+
+def _placements(
+    sources: Sources, settings: Mapping, tiles: Mapping[str, Tile], folder: Path, versions: Mapping
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the list and numbers of the tiles that hold them; number -1 for no tile.
+
+    Sorted by row, then by depth. A tile that the list names is taken as it stands.
+    """
+    if settings["columns"].get("tile") is not None:
+        number = {name: position for position, name in enumerate(tiles)}
+        numbers = np.array([number.get(name, -1) for name in sources.tile], np.int64)
+        if (lost := np.unique(sources.tile[numbers < 0].astype(str))).size:
+            log.warning(
+                "%s: %d rows are of tiles that the survey does not have: %s",
+                settings["sources"], (numbers < 0).sum(), ", ".join(lost[:10]),
+            )  # fmt: skip
+        return np.arange(len(numbers)), numbers
+    reference = settings["reference_band"] or settings["bands"][0]
+    known = survey_footprints(tiles, reference, versions, folder / "footprints.json")
+    good = np.flatnonzero(sources.on_the_sky())
+    rows, numbers = holders(sources.ra[good], sources.dec[good], list(known.values()))
+    rows = good[rows]
+    outside = np.setdiff1d(np.arange(len(sources.ra)), rows)
+    rows = np.concatenate([rows, outside])
+    numbers = np.concatenate([numbers, np.full(len(outside), -1)])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], numbers[order]
+
+
+def _slices(
+    sources: Sources, rows: np.ndarray, numbers: np.ndarray, tiles: Mapping[str, Tile]
+) -> dict[str, pa.Table]:
+    """Rows of each shard, in the order of the list."""
+    shards = list(dict.fromkeys(tile.shard for tile in tiles.values()))
+    position = {shard: n for n, shard in enumerate(shards)}
+    of_tile = np.array([position[tile.shard] for tile in tiles.values()] + [len(shards)])
+    names = np.array([*tiles, ""], object)
+    order = np.argsort(of_tile[numbers], kind="stable")
+    rows, numbers = rows[order], numbers[order]
+    placed = replace(sources, tile=np.full(len(sources.ra), "", object))
+    table = slice_table(placed, rows, None)
+    column = table.schema.get_field_index("tile")
+    table = table.set_column(column, "tile", pa.array(names[numbers], pa.string()))
+    table = table.combine_chunks()
+    bounds = np.searchsorted(of_tile[numbers], np.arange(len(shards) + 2))
+    if bounds[-1] > bounds[-2]:
+        shards.append(UNPLACED)
+    return {s: table.slice(bounds[n], bounds[n + 1] - bounds[n]) for n, s in enumerate(shards)}

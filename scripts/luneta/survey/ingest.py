@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from astropy.wcs import WCS
 
 from luneta.files import atomic_path
+from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
-from luneta.survey.images import ImageError, read_grid, to_pixels
-from luneta.survey.sources import Sources, read_sources
-from luneta.survey.tiles import Tile
+from luneta.survey.images import ImageError, ImageFile, read_grid, to_pixels
+from luneta.survey.remote import local_copy
+from luneta.survey.sources import Sources, on_the_sky, read_sources
+from luneta.survey.tiles import BandFiles, Tile
 
 log = logging.getLogger(__name__)
 
 
 def mark(
-    flags: np.ndarray, reasons: np.ndarray, where: np.ndarray, flag: Flag, reason: str | None = None
+    flags: np.ndarray,
+    reasons: np.ndarray,
+    where: np.ndarray,
+    flag: Flag,
+    reason: str | np.ndarray | None = None,
 ) -> None:
     """Flag objects in place; the first reason to reject an object stays.
 
@@ -33,59 +41,234 @@ def mark(
         Shape (objects,), object; None where there is no reason yet.
     where : numpy.ndarray
         Shape (objects,), bool.
-    reason : str, optional
-        Why the object is rejected; the flag's description if not given.
+    reason : str or numpy.ndarray, optional
+        Why the objects are rejected, one for all or shape (objects,); the flag's description if
+        not given.
     """
     flags[where] |= flag.value
     new = where & np.equal(reasons, None)
-    reasons[new] = reason or DESCRIPTIONS[flag]
+    each = isinstance(reason, np.ndarray)
+    reasons[new] = reason[new] if each else reason or DESCRIPTIONS[flag]
+
+
+def _codes(names: Sequence[str]) -> np.ndarray:
+    """Number the distinct names; shape (objects,), int64."""
+    encoded = pa.array(names, pa.string()).dictionary_encode()
+    return np.asarray(encoded.indices.cast(pa.int64()))
+
+
+def _firsts(keys: np.ndarray) -> np.ndarray:
+    """Row in which each row's key stands first; shape (rows,), int64."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse.ravel()]
 
 
 def repeated(ids: Sequence[str]) -> np.ndarray:
     """Whether an id stood earlier in the list already; shape (objects,), bool."""
-    values = np.asarray(ids, dtype=object)
-    again = np.ones(len(values), bool)
-    again[np.unique(values.astype(str), return_index=True)[1]] = False
-    return again
+    return _firsts(_codes(ids)) != np.arange(len(ids))
 
 
-def place(sources: Sources, tiles: list[Tile], reference: str) -> dict[str, np.ndarray]:
+def mark_ids(ids: np.ndarray, flags: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+    """Flag the rows without a name in place; give whether there is one, shape (objects,), bool."""
+    named = ids != ""
+    mark(flags, reasons, ~named, Flag.BAD_ID)
+    return named
+
+
+def mark_duplicates(
+    ids: np.ndarray,
+    tile: np.ndarray,
+    ra: np.ndarray,
+    dec: np.ndarray,
+    radius: float,
+    flags: np.ndarray,
+    reasons: np.ndarray,
+) -> None:
+    """Flag in place the rows whose name another row before them has, unless it is one object.
+
+    One object may lie in several tiles: rows of one name in two tiles are two placements of it if
+    they are at most `radius` arcsec apart. In one tile they are always duplicates.
+
+    Parameters
+    ----------
+    ids, tile : numpy.ndarray
+        Shape (objects,), object.
+    ra, dec : numpy.ndarray
+        Degrees, shape (objects,), float64; NaN where unknown.
+    """
+    names = _codes(ids)
+    tiles = _codes(tile)
+    rows = np.arange(len(names))
+    first = _firsts(names)
+    same_tile = _firsts(names * (tiles.max(initial=0) + 1) + tiles) != rows
+    mark(flags, reasons, same_tile, Flag.DUPLICATE_ID)
+    distance = _separation(ra, dec, ra[first], dec[first])
+    elsewhere = ~same_tile & (first != rows) & ~(distance <= radius)
+    told = np.full(len(names), None, object)
+    for row in np.flatnonzero(elsewhere):
+        told[row] = (
+            f"tile {tile[first[row]]} has the same object_id {_apart(distance[row])}, so it is "
+            f"another object (input.overlap_radius = {radius:g} arcsec); the first is used"
+        )
+    mark(flags, reasons, elsewhere, Flag.DUPLICATE_ID, told)
+
+
+def _apart(distance: float) -> str:
+    return f"{distance:.1f} arcsec away" if np.isfinite(distance) else "at an unknown distance"
+
+
+def _separation(ra, dec, other_ra, other_dec) -> np.ndarray:
+    """Distance on the sky in arcsec by the haversine formula, shape (objects,)."""
+    ra, dec, other_ra, other_dec = (np.radians(v) for v in (ra, dec, other_ra, other_dec))
+    half = np.sin((dec - other_dec) / 2) ** 2
+    half = half + np.cos(dec) * np.cos(other_dec) * np.sin((ra - other_ra) / 2) ** 2
+    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))) * 3600
+
+
+def _position_reason(position: dict[str, float], missing: bool) -> str:
+    """Say what is wrong with a position, given as `ra` and `dec`, or as `x` and `y`."""
+    if missing:
+        return "the position is missing: the list leaves it empty"
+    for name, value in position.items():
+        if np.isnan(value):
+            return f"the position is not a number: {name} is NaN"
+        if np.isinf(value):
+            return f"the position is infinite: {name} is {value}"
+    dec = position["dec"]
+    return f"the position lies beyond the pole: dec is {dec:g}, and goes from -90 to 90 degrees"
+
+
+def mark_positions(sources: Sources, flags: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+    """Flag the rows without a usable position in place.
+
+    Returns
+    -------
+    numpy.ndarray
+        Whether the position is usable, shape (objects,), bool.
+    """
+    good = sources.on_the_sky() | sources.on_a_pixel()
+    told = np.full(len(good), None, object)
+    for row in np.flatnonzero(~good):
+        sky = {"ra": sources.ra[row], "dec": sources.dec[row]}
+        pixel = {"x": sources.x[row], "y": sources.y[row]}
+        nowhere, unseen = (np.isnan(list(place.values())).all() for place in (sky, pixel))
+        told[row] = _position_reason(pixel if nowhere and not unseen else sky, sources.missing[row])
+    mark(flags, reasons, ~good, Flag.BAD_POSITION, told)
+    return good
+
+
+def place(
+    sources: Sources,
+    tiles: list[Tile],
+    reference: str,
+    overlap_radius: float = 1.0,
+    remote: Mapping | None = None,
+) -> dict[str, np.ndarray]:
     """Compute each object's pixel position in its tile's reference band, and its flags.
+
+    Positions that the list gives in pixels stay, and give the position on the sky.
+
+    Parameters
+    ----------
+    overlap_radius : float
+        Arcsec within which rows of one name in two tiles are one object.
+    remote : mapping, optional
+        The config's `input.remote` section, for images named by URL.
 
     Returns
     -------
     dict
-        `x`, `y` (float64, zero-based pixel), `flags` (int32), `reject_reason` (object),
-        each of shape (objects,).
+        `ra`, `dec` (float64, degrees), `x`, `y` (float64, zero-based pixel), `flags` (int32),
+        `reject_reason` (object), each of shape (objects,).
     """
     count = len(sources.object_id)
-    x, y = np.full(count, np.nan), np.full(count, np.nan)
-    flags, reasons = np.zeros(count, np.int32), np.full(count, None, object)
-    mark(flags, reasons, repeated(sources.object_id), Flag.DUPLICATE_ID)
-    mark(flags, reasons, ~sources.on_the_sky(), Flag.BAD_POSITION)
-    mark(flags, reasons, (sources.tile == "") & sources.on_the_sky(), Flag.OUTSIDE)
+    placed = {
+        "ra": sources.ra.copy(),
+        "dec": sources.dec.copy(),
+        "x": sources.x.copy(),
+        "y": sources.y.copy(),
+        "flags": np.zeros(count, np.int32),
+        "reject_reason": np.full(count, None, object),
+    }
+    flags, reasons = placed["flags"], placed["reject_reason"]
+    mark_ids(sources.object_id, flags, reasons)
+    good = mark_positions(sources, flags, reasons)
+    mark(flags, reasons, (sources.tile == "") & good, Flag.OUTSIDE)
+    _mark_unknown_tiles(sources.tile, [tile.name for tile in tiles], good, flags, reasons)
     for tile in tiles:
-        here = sources.tile == tile.name
-        if here.any():
-            _place_on(tile, reference, sources, here, x, y, flags, reasons)
-    return {"x": x, "y": y, "flags": flags, "reject_reason": reasons}
+        here = np.flatnonzero((sources.tile == tile.name) & good)
+        if len(here):
+            _place_on(tile, reference, here, placed, remote or {})
+    _mark_repeats(sources, overlap_radius, placed)
+    return placed
 
 
-def _place_on(tile, reference, sources, here, x, y, flags, reasons) -> None:
+def _mark_repeats(sources: Sources, radius: float, placed: dict) -> None:
+    """Flag duplicates in place among the rows that nothing stands against yet."""
+    rows = np.equal(placed["reject_reason"], None)
+    flags, reasons = placed["flags"][rows], placed["reject_reason"][rows]
+    sky = placed["ra"][rows], placed["dec"][rows]
+    mark_duplicates(sources.object_id[rows], sources.tile[rows], *sky, radius, flags, reasons)
+    placed["flags"][rows], placed["reject_reason"][rows] = flags, reasons
+
+
+def _mark_unknown_tiles(tile, known: list[str], good, flags, reasons) -> None:
+    unknown = good & (tile != "") & ~np.isin(tile.astype(str), known)
+    told = np.full(len(tile), None, object)
+    told[unknown] = [
+        f"the list puts the object in tile {name!r}, which the tile table does not have"
+        for name in tile[unknown]
+    ]
+    mark(flags, reasons, unknown, Flag.OUTSIDE, told)
+
+
+def _place_on(tile: Tile, reference: str, rows: np.ndarray, placed: dict, remote: Mapping) -> None:
+    """Place some objects on their tile, in place."""
+    here = np.zeros(len(placed["x"]), bool)
+    here[rows] = True
     if reference not in tile.bands:
         reason = f"tile {tile.name} has no image in the reference band {reference}"
-        mark(flags, reasons, here, Flag.MISSING_FILE, reason)
+        mark(placed["flags"], placed["reject_reason"], here, Flag.MISSING_FILE, reason)
         return
+    by_pixel = here & np.isfinite(placed["x"]) & np.isfinite(placed["y"])
     try:
-        wcs, (ny, nx) = read_grid(tile.bands[reference].image)
+        wcs, (ny, nx) = _grid(tile.bands[reference], bool(by_pixel[rows].all()), remote)
     except ImageError as error:
         log.warning("tile %s: %s", tile.name, error)
-        mark(flags, reasons, here, error.flag, str(error))
+        mark(placed["flags"], placed["reject_reason"], here, error.flag, str(error))
         return
-    x[here], y[here] = to_pixels(wcs, sources.ra[here], sources.dec[here])
+    x, y = placed["x"], placed["y"]
+    by_sky = here & ~by_pixel
+    if by_sky.any():
+        x[by_sky], y[by_sky] = to_pixels(wcs, placed["ra"][by_sky], placed["dec"][by_sky])
     with np.errstate(invalid="ignore"):
         inside = (x >= -0.5) & (x < nx - 0.5) & (y >= -0.5) & (y < ny - 0.5)
-    mark(flags, reasons, here & ~inside & sources.on_the_sky(), Flag.OUTSIDE)
+    mark(placed["flags"], placed["reject_reason"], here & ~inside, Flag.OUTSIDE)
+    unseen = by_pixel & inside & ~on_the_sky(placed["ra"], placed["dec"])
+    if wcs is not None and unseen.any():
+        placed["ra"][unseen], placed["dec"][unseen] = to_sky(wcs, x[unseen], y[unseen])
+
+
+def _grid(
+    files: BandFiles, only_pixels: bool, remote: Mapping
+) -> tuple[WCS | None, tuple[int, int]]:
+    """Grid of an image; without a coordinate system, if only pixel positions ask for it."""
+    with local_copy(files.image, remote) as name:
+        try:
+            return read_grid(name)
+        except ImageError as error:
+            if error.flag != Flag.NO_WCS or not only_pixels:
+                raise
+        with ImageFile(name, files.plane) as image:
+            return None, image.shape
+
+
+def to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn zero-based pixel positions into ICRS degrees, shape (objects,), float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sky = wcs.pixel_to_world(x, y).icrs
+    return sky.ra.deg, sky.dec.deg
 
 
 def run(sources: list[Path], output: Path, settings: dict) -> None:
@@ -94,18 +277,26 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
     Parameters
     ----------
     sources : list of path
-        The shard's source lists: one a tile, or its slice of the survey's list.
+        The shard's source lists: one a tile, or its slice of the survey's list; none where the
+        objects are to be detected.
     output : path
         See docs/architecture.md for the columns.
     settings : dict
-        `tiles` (as `Tile.as_dict`), `columns`, `keep`, `reference_band`, `sliced`.
+        `tiles` (as `Tile.as_dict`), `columns`, `keep`, `reference_band` (None for stamps),
+        `sliced`; `units`, `frame`, `equinox`, `epoch`, `image_epoch`, `first_pixel`,
+        `overlap_radius`, `remote` and `detection` of the config's `input` section; for detection
+        also `mask`, `weight` and `zero_points`.
     """
     tiles = [Tile.from_dict(tile) for tile in settings["tiles"]]
-    given = read_sources(sources, settings, [tile.name for tile in tiles])
-    if settings["reference_band"] is None:
-        placed = _unplaced(given)
+    radius = settings.get("overlap_radius", 1.0)
+    if settings.get("detection"):
+        given = detect_sources(tiles, settings)
+        placed = _as_found(given, radius)
     else:
-        placed = place(given, tiles, settings["reference_band"])
+        given = read_sources(sources, settings, [tile.name for tile in tiles])
+        reference, remote = settings["reference_band"], settings.get("remote")
+        on_stamps = reference is None
+        placed = _unplaced(given) if on_stamps else place(given, tiles, reference, radius, remote)
     table = _objects_table(given, placed)
     with atomic_path(output) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -113,21 +304,41 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
     log.info("%d objects, %d of them not usable", len(table), rejected)
 
 
+def _as_found(sources: Sources, radius: float) -> dict[str, np.ndarray]:
+    """Objects that were detected are where they were found; only their names may repeat."""
+    count = len(sources.object_id)
+    placed = {name: getattr(sources, name) for name in ("ra", "dec", "x", "y")}
+    placed["flags"], placed["reject_reason"] = (
+        np.zeros(count, np.int32),
+        np.full(count, None, object),
+    )
+    _mark_repeats(sources, radius, placed)
+    return placed
+
+
 def _unplaced(sources: Sources) -> dict[str, np.ndarray]:
     """Stamps have no place in a tile; only their names can be wrong."""
     count = len(sources.object_id)
     flags, reasons = np.zeros(count, np.int32), np.full(count, None, object)
-    mark(flags, reasons, repeated(sources.object_id), Flag.DUPLICATE_ID)
+    named = mark_ids(sources.object_id, flags, reasons)
+    mark(flags, reasons, named & repeated(sources.object_id), Flag.DUPLICATE_ID)
     nowhere = np.full(count, np.nan)
-    return {"x": nowhere, "y": nowhere, "flags": flags, "reject_reason": reasons}
+    return {
+        "ra": sources.ra,
+        "dec": sources.dec,
+        "x": nowhere,
+        "y": nowhere,
+        "flags": flags,
+        "reject_reason": reasons,
+    }
 
 
 def _objects_table(sources: Sources, placed: dict[str, np.ndarray]) -> pa.Table:
     degrees, pixels = {"unit": "deg"}, {"unit": "pix"}
     columns = [
         (pa.field("object_id", pa.string()), pa.array(sources.object_id, pa.string())),
-        (pa.field("ra", pa.float64(), metadata=degrees), pa.array(sources.ra)),
-        (pa.field("dec", pa.float64(), metadata=degrees), pa.array(sources.dec)),
+        (pa.field("ra", pa.float64(), metadata=degrees), pa.array(placed["ra"])),
+        (pa.field("dec", pa.float64(), metadata=degrees), pa.array(placed["dec"])),
         (pa.field("tile", pa.string()), pa.array(sources.tile, pa.string())),
         (pa.field("x", pa.float64(), metadata=pixels), pa.array(placed["x"])),
         (pa.field("y", pa.float64(), metadata=pixels), pa.array(placed["y"])),

@@ -2,66 +2,283 @@
 
 from __future__ import annotations
 
+import os
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, digest_of, remembered, signature, slice_table
-from luneta.survey.sources import select
-from luneta.survey.tables import TableError, read_table
+from luneta.survey.remote import is_remote
+from luneta.survey.sources import select, wanted_columns
+from luneta.survey.tables import TableError, read_table, require_columns
+
+STACKS = (".npy", ".h5", ".hdf5", ".hdf")
 
 
-def _image_names(table: pa.Table, settings: Mapping, band: str) -> list[str]:
-    root = Path(settings["table"]).parent
-    wanted = [f for _, f, _, _ in string.Formatter().parse(settings["image"]) if f]
-    missing = [name for name in wanted if name != "band" and name not in table.column_names]
-    if missing:
+@dataclass(frozen=True)
+class Template:
+    """A path with the names of table columns in braces.
+
+    Attributes
+    ----------
+    text : str
+        Such as `images/{name}_g.fits[SCI]`; {band} is filled in already.
+    key : str
+        Where it stands in the config, for messages.
+    """
+
+    text: str
+    key: str
+
+    @property
+    def fields(self) -> list[str]:
+        """Columns that it asks for, in order."""
+        return [name for _, name, _, _ in string.Formatter().parse(self.text) if name is not None]
+
+    @property
+    def start(self) -> str:
+        """What comes before the first column."""
+        return next(iter(string.Formatter().parse(self.text)), ("",))[0]
+
+    def fill(self, table: pa.Table) -> list[str | None]:
+        """Fill in each row of a table; None where the row has no value for one of the columns."""
+        fields = self.fields
+        if not fields:
+            return [self.text.format()] * len(table)
+        rows = zip(*(table[name].to_pylist() for name in fields), strict=True)
+        numbered = _numbered(self.text)
+        try:
+            return [None if None in row or "" in row else numbered.format(*row) for row in rows]
+        except (ValueError, IndexError, KeyError) as error:
+            raise TableError(
+                f"{self.key} = {self.text!r} cannot be filled in: {error}; columns of a CSV are "
+                "text, so leave number formats such as :05d out"
+            ) from None
+
+
+def _numbered(template: str) -> str:
+    """Put the order of columns in place of their names: `{a}_{b}` becomes `{}_{}`."""
+    parts = []
+    for literal, name, form, conversion in string.Formatter().parse(template):
+        parts.append(literal.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            shown = f"!{conversion}" if conversion else ""
+            parts.append("{" + shown + (f":{form}" if form else "") + "}")
+    return "".join(parts)
+
+
+def templates(settings: Mapping) -> dict[str, Template]:
+    """Find the template of each band's image, and of its mask and weight if there are any.
+
+    Parameters
+    ----------
+    settings : mapping
+        The config's `input` section of kind `stamps`, as plain types.
+
+    Returns
+    -------
+    dict
+        By slice column: `image_g`, `mask_g`, `weight_g` ...
+    """
+    found = {}
+    for kind, key in (("image", "image"), ("mask", "masks"), ("weight", "weights")):
+        given = settings.get(key)
+        for band in settings["bands"] if given else ():
+            text = given[band] if isinstance(given, dict) else given
+            where = f"input.{key}.{band}" if isinstance(given, dict) else f"input.{key}"
+            found[f"{kind}_{band}"] = Template(text.replace("{band}", band), where)
+    return found
+
+
+@dataclass
+class Located:
+    """Where the files of a table's stamps lie.
+
+    Attributes
+    ----------
+    names : dict
+        By slice column, the file of each row.
+    refused : list of (str or None)
+        Why a row's files may not be read, if so.
+    """
+
+    names: dict[str, list[str]]
+    refused: list[str | None]
+
+
+def locate(table: pa.Table, settings: Mapping) -> Located:
+    """Find the files of each object; a name that leads out of the folder is refused.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The stamp table.
+    settings : mapping
+        The config's `input` section.
+    """
+    root = str(settings.get("root") or Path(settings["table"]).parent)
+    found = Located({}, [None] * len(table))
+    known: dict[str, list[str]] = {}
+    for column, template in templates(settings).items():
+        if template.text not in known:
+            known[template.text] = _full_names(template, template.fill(table), root, found.refused)
+        found.names[column] = known[template.text]
+    return found
+
+
+def _full_names(template: Template, filled: Sequence, root: str, refused: list) -> list[str]:
+    """Put the root before each name; what is wrong with a name is noted in `refused`."""
+    folder = os.path.normpath(os.path.join(root, os.path.dirname(template.start)))  # noqa: PTH118, PTH120
+    names = []
+    for row, name in enumerate(filled):
+        if name is None:
+            columns = " or ".join(template.fields)
+            refused[row] = refused[row] or f"the table gives no {columns}, which names its file"
+            names.append(template.text)
+        elif "://" in name and is_remote(name):
+            names.append(name)
+        else:
+            names.append(os.path.join(root, name))  # noqa: PTH118 (for each of 1e5 stamps)
+            if (".." in name or name.startswith("/")) and _leads_out(names[-1], folder):
+                refused[row] = refused[row] or (
+                    f"its name leads out of the folder {folder}: {name!r}; set input.root to a "
+                    "folder that holds all stamps"
+                )
+    return names
+
+
+def _leads_out(path: str, folder: str) -> bool:
+    inside = os.path.abspath(folder).rstrip("/") + "/"  # noqa: PTH100
+    return not os.path.abspath(path).startswith(inside)  # noqa: PTH100
+
+
+def stack_rows(table: pa.Table, settings: Mapping) -> np.ndarray | None:
+    """Row of each object in the files that hold the stamps of many; None if there are none.
+
+    Raises
+    ------
+    TableError
+        If the column `row` does not hold whole numbers from 0, or one file for all is no array.
+    """
+    if settings.get("row") is not None:
+        return _given_rows(table[settings["row"]], settings)
+    of_all = [t for t in templates(settings).values() if not t.fields]
+    for template in of_all:
+        path = str(split_extension(template.text)[0])
+        if not path.lower().endswith(STACKS) or is_remote(template.text):
+            raise TableError(
+                f"{template.key} = {template.text!r} names one file for all objects, which must be "
+                f"a local file of {', '.join(STACKS)}; else name a column in braces, as in "
+                "{object_id}.fits"
+            )
+    return np.arange(len(table)) if of_all else None
+
+
+def _given_rows(column: pa.ChunkedArray, settings: Mapping) -> np.ndarray:
+    try:
+        rows = column.cast(pa.int64())
+        wrong = column.null_count or (pc.min(rows).as_py() or 0) < 0
+    except pa.ArrowInvalid:
+        wrong = True
+    if wrong:
         raise TableError(
-            f"{settings['table']}: input.image = {settings['image']!r} asks for the column "
-            f"{', '.join(missing)}; the table has {', '.join(table.column_names)}"
+            f"{settings['table']}: the column input.row = {settings['row']!r} must hold a whole "
+            "number from 0 for each object"
         )
-    columns = {name: table[name].to_pylist() for name in wanted if name != "band"}
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    return np.asarray(rows)
+
+
+def file_signatures(names: Mapping[str, Sequence[str]], refused: Sequence) -> list[str]:
+    """Size and time of all files of each object, as one text; `-` for those that are not there."""
+    texts: dict[str, str] = {}
+
+    def signed(name: str) -> str:
+        if name not in texts:
+            texts[name] = _size_and_time(name)
+        return texts[name]
+
+    rows = zip(*(column for _, column in _different(names)), strict=True)
+    return [
+        "refused" if why is not None else " ".join(map(signed, row))
+        for row, why in zip(rows, refused, strict=True)
     ]
-    return [str(root / settings["image"].format(band=band, **row)) for row in rows]
+
+
+def _different(names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Give the columns that are not the same list as an earlier one."""
+    seen: set[int] = set()
+    for column, values in names.items():
+        if id(values) not in seen:
+            seen.add(id(values))
+            yield column, values
+
+
+def _size_and_time(name: str) -> str:
+    path = name[: name.rindex("[")] if name.endswith("]") and "[" in name else name
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (for each of 1e5 stamps)
+    except (OSError, ValueError):
+        return "-"
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
-    """Deal a table of stamps to shards in table order, with the paths and signatures of the images.
+    """Deal a table of stamps to shards in table order.
+
+    A slice has the columns `image_{band}` and, where there are any, `mask_{band}`,
+    `weight_{band}`: path of the file; `row`: the object's row in files that hold many stamps;
+    `refused`: why its files may not be read, if so; `signature`: size and time of its files.
+
+    Parameters
+    ----------
+    settings : mapping
+        The config's `input` section of kind `stamps`, as plain types.
+    folder : path
+        Where the slices go.
 
     Returns
     -------
     dict
         Path of each shard's slice.
     """
-    names = [f for _, f, _, _ in string.Formatter().parse(settings["image"]) if f and f != "band"]
-    table = read_table(settings["table"], [settings["columns"]["object_id"], *names])
-    images = {b: _image_names(table, settings, b) for b in settings["bands"]}
-    if "{band}" not in settings["image"]:
-        images = dict.fromkeys(settings["bands"], images[settings["bands"][0]])
-    signatures = [
-        digest_of([signature(split_extension(n)[0]) for n in dict.fromkeys(row)])
-        for row in zip(*images.values(), strict=True)
-    ]
-    digest = digest_of(
-        [settings, signature(settings["table"]), signatures, source_digest(Path(__file__))]
-    )
-    if (paths := remembered(folder, digest)) is not None:
+    table = _read(settings)
+    located, rows = locate(table, settings), stack_rows(table, settings)
+    signatures = file_signatures(located.names, located.refused)
+    parts = [settings, signature(settings["table"]), signatures, source_digest(Path(__file__))]
+    key = digest_of(parts)
+    if (paths := remembered(folder, key)) is not None:
         return paths
     nowhere = np.full(len(table), "", object)
     sources = select(table, settings["columns"], settings["keep"], nowhere, settings["table"])
-    extra = {f"image_{band}": values for band, values in images.items()}
-    extra["signature"] = signatures
-    size = settings["stamps_per_shard"]
-    rows = np.arange(len(table))
+    extra = {**located.names, "refused": located.refused, "signature": signatures}
+    if rows is not None:
+        extra["row"] = rows.tolist()
+    size, order = settings["stamps_per_shard"], np.arange(len(table))
     slices = {
-        f"stamps_{start // size:05d}": slice_table(sources, rows[start : start + size], extra)
+        f"stamps_{start // size:05d}": slice_table(sources, order[start : start + size], extra)
         for start in range(0, max(len(table), 1), size)
     }
-    return deal(slices, folder, digest)
+    return deal(slices, folder, key)
+
+
+def _read(settings: Mapping) -> pa.Table:
+    """Read the columns of the stamp table that are asked for."""
+    fields = {name: t for t in templates(settings).values() for name in t.fields}
+    wanted = wanted_columns(settings["columns"], settings["keep"])
+    wanted += [settings["row"]] if settings.get("row") else []
+    table = read_table(settings["table"], [settings["columns"]["object_id"], *fields])
+    for name, template in fields.items():
+        if name not in table.column_names:
+            raise TableError(
+                f"{settings['table']}: {template.key} = {template.text!r} asks for the column "
+                f"{name}; the table has {', '.join(table.column_names)}"
+            )
+    require_columns(table, wanted, settings["table"])
+    return table.select(list(dict.fromkeys([*wanted, *fields])))

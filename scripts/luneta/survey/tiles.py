@@ -1,33 +1,45 @@
-"""The tile table: which image, mask and weight belong to which tile and band."""
+"""The tiles of a survey: which image, mask and weight belong to which tile and band."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from luneta.survey.images import split_extension
+from luneta.survey.remote import is_remote
 
 REQUIRED = ("tile", "band", "image")
 OPTIONAL = ("mask", "weight", "shard")
 
 
 class TileTableError(ValueError):
-    """A tile table that cannot be used; the message names the line and the mend."""
+    """Tiles that cannot be used; the message names the line or pattern, and the mend."""
 
 
 @dataclass(frozen=True)
 class BandFiles:
-    """The files of one tile in one band; each path may end in [EXTENSION]."""
+    """The files of one tile in one band.
+
+    Attributes
+    ----------
+    image, mask, weight : str or None
+        Path or URL; each may end in [EXTENSION].
+    plane : int
+        Which plane holds the band, from 0, if the image is a cube.
+    """
 
     image: str
     mask: str | None = None
     weight: str | None = None
+    plane: int = 0
 
     def paths(self) -> list[Path]:
-        """The files on disk, without extensions and repetitions."""
+        """The files on disk, without extensions, repetitions and what is named by URL."""
         given = [name for name in (self.image, self.mask, self.weight) if name]
-        return list(dict.fromkeys(split_extension(name)[0] for name in given))
+        local = [split_extension(name)[0] for name in given if not is_remote(name)]
+        return list(dict.fromkeys(local))
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,29 @@ class Tile:
         return cls(values["name"], values["shard"], bands)
 
 
+def located(name: str | None, root: Path) -> str | None:
+    """Path of a file as a table names it: relative to `root`, absolute, or a URL as it stands."""
+    name = name.strip() if name else ""
+    if not name or is_remote(name):
+        return name or None
+    return str(root / name)
+
+
+def check_name(name: str, what: str, where: str) -> str:
+    """Give back the name of a tile or shard.
+
+    Raises
+    ------
+    TileTableError
+        If no file could bear the name.
+    """
+    if not name or name.startswith(".") or not all(c.isalnum() or c in "_-+.," for c in name):
+        raise TileTableError(
+            f"{where}: {what} {name!r} cannot name a file; use letters, digits and _ - + . ,"
+        )
+    return name
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as lines:
@@ -65,18 +100,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
             f"{', '.join(columns) or 'nothing'}"
         )
     return rows
-
-
-def _located(name: str | None, root: Path) -> str | None:
-    return str(root / name.strip()) if name and name.strip() else None
-
-
-def _check_name(name: str, what: str, where: str) -> str:
-    if not name or name.startswith(".") or not all(c.isalnum() or c in "_-+." for c in name):
-        raise TileTableError(
-            f"{where}: {what} {name!r} cannot name a file; use letters, digits, '_', '-', '+', '.'"
-        )
-    return name
 
 
 def read_tiles(path: Path | str, root: Path | str = ".") -> dict[str, Tile]:
@@ -98,22 +121,25 @@ def read_tiles(path: Path | str, root: Path | str = ".") -> dict[str, Tile]:
     path, root = Path(path), Path(root)
     tiles: dict[str, Tile] = {}
     for number, row in enumerate(_rows(path), start=2):
-        where = f"{path}, line {number}"
-        name = _check_name((row["tile"] or "").strip(), "tile", where)
-        shard = _check_name((row.get("shard") or name).strip(), "shard", where)
-        tile = tiles.setdefault(name, Tile(name, shard))
-        if tile.shard != shard:
-            raise TileTableError(
-                f"{where}: tile {name} is in shard {shard} here and in {tile.shard} above; "
-                f"give it one shard"
-            )
-        band = (row["band"] or "").strip()
-        if band in tile.bands:
-            raise TileTableError(f"{where}: tile {name} has band {band} twice; remove one line")
-        image = _located(row["image"], root)
-        if image is None:
-            raise TileTableError(f"{where}: tile {name}, band {band} has no image; name its file")
-        tile.bands[band] = BandFiles(
-            image, _located(row.get("mask"), root), _located(row.get("weight"), root)
-        )
+        _add_row(tiles, row, root, f"{path}, line {number}")
     return tiles
+
+
+def _add_row(tiles: dict[str, Tile], row: Mapping[str, str], root: Path, where: str) -> None:
+    name = check_name((row["tile"] or "").strip(), "tile", where)
+    shard = check_name((row.get("shard") or "").strip() or name, "shard", where)
+    tile = tiles.setdefault(name, Tile(name, shard))
+    if tile.shard != shard:
+        raise TileTableError(
+            f"{where}: tile {name} is in shard {shard} here and in {tile.shard} above; "
+            f"give it one shard"
+        )
+    band = (row["band"] or "").strip()
+    if band in tile.bands:
+        raise TileTableError(f"{where}: tile {name} has band {band} twice; remove one line")
+    image = located(row["image"], root)
+    if image is None:
+        raise TileTableError(f"{where}: tile {name}, band {band} has no image; name its file")
+    tile.bands[band] = BandFiles(
+        image, located(row.get("mask"), root), located(row.get("weight"), root)
+    )

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 
 from luneta.config import ConfigError, Question
 from luneta.files import atomic_path
+from luneta.survey.overlaps import best_placement
+
+QUALITY = ("object_id", "usable", "masked_fraction", "edge_distance")
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +86,24 @@ def read_labels(paths: Sequence[Path | str], task: Question) -> tuple[dict[str, 
     return {n: min(labels) for n, labels in found.items() if len(labels) == 1}, counts
 
 
+def _placements(path: Path | str, shard: str) -> pa.Table:
+    """Names and merits of a shard's rows, and their row in its cutout file (-1: not there)."""
+    there = pq.read_schema(path).names
+    table = pq.read_table(path, columns=[name for name in QUALITY if name in there])
+    usable = table["usable"].to_numpy()
+    rows = pa.array(np.where(usable, np.cumsum(usable) - 1, -1))
+    names = pa.repeat(shard, len(table))
+    return table.append_column("row", rows).append_column("shard", names)
+
+
+def _merit(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    return table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+
+
 def read_rows(paths: Sequence[Path | str], shards: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Find where the cutout of each object is.
+    """Find where the best cutout of each object is.
 
     Returns
     -------
@@ -92,15 +111,21 @@ def read_rows(paths: Sequence[Path | str], shards: Sequence[str]) -> dict[str, t
         Shard and row in the shard's cutout file by object name; row -1 for objects that are not
         usable.
     """
-    places: dict[str, tuple[str, int]] = {}
-    for path, shard in zip(paths, shards, strict=True):
-        table = pq.read_table(path, columns=["object_id", "usable"])
-        usable = table["usable"].to_numpy()
-        rows = np.where(usable, np.cumsum(usable) - 1, -1)
-        for name, row in zip(table["object_id"].to_pylist(), rows.tolist(), strict=True):
-            if places.get(name, ("", -1))[1] < 0:
-                places[name] = (shard, row)
-    return places
+    parts = [_placements(path, shard) for path, shard in zip(paths, shards, strict=True)]
+    if not parts:
+        return {}
+    table = pa.concat_tables(parts, promote_options="permissive")
+    # Quality files do not tell the tile; between equals the shard decides, then the order.
+    best = best_placement(
+        np.asarray(table["object_id"].to_pylist(), dtype=str),
+        table["usable"].to_numpy(),
+        _merit(table, "masked_fraction"),
+        _merit(table, "edge_distance"),
+        np.asarray(table["shard"].to_pylist(), dtype=str),
+    )
+    chosen = table.filter(pa.array(best))
+    places = zip(chosen["shard"].to_pylist(), chosen["row"].to_pylist(), strict=True)
+    return dict(zip(chosen["object_id"].to_pylist(), places, strict=True))
 
 
 def check_folds(labels: Sequence[str], folds: np.ndarray, task: Question) -> None:

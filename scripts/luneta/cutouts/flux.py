@@ -1,0 +1,89 @@
+"""Units and sizes of a cutout that the survey's and the object's own numbers decide."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pyarrow as pa
+
+from luneta.cutouts.resample import rounded_factors
+
+NANOJANSKY = 31.4  # AB magnitude of 1 nJy, as 0 mag is 3631 Jy (Oke & Gunn 1983)
+
+log = logging.getLogger(__name__)
+
+
+def column(objects: pa.Table, name: str) -> np.ndarray:
+    """Read a kept column as numbers; shape (objects,), float64, NaN where missing."""
+    return np.asarray(objects[name].cast(pa.float64()).fill_null(np.nan), float)
+
+
+def source_factors(objects: pa.Table, scale: float, settings: dict) -> np.ndarray:
+    """Image pixels per cutout pixel of each object.
+
+    Parameters
+    ----------
+    scale : float
+        Arcsec per image pixel.
+    settings : dict
+        `cutouts` of the config.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (objects,), float64; steps of one per cent if they follow each object's radius.
+    """
+    cutouts = settings["cutouts"]
+    extent, size = cutouts.get("extent"), cutouts["size"]
+    if extent is None:
+        return np.ones(len(objects))
+    if extent["unit"] == "pixels":
+        return np.full(len(objects), extent["side"] / size)
+    if extent["unit"] == "arcsec":
+        return np.full(len(objects), extent["side"] / scale / size)
+    sides = extent["side"] * column(objects, extent["radius"])
+    missing = int((~np.isfinite(sides)).sum())
+    if missing:
+        log.warning("%d objects have no %s: cut at the least size", missing, extent["radius"])
+    sides = np.clip(np.nan_to_num(sides, nan=extent["least"]), extent["least"], extent["most"])
+    return rounded_factors(sides / scale / size)
+
+
+def flux_factors(objects: pa.Table, part: slice, band: str, settings: dict) -> np.ndarray:
+    """Factor from counts to flux, corrected for Galactic dust, of each object.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the objects in `part`, float64; to nanojansky if the band has a zero point.
+    """
+    zero_point = settings.get("zero_points", {}).get(band, NANOJANSKY)
+    factor = np.full(len(objects), 10 ** (0.4 * (NANOJANSKY - zero_point)))
+    dust = settings["cutouts"].get("extinction")
+    if dust is not None and band in dust["coefficients"]:
+        reddening = np.nan_to_num(column(objects, dust["ebv"]))
+        factor *= 10 ** (0.4 * dust["coefficients"][band] * reddening)
+    return factor[part]
+
+
+def area_ratio(objects: pa.Table, settings: dict) -> np.ndarray:
+    """Area of the galaxy's Petrosian ellipse over that of the seeing disc: K of Barchi et al. 2020.
+
+    K = q R^2 / (FWHM / 2)^2 with the semi-major axis R and the axis ratio q.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (objects,), float64; NaN where a number is missing.
+    """
+    names = settings["cutouts"]["area_ratio"]
+    ratio = column(objects, names["axis_ratio"]) if names["axis_ratio"] else 1.0
+    if names["seeing"]:
+        seeing = column(objects, names["seeing"])
+    else:
+        given = settings["seeing"]
+        band = settings.get("reference_band") or settings["bands"][0]
+        seeing = given[band] if isinstance(given, dict) else given
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ratio * column(objects, names["radius"]) ** 2 / (seeing / 2) ** 2

@@ -1,0 +1,85 @@
+"""A fast reader of the plainest FITS files: one whole, uncompressed image in the primary unit."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+
+import numpy as np
+
+BLOCK, CARD = 2880, 80
+END = b"END" + b" " * (CARD - 3)
+SIMPLE = b"SIMPLE  =                    T"
+TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
+# Files with these keywords are left to the full reader, which checks or obeys them.
+UNUSUAL = frozenset([b"CHECKSUM", b"DATASUM ", b"GROUPS  ", b"BSCALE  ", b"BZERO   ", b"BLANK   "])
+_INTEGER = re.compile(rb"= +(-?\d+) *(?:/[ -~]*)?\Z")
+
+
+def read_plain(path: str) -> np.ndarray | None:
+    """Read a FITS file that is nothing but one image.
+
+    Parameters
+    ----------
+    path : str
+        Path without [EXTENSION].
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Pixels as stored, big-endian and read-only, shape (y, x) or (plane, y, x). None where the
+        file is missing, broken, or anything else: the full reader then does it, or says what is
+        wrong.
+    """
+    try:
+        content = _content(path)
+    except (OSError, ValueError):
+        return None
+    start = _header_size(content)
+    header = content[:start]
+    keywords = [header[card : card + 8] for card in range(0, start, CARD)]
+    if not header.isascii() or not UNUSUAL.isdisjoint(keywords):
+        return None
+    return _pixels(content, start)
+
+
+def _content(path: str) -> bytes:
+    # Half the time of Path.read_bytes, and the time of small files is all in these calls.
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, os.fstat(file).st_size)
+    finally:
+        os.close(file)
+
+
+def _header_size(content: bytes) -> int:
+    """Bytes up to the data; 0 where there is no END."""
+    if not content.startswith(SIMPLE):
+        return 0
+    end = content.find(END)
+    while end >= 0 and end % CARD:
+        end = content.find(END, end + 1)
+    return 0 if end < 0 else math.ceil((end + CARD) / BLOCK) * BLOCK
+
+
+def _pixels(content: bytes, start: int) -> np.ndarray | None:
+    """Interpret what follows the header, if the file holds as much as the header says."""
+    bits, axes = _integer(content, 1, b"BITPIX  "), _integer(content, 2, b"NAXIS   ")
+    if start == 0 or bits not in TYPES or axes not in (2, 3):
+        return None
+    lengths = [_integer(content, 3 + n, b"NAXIS%d  " % (n + 1)) for n in range(axes)]
+    if any(length is None or length < 1 for length in lengths):
+        return None
+    count = math.prod(lengths)
+    size = count * abs(bits) // 8
+    if len(content) < start + math.ceil(size / BLOCK) * BLOCK:
+        return None
+    return np.frombuffer(content, TYPES[bits], count, start).reshape(lengths[::-1])
+
+
+def _integer(content: bytes, number: int, keyword: bytes) -> int | None:
+    """Value of a card at its mandatory place; None if it is not there."""
+    card = content[number * CARD : (number + 1) * CARD]
+    found = _INTEGER.match(card[8:]) if card.startswith(keyword) else None
+    return None if found is None else int(found[1])

@@ -1,0 +1,360 @@
+"""Some objects' stamps, from files to cutouts."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from luneta.cutouts.flux import flux_factors, source_factors
+from luneta.cutouts.quality import centre_touched
+from luneta.cutouts.recentre import shifts
+from luneta.cutouts.sky import ring_level
+from luneta.cutouts.stamp_files import StampFiles
+from luneta.cutouts.stamp_pixels import (
+    around,
+    border_sky,
+    cut,
+    drop_bad_values,
+    kept_side,
+    median,
+    without_signal,
+)
+from luneta.survey.flags import Flag
+from luneta.survey.images import ImageError, pixel_scale, read_grid
+from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
+from luneta.survey.remote import local_copies
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why an object cannot be used."""
+
+    flag: Flag
+    reason: str
+    path: str | None
+
+
+@dataclass
+class Block:
+    """What was found out about some objects.
+
+    Attributes
+    ----------
+    rejected : dict
+        `Rejection` by the object's slot among the cutouts.
+    marked : list of (Flag, numpy.ndarray)
+        Flags that leave an object usable, and the slots they concern.
+    measured : list of (str, numpy.ndarray, numpy.ndarray)
+        Measurement, slots, values; `sky_noise` of shape (slots, band), all others (slots,).
+    """
+
+    rejected: dict[int, Rejection] = field(default_factory=dict)
+    marked: list[tuple[Flag, np.ndarray]] = field(default_factory=list)
+    measured: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+@dataclass
+class Parts:
+    """What the files of one object hold, each a list with an array (y, x) for each band."""
+
+    image: list[np.ndarray]
+    mask: list[np.ndarray] | None
+    weight: list[np.ndarray] | None
+    scale: float
+
+
+@dataclass
+class Group:
+    """Stamps of one shape.
+
+    Attributes
+    ----------
+    slots : numpy.ndarray
+        Shape (objects,), int64.
+    stamps : numpy.ndarray
+        Shape (objects, band, y, x), float32; NaN is bad.
+    noise : numpy.ndarray
+        Median noise by the weight images, shape (objects, band), float32; NaN where unknown.
+    saturated : numpy.ndarray or None
+        1 where any band is saturated, shape (objects, 1, y, x), float32.
+    scale : numpy.ndarray
+        Arcsec per pixel, shape (objects,), float64; NaN where unknown or not asked for.
+    count : int
+        How many objects were put in so far.
+    """
+
+    slots: np.ndarray
+    stamps: np.ndarray
+    noise: np.ndarray
+    saturated: np.ndarray | None
+    scale: np.ndarray
+
+    count: int = 0
+
+    @classmethod
+    def empty(cls, stamps: np.ndarray, with_mask: bool) -> Group:
+        """Make a group to be filled; `stamps` is where the stamps will go."""
+        capacity, _, ny, nx = stamps.shape
+        return cls(
+            slots=np.empty(capacity, np.int64),
+            stamps=stamps,
+            noise=np.full(stamps.shape[:2], np.nan, np.float32),
+            saturated=np.zeros((capacity, 1, ny, nx), np.float32) if with_mask else None,
+            scale=np.empty(capacity),
+        )
+
+    def take(self, chosen: slice | np.ndarray) -> Group:
+        """Give some of the group's objects, chosen by a slice or by a mask of shape (objects,)."""
+        saturated = None if self.saturated is None else self.saturated[chosen]
+        arrays = (array[chosen] for array in (self.slots, self.stamps, self.noise))
+        return Group(*arrays, saturated, self.scale[chosen])
+
+
+class StampCutter:
+    """Reads and cuts the stamps of a shard, block by block.
+
+    Parameters
+    ----------
+    objects, stamps : pyarrow.Table
+        Of the objects to cut, in the order of their slots; see `luneta.cutouts.stamps`.
+    settings : dict
+        See `luneta.plan.Plan.cutouts`.
+    images : numpy.ndarray
+        Where the cutouts go, shape (slots, band, size, size), float32.
+    """
+
+    def __init__(self, objects: pa.Table, stamps: pa.Table, settings: dict, images: np.ndarray):
+        self.objects, self.settings, self.images = objects, settings, images
+        self.cutouts, self.bands = settings["cutouts"], settings["bands"]
+        self.is_picture = settings["pixels"] == "display"
+        self.names = {
+            kind: _names(stamps, kind, self.bands) for kind in ("image", "mask", "weight")
+        }
+        self.is_remote = any("://" in name for row in self.names["image"] for name in row)
+        self.row, self.refused = (
+            stamps[name].to_pylist() if name in stamps.column_names else [None] * len(stamps)
+            for name in ("row", "refused")
+        )
+        extent = self.cutouts.get("extent")
+        in_arcsec = extent is not None and extent["unit"] != "pixels"
+        self.moves = self.cutouts.get("recentre", "none") != "none"
+        self.needs_scale, self.asks_scale = in_arcsec, in_arcsec or self.moves
+
+    def __call__(self, slots: range) -> Block:
+        """Cut the objects of some slots."""
+        block = Block()
+        for group in self._read(slots, block):
+            self._cut(group, block)
+        if block.rejected:
+            self.images[list(block.rejected)] = np.nan
+        return block
+
+    def lost(self, slot: int) -> Block:
+        """Report an object whose reading ended the process."""
+        self.images[slot] = np.nan
+        name = self.names["image"][slot][0]
+        reason = f"{name} is damaged: the process that read it came to a sudden end"
+        return Block({slot: Rejection(Flag.UNREADABLE_FILE, reason, name)})
+
+    def _read(self, slots: range, block: Block) -> list[Group]:
+        """Read the files of some objects; what cannot be read is noted in the block."""
+        files = StampFiles([self.row[slot] for slot in slots], self.settings.get("axes", "auto"))
+        groups: dict[tuple[int, int], Group] = {}
+        for slot in slots:
+            try:
+                part = self._read_one(files, slot)
+            except ImageError as error:
+                path = error.path or self.names["image"][slot][0]
+                block.rejected[slot] = Rejection(error.flag, str(error), path)
+                continue
+            shape = part.image[0].shape
+            if shape not in groups:
+                stamps = np.empty((len(slots), len(self.bands), *shape), np.float32)
+                groups[shape] = Group.empty(stamps, with_mask=self.names["mask"] is not None)
+            self._add(groups[shape], slot, part)
+        return [group.take(slice(0, group.count)) for group in groups.values()]
+
+    def _read_one(self, files: StampFiles, slot: int) -> Parts:
+        names = [list(given[slot]) if given else [] for given in self.names.values()]
+        if self.refused[slot] is not None:
+            raise ImageError(Flag.MISSING_FILE, self.refused[slot], names[0][0])
+        if not self.is_remote:
+            return self._parts(files, *names, self.row[slot])
+        with local_copies(itertools.chain(*names), self.settings["remote"]) as local:
+            copies = iter(local)
+            given = [list(itertools.islice(copies, len(kind))) for kind in names]
+            return self._parts(files, *given, self.row[slot])
+
+    def _parts(self, files: StampFiles, image, mask, weight, row: int | None) -> Parts:
+        """Read files that are on this machine."""
+        planes = files.planes(image, row)
+        beside = [
+            files.planes_beside(names, row, planes[0].shape) if names else None
+            for names in (mask, weight)
+        ]
+        return Parts(planes, *beside, self._scale(image[0]) if self.asks_scale else np.nan)
+
+    def _scale(self, name: str) -> float:
+        """Arcsec per pixel by the image's own coordinate system, or else by the config."""
+        try:
+            return pixel_scale(read_grid(name)[0])
+        except ImageError:
+            scale = self.settings.get("pixel_scale")
+        if scale is None and self.needs_scale:
+            raise ImageError(
+                Flag.NO_WCS,
+                f"{name} does not tell its pixel scale, which cutouts.extent needs; set "
+                "input.pixel_scale, or give the extent in pixels",
+                name,
+            )
+        return scale or np.nan
+
+    def _add(self, group: Group, slot: int, part: Parts) -> None:
+        """Copy an object's stamp into its group; what is masked or has no weight becomes NaN."""
+        index, group.count = group.count, group.count + 1
+        group.slots[index], group.scale[index] = slot, part.scale
+        stamp = group.stamps[index]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for band, plane in zip(stamp, part.image, strict=True):
+                band[...] = plane
+        for band, mask in zip(stamp, part.mask or (), strict=part.mask is not None):
+            bad, saturated = bad_pixels(_native(mask), self.settings["mask"])
+            band[bad] = np.nan
+            group.saturated[index, 0][saturated] = 1
+        for number, weight in enumerate(part.weight or ()):
+            noise = noise_of_weight(weight, self.settings["weight"])
+            stamp[number][np.isnan(noise)] = np.nan
+            group.noise[index, number] = median(noise.reshape(1, -1))[0]
+
+    def _cut(self, group: Group, block: Block) -> None:
+        """Measure stamps of one shape, and put their cutouts into their slots."""
+        drop_bad_values(group.stamps)
+        if sentinels := self.settings["mask"].get("sentinels"):
+            group.stamps[sentinel_pixels(group.stamps, sentinels)] = np.nan
+        good = self._have_signal(group, block)
+        if not good.any():
+            return
+        group = group if good.all() else group.take(good)
+        if self.is_picture:
+            self._cut_pictures(group, block)
+        else:
+            self._cut_fluxes(group, block)
+
+    def _have_signal(self, group: Group, block: Block) -> np.ndarray:
+        """Reject stamps without a good pixel or of a single value; those left, shape (objects,)."""
+        empty, constant = without_signal(group.stamps)
+        if self.is_picture:  # a channel may well be dark
+            constant &= constant.all(axis=1)[:, None]
+        poor = empty | constant
+        for index in np.flatnonzero(poor.any(axis=1)):
+            slot, number = int(group.slots[index]), int(poor[index].argmax())
+            name = self.names["image"][slot][number]
+            what = "has no good pixel"
+            if constant[index, number]:
+                value = np.nanmax(group.stamps[index, number])
+                what = f"is constant: every pixel has the value {value:g}"
+            reason = f"{name}, band {self.bands[number]}, {what}"
+            block.rejected[slot] = Rejection(Flag.NO_DATA, reason, name)
+        return ~poor.any(axis=1)
+
+    def _cut_pictures(self, group: Group, block: Block) -> None:
+        x, y = self._centres(group, None, block)
+        factor = self._factors(group)
+        self.images[group.slots] = cut(group.stamps, x, y, factor, self.cutouts["size"], mean=True)
+        self._note_place(group, x, y, factor, block)
+
+    def _cut_fluxes(self, group: Group, block: Block) -> None:
+        """Cut in the units that the config asks for, without the sky if it does."""
+        level, noise = border_sky(group.stamps)
+        x, y = self._centres(group, level[:, 0], block)
+        factor = self._factors(group)
+        if self.cutouts["background"] == "map":
+            group.stamps -= level[..., None, None]
+        images = cut(group.stamps, x, y, factor, self.cutouts["size"], mean=False)
+        if self.cutouts["background"] == "annulus":
+            flat = images.reshape(-1, *images.shape[2:])
+            images -= ring_level(flat, self.cutouts["annulus"]).reshape(level.shape)[
+                ..., None, None
+            ]
+        images *= self._scales(group, noise, factor, block)[..., None, None]
+        self.images[group.slots] = images
+        self._note_place(group, x, y, factor, block)
+
+    def _scales(self, group: Group, noise, factor, block: Block) -> np.ndarray:
+        """What a cutout's pixels are multiplied by, shape (objects, band), float32."""
+        if self.cutouts.get("noise") == "weight" and self.settings["weight"] != "relative":
+            noise = np.where(np.isfinite(group.noise), group.noise, noise)
+        noise = noise.astype(float) * factor[:, None]
+        scale = np.stack(
+            [flux_factors(self.objects, group.slots, band, self.settings) for band in self.bands],
+            axis=1,
+        )
+        if self.cutouts["noise_units"]:
+            block.measured.append(("sky_noise", group.slots, noise))
+            scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
+        else:
+            block.measured.append(("sky_noise", group.slots, noise * scale))
+        return scale.astype(np.float32)
+
+    def _centres(self, group: Group, level, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel of each object, shape (objects,), int64: the stamp's centre, or the light there."""
+        count, (ny, nx) = len(group.slots), group.stamps.shape[-2:]
+        x, y = np.full(count, nx // 2), np.full(count, ny // 2)
+        if not self.moves:
+            return x, y
+        first = group.stamps[:, 0] if level is None else group.stamps[:, 0] - level[:, None, None]
+        scale = np.where(np.isfinite(group.scale), group.scale, 1.0)
+        radius = np.clip(self.cutouts["recentre_radius"] / scale, 1, max(1, min(ny, nx) // 2 - 1))
+        way = np.zeros((2, count))
+        for value in np.unique(radius):
+            same = np.flatnonzero(radius == value)
+            # The stamps, one on top of another, are one tall image.
+            tall = first[same].reshape(-1, nx)
+            rows = np.arange(len(same)) * ny + ny // 2
+            way[:, same] = shifts(tall, x[same], rows, value, self.cutouts["recentre"])
+        pixels = np.floor(way + 0.5).astype(np.int64)
+        for number, axis in enumerate("xy"):
+            block.measured.append((f"shift_{axis}", group.slots, way[number]))
+            block.measured.append((f"d{axis}", group.slots, way[number] - pixels[number]))
+        return x + pixels[0], y + pixels[1]
+
+    def _factors(self, group: Group) -> np.ndarray:
+        """Stamp pixels per cutout pixel along a side, shape (objects,), float64."""
+        size = self.cutouts["size"]
+        if self.cutouts.get("extent") is None:
+            side = kept_side(group.stamps.shape[-2:], self.cutouts["crop"], size)
+            return np.full(len(group.slots), side / size)
+        objects = self.objects.take(pa.array(group.slots))
+        factor = np.empty(len(group.slots))
+        key = np.nan_to_num(group.scale)
+        for scale in np.unique(key):
+            same = key == scale
+            factor[same] = source_factors(objects.filter(pa.array(same)), scale, self.settings)
+        return factor
+
+    def _note_place(self, group: Group, x, y, factor, block: Block) -> None:
+        """Note where and how large the cutouts are, and what they touch."""
+        ny, nx = group.stamps.shape[-2:]
+        block.measured.append(("resample_factor", group.slots, factor))
+        half = np.maximum(1, np.round(self.cutouts["size"] * factor)) / 2
+        beyond = (x < half - 0.5) | (y < half - 0.5) | (x + half > nx + 0.5) | (y + half > ny + 0.5)
+        if beyond.any():
+            block.marked.append((Flag.EDGE, group.slots[beyond]))
+        if group.saturated is not None:
+            side = max(3, int(2 * half.max()) // 4)
+            touched = centre_touched(around(group.saturated, x, y, side)[:, 0])
+            block.marked.append((Flag.SATURATED, group.slots[touched]))
+
+
+def _names(stamps: pa.Table, kind: str, bands: list[str]) -> list[tuple[str, ...]] | None:
+    """File of each band of each object; None if the table has none of this kind."""
+    if f"{kind}_{bands[0]}" not in stamps.column_names:
+        return None
+    return list(zip(*(stamps[f"{kind}_{band}"].to_pylist() for band in bands), strict=True))
+
+
+def _native(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

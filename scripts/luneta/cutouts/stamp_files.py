@@ -1,0 +1,217 @@
+"""Reading one object's stamp, of whatever format it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from luneta.cutouts.plain_fits import read_plain
+from luneta.survey.flags import Flag
+from luneta.survey.images import ImageError, read_pixels, split_extension
+
+PICTURES = {".jpg", ".jpeg", ".png"}
+HDF5 = {".h5", ".hdf5", ".hdf"}
+DATASETS = ("images", "image", "data")
+# Rows of an HDF5 dataset that lie this close are read at once, with those between.
+GAP = 8
+
+
+def read_picture(name: str) -> np.ndarray:
+    """Read a JPEG or PNG; shape (y, x, channel), 0 to 255, or of 16 bits if the picture is.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, or broken, or not a picture.
+    """
+    path = Path(name)
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                return np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path) from None
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            start = file.read(12)
+        raise ImageError(
+            Flag.UNREADABLE_FILE, f"{path} is not a picture: it starts with {start!r}", path
+        ) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | str, error: Exception | str) -> ImageError:
+    detail = " ".join(str(error).split())[:200]
+    return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {detail}", path)
+
+
+class StampFiles:
+    """The files of a block of objects; one that holds many stamps is opened once.
+
+    Parameters
+    ----------
+    rows : iterable of int or None
+        Rows that will be asked of files that hold the stamps of many objects.
+    axes : {"auto", "band_first", "band_last"}
+        Order of a stamp's axes in cubes and arrays.
+    """
+
+    def __init__(self, rows: Iterable[int | None] = (), axes: str = "auto"):
+        self.axes = axes
+        self._rows = np.unique(np.array([row for row in rows if row is not None], np.int64))
+        self._arrays: dict[str, np.ndarray] = {}
+        self._runs: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
+
+    def planes(self, names: Sequence[str], row: int | None = None) -> list[np.ndarray]:
+        """Read one object's bands.
+
+        Parameters
+        ----------
+        names : sequence of str
+            File of each band, maybe with [EXTENSION] or [DATASET]; all the same for a colour
+            picture or a cube.
+        row : int, optional
+            The object's row, in files that hold the stamps of many objects.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Each of shape (y, x), as stored.
+
+        Raises
+        ------
+        ImageError
+            If a file is missing or broken, or the bands differ in shape.
+        """
+        if len(names) > 1 and len(set(names)) == 1:
+            return list(self._bands(names[0], self.read(names[0], row), len(names)))
+        planes = [_one_plane(self.read(name, row), name) for name in names]
+        if len({plane.shape for plane in planes}) > 1:
+            given = zip(names, planes, strict=True)
+            shapes = ", ".join(f"{name} {plane.shape}" for name, plane in given)
+            reason = f"the bands of one stamp differ in shape: {shapes}"
+            raise ImageError(Flag.SHAPE_MISMATCH, reason, names[0])
+        return planes
+
+    def planes_beside(
+        self, names: Sequence[str], row: int | None, shape: tuple[int, int]
+    ) -> list[np.ndarray]:
+        """Read one object's masks or weights; one of two axes (y, x) serves all bands.
+
+        Raises
+        ------
+        ImageError
+            If a file is missing or broken, or differs in shape from the image it belongs to.
+        """
+        if len(set(names)) == 1 and (pixels := self.read(names[0], row)).ndim == 2:
+            planes = [pixels] * len(names)
+        else:
+            planes = self.planes(names, row)
+        if planes[0].shape != shape:
+            reason = f"{names[0]} has shape {planes[0].shape}, the image it belongs to {shape}"
+            raise ImageError(Flag.SHAPE_MISMATCH, reason, names[0])
+        return planes
+
+    def read(self, name: str, row: int | None = None) -> np.ndarray:
+        """Read what one object has in one file, all axes."""
+        if name.endswith(".fits") and (pixels := read_plain(name)) is not None:
+            return pixels
+        path, extension = split_extension(name)
+        suffix = path.suffix.lower()
+        if suffix in PICTURES:
+            return read_picture(str(path))
+        if suffix == ".npy":
+            array = self._array(path)
+            return array if row is None else array[_checked(row, len(array), name)]
+        if suffix in HDF5:
+            return self._from_hdf5(path, extension, row, name)
+        return read_pixels(name)
+
+    def _bands(self, name: str, pixels: np.ndarray, count: int) -> np.ndarray:
+        """Bring a cube's bands to the front."""
+        is_picture = split_extension(name)[0].suffix.lower() in PICTURES
+        axes = "band_last" if is_picture else self.axes
+        if pixels.ndim == 3 and axes != "band_last" and pixels.shape[0] == count:
+            return pixels
+        if pixels.ndim == 3 and axes != "band_first" and pixels.shape[-1] == count:
+            return np.moveaxis(pixels, -1, 0)
+        shapes = {"band_first": f"({count}, y, x)", "band_last": f"(y, x, {count})"}
+        asked = shapes.get(axes, " or ".join(shapes.values()))
+        reason = f"{name} has shape {pixels.shape}; {count} bands ask for {asked}"
+        raise ImageError(Flag.SHAPE_MISMATCH, reason, name)
+
+    def _array(self, path: Path) -> np.ndarray:
+        """Map a .npy file into memory."""
+        key = str(path)
+        if key not in self._arrays:
+            try:
+                self._arrays[key] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except FileNotFoundError:
+                raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path) from None
+            except (OSError, ValueError, EOFError) as error:
+                raise _unreadable(path, error) from None
+        return self._arrays[key]
+
+    def _from_hdf5(self, path: Path, dataset, row: int | None, name: str) -> np.ndarray:
+        if row is None:
+            return self._from_dataset(path, dataset, lambda images: images[...])
+        start, stop = self._run(row)
+        if (name, start) not in self._runs:
+            self._runs[name, start] = self._from_dataset(
+                path, dataset, lambda images: (len(images), images[start:stop])
+            )
+        length, images = self._runs[name, start]
+        return images[_checked(row, length, name) - start]
+
+    def _from_dataset(self, path: Path, dataset, take) -> np.ndarray:
+        if not path.exists():
+            raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path)
+        try:
+            with h5py.File(path, "r") as file:
+                return take(_dataset(file, path, dataset))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _unreadable(path, error) from None
+
+    def _run(self, row: int) -> tuple[int, int]:
+        """First and last-plus-one of the rows that are read together with `row`."""
+        breaks = np.flatnonzero(np.diff(self._rows) > GAP) + 1
+        for run in np.split(self._rows, breaks):
+            if len(run) and run[0] <= row <= run[-1]:
+                return int(run[0]), int(run[-1]) + 1
+        return row, row + 1
+
+
+def _dataset(file: h5py.File, path: Path, name) -> h5py.Dataset:
+    if name is not None and isinstance(file.get(str(name)), h5py.Dataset):
+        return file[str(name)]
+    if name is None and (found := next((n for n in DATASETS if n in file), None)):
+        return file[found]
+    wanted = f"no dataset {name!r}" if name else f"none of the datasets {', '.join(DATASETS)}"
+    there = ", ".join(file) or "nothing"
+    raise ImageError(Flag.UNREADABLE_FILE, f"{path} has {wanted}; it holds {there}", path)
+
+
+def _checked(row: int, length: int, name: str) -> int:
+    """Give the row, if a file of `length` stamps has it."""
+    if not 0 <= row < length:
+        reason = f"{name} has no row {row}: it holds {length} stamps"
+        raise ImageError(Flag.MISSING_FILE, reason, name)
+    return row
+
+
+def _one_plane(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Make a band of a file with no other: colours are averaged, axes of length one dropped."""
+    if pixels.ndim == 3 and split_extension(name)[0].suffix.lower() in PICTURES:
+        return pixels.mean(axis=-1, dtype=np.float32)
+    if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[-1]):
+        pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0]
+    if pixels.ndim != 2:
+        reason = f"{name} has shape {pixels.shape}; a file of one band holds (y, x)"
+        raise ImageError(Flag.SHAPE_MISMATCH, reason, name)
+    return pixels

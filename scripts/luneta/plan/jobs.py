@@ -1,0 +1,264 @@
+"""The settings of each job: only what the job reads, so that nothing else reruns it."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+
+from luneta.code_digest import code_digest
+from luneta.config import Training
+from luneta.files import atomic_path, read_json, write_json
+from luneta.plan.changes import changes, row_changes
+from luneta.plan.survey import SurveyPlan, digest
+from luneta.survey.index import OBJECTS
+
+INGEST_KEYS = {
+    "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "zero_points",
+    "pixel_scale", "remote", "mask", "weight", "overlap_radius",
+}  # fmt: skip
+CUTOUTS_KEYS = {
+    "mask", "weight", "zero_points", "pixel_scale", "seeing", "remote", "astrometry", "pixels",
+    "axes",
+}  # fmt: skip
+LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
+PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
+
+
+class Plan(SurveyPlan):
+    """What a config asks for: its survey, and the settings of each job.
+
+    The methods named like rules take the rule's wildcards.
+    """
+
+    RULES = (
+        "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "catalog",
+        "report",
+    )  # fmt: skip
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that are trained and evaluated."""
+        return list(self.config.tasks)
+
+    @property
+    def predicted(self) -> list[str]:
+        """Tasks whose predictions are in the catalog."""
+        return [name for name, task in self.config.tasks.items() if task.predict]
+
+    def folds(self, task: str) -> range:
+        """Fold numbers of a task."""
+        return range(self.config.tasks[task].training.folds)
+
+    def simulate(self, tile: str) -> dict:
+        """Settings of `simulate`."""
+        return {
+            "seed": self.config.seed,
+            "bands": self.bands,
+            "simulation": self.config.simulation.model_dump(mode="json"),
+        }
+
+    def ingest(self, shard: str) -> dict:
+        """Settings of `ingest`."""
+        return {
+            **self._ingest_settings,
+            "tiles": [self.grid(tile).as_dict() for tile in self.tiles_of(shard)],
+            "delivered": self.delivered([*self.grids(shard), *self.sources(shard)]),
+        }
+
+    @cached_property
+    def _ingest_settings(self) -> dict:
+        return {
+            "columns": self.given["columns"],
+            "keep": self.given["keep"],
+            "reference_band": self.config.input.reference if self.is_tiles else None,
+            "sliced": bool(self.slices),
+            **self._part_of_input(INGEST_KEYS),
+        }
+
+    def cutouts(self, shard: str) -> dict:
+        """Settings of `cutouts`."""
+        if not self.is_tiles:
+            return self._cutouts_settings
+        return {
+            **self._cutouts_settings,
+            "pixels": "flux",
+            "tiles": [tile.as_dict() for tile in self.tiles_of(shard)],
+            "reference_band": self.config.input.reference,
+            "delivered": self.delivered(self.images(shard)),
+        }
+
+    @cached_property
+    def _cutouts_settings(self) -> dict:
+        return {
+            "bands": self.bands,
+            "cutouts": self.config.cutouts.model_dump(mode="json"),
+            "quality": dict(self.config.quality),
+            **self._part_of_input(CUTOUTS_KEYS),
+        }
+
+    def _part_of_input(self, keys: set[str]) -> dict:
+        return {key: value for key, value in self.given.items() if key in keys}
+
+    def _task(self, task: str) -> dict:
+        """A task as its jobs need it, without what only concerns planning."""
+        return self.config.tasks[task].model_dump(
+            mode="json", exclude={"labels", "label_tiles", "predict"}
+        )
+
+    def split(self, task: str) -> dict:
+        """Settings of `split`."""
+        folds = {"folds": self.config.tasks[task].training.folds}
+        return {
+            "task": {**self._task(task), "training": folds},
+            "shards": self.labelled_shards(task),
+            "seed": self.config.seed,
+        }
+
+    def finetune(self, task: str) -> dict:
+        """Settings of `finetune`."""
+        section = self.config.tasks[task]
+        return {
+            "task_name": task,
+            "task": {
+                "kind": section.kind,
+                "classes": list(section.classes),
+                "training": section.training.model_dump(mode="json"),
+            },
+            "shards": self.labelled_shards(task),
+            "seed": self.config.seed,
+        }
+
+    def evaluate(self, task: str) -> dict:
+        """Settings of `evaluate`."""
+        section = self.config.tasks[task]
+        return {
+            "task_name": task,
+            "task": {"kind": section.kind, "classes": list(section.classes)},
+            "shards": self.labelled_shards(task),
+            "batch_size": self.config.inference.batch_size,
+        }
+
+    def infer(self, task: str) -> dict:
+        """Settings of `infer`."""
+        section = self.config.tasks[task]
+        return {
+            "task_name": task,
+            "task": {"kind": section.kind, "classes": list(section.classes)},
+            "batch_size": self.config.inference.batch_size,
+        }
+
+    def _backbone_settings(self, training: Training) -> dict:
+        fields = {"backbone", "width", "image_size", "stretch", "stretch_softening"}
+        return training.model_dump(mode="json", include=fields | {"stretch_maximum"})
+
+    def backbone(self, task: str) -> str | None:
+        """Name of the backbone a task has pretrained in the workflow, if it does."""
+        training = self.config.tasks[task].training
+        if training.weights != "pretrain":
+            return None
+        identity = digest(self._backbone_settings(training))[:6]
+        return f"{training.backbone}_{training.width:g}_{identity}"
+
+    def weights(self, task: str) -> list[str]:
+        """The weights file a task starts from, as an input of `finetune`; none if there is none."""
+        backbone = self.backbone(task)
+        if backbone is not None:
+            return [str(self.results / "backbones" / f"{backbone}.weights.h5")]
+        given = self.config.tasks[task].training.weights
+        return [] if given in ("imagenet", "none") else [given]
+
+    def pretrain(self, backbone: str) -> dict:
+        """Settings of `pretrain`."""
+        task = next(name for name in self.tasks if self.backbone(name) == backbone)
+        scale = self.config.simulation.pixel_scale if self.config.simulation else 0.262
+        return {
+            "pretraining": self.config.pretraining.model_dump(mode="json"),
+            "training": self._backbone_settings(self.config.tasks[task].training),
+            "classes": PRETRAINING_CLASSES,
+            "bands": self.bands,
+            "cutout_size": self.config.cutouts.size,
+            "pixel_scale": scale,
+            "seed": self.config.seed,
+        }
+
+    def catalog(self) -> dict:
+        """Settings of `catalog`."""
+        return {
+            "survey": self.config.survey,
+            "seed": self.config.seed,
+            "config": self.config.model_dump(mode="json"),
+            "bands": self.bands,
+            "keep": self.kept,
+            "overlap_radius": self.given.get("overlap_radius"),
+            "detected": self.given.get("detection") is not None,
+            "shards": self.shards,
+            "predicted": self.predicted,
+            "tasks": {name: self._task_shape(name) for name in self.predicted},
+        }
+
+    def _task_shape(self, task: str) -> dict:
+        section = self.config.tasks[task]
+        return {"kind": section.kind, "classes": list(section.classes)}
+
+    def report(self) -> dict:
+        """Settings of `report`."""
+        return {
+            "survey": self.config.survey,
+            "bands": self.bands,
+            "shards": self.shards,
+            "tasks": {name: self._task_shape(name) for name in self.tasks},
+            "folds": {name: len(self.folds(name)) for name in self.tasks},
+            "labels": {name: self.label_files(name) for name in self.tasks},
+            "labelled_shards": {name: self.labelled_shards(name) for name in self.tasks},
+            "predicted": self.predicted,
+            "keep": self.kept,
+            "truth": bool(self.truth()),
+            "comparison": self.compared(),
+            "figures": str(self.results / "figures"),
+            "report": str(self.results / "report"),
+        }
+
+    def compared(self) -> list[str]:
+        """Tasks that answer the same question on the same labels, to be shown side by side."""
+        groups: dict[str, list[str]] = {}
+        for name, task in self.config.tasks.items():
+            key = digest([self.label_files(name), task.label_column, task.classes])
+            groups.setdefault(key, []).append(name)
+        return max((group for group in groups.values()), key=len, default=[])
+
+    def comparison_figure(self) -> list[str]:
+        """The figure that compares tasks, where there are any to compare."""
+        return [str(self.results / "figures/comparison.png")] if len(self.compared()) > 1 else []
+
+    def truth_figure(self) -> list[str]:
+        """The figure that compares the catalog with the hidden truth, where there is one."""
+        wanted = self.truth() and self.predicted
+        return [str(self.results / "figures/truth.png")] if wanted else []
+
+    # Memory of the last run
+
+    def _state(self) -> dict:
+        """All that decides what is computed; see `luneta.plan.changes.changes`."""
+        return {
+            **self.delivery(),
+            "config": self.config.model_dump(mode="json"),
+            "code": {rule: code_digest(rule) for rule in self.RULES},
+        }
+
+    def changes(self) -> list[str]:
+        """What has changed since the last run that succeeded, in a line for each reason."""
+        if not (self.index / LAST_RUN).exists():
+            return []
+        lines = changes(read_json(self.index / LAST_RUN), self._state())
+        key, last_key = self.index / "key.json", self.index / LAST_KEY
+        if last_key.exists() and key.exists() and key.read_bytes() != last_key.read_bytes():
+            lines += row_changes(self.index / LAST_OBJECTS, self.index / OBJECTS)
+        return lines
+
+    def remember(self) -> None:
+        """Write down what a run that has succeeded was made of."""
+        write_json(self.index / LAST_RUN, self._state(), indent=None)
+        for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):
+            if (self.index / name).exists():
+                with atomic_path(self.index / last) as temporary:
+                    shutil.copyfile(self.index / name, temporary)

@@ -1,0 +1,236 @@
+"""What a survey consists of: its tiles, shards and files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from luneta.config import Config, ConfigError, Tiles
+from luneta.files import read_json, write_json
+from luneta.survey.fingerprints import fingerprints
+from luneta.survey.images import split_extension
+from luneta.survey.index import UNPLACED, deal_sources, shards_with, signature
+from luneta.survey.remote import is_remote
+from luneta.survey.shards import survey_tiles
+from luneta.survey.sources import text
+from luneta.survey.stamp_index import deal_stamps
+from luneta.survey.tables import read_table
+from luneta.survey.tiles import BandFiles, Tile
+
+
+def digest(content) -> str:
+    """Digest of plain types."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class SurveyPlan:
+    """The survey of a config.
+
+    Attributes
+    ----------
+    config : Config
+        The checked config.
+    given : dict
+        Its `input` section as plain types.
+    results : pathlib.Path
+        `results/<survey>`.
+    tiles : dict
+        `Tile` by name; empty for stamps.
+    versions : dict
+        Fingerprint of each local file of the survey, whether it exists or not (then None); of
+        files that the simulation makes there is none.
+    slices : dict
+        Slice of a survey-wide list by shard; empty if each tile brings its own list.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.results = Path("results") / config.survey
+        self.index = self.results / "index"
+        self.given = config.input.model_dump(mode="json")
+        self.is_tiles = isinstance(config.input, Tiles)
+        self.tiles: dict[str, Tile] = {}
+        if self.is_tiles:
+            self.tiles = survey_tiles(self.given, self.index / "shards.tsv")
+        self.versions = self._fingerprints()
+        self.slices = self._deal()
+        self._check_label_tiles()
+
+    @cached_property
+    def _path(self) -> dict[str, str]:
+        """Path on disk of each file name of the tiles; a URL has none."""
+        files = [files for tile in self.tiles.values() for files in tile.bands.values()]
+        names = {name for f in files for name in (f.image, f.mask, f.weight) if name}
+        return {name: str(split_extension(name)[0]) for name in names if not is_remote(name)}
+
+    def _fingerprints(self) -> dict[str, str | None]:
+        lists = [path for tile in self.tiles for path in self._lists(tile)]
+        local = [path for path in {*self._path.values(), *lists} if not self._made(path)]
+        return fingerprints(sorted(local), self.index / "files.json")
+
+    def _deal(self) -> dict[str, Path]:
+        """Slices of a survey-wide list by shard; empty if each tile brings its own list."""
+        if not self.is_tiles:
+            return deal_stamps(self.given, self.index)
+        if not self._has_one_list:
+            return {}
+        versions = {name: self.versions.get(path) for name, path in self._path.items()}
+        return deal_sources(self.given, self.tiles, self.index, versions)
+
+    @property
+    def _has_one_list(self) -> bool:
+        sources = self.given.get("sources")
+        return sources is not None and "{tile}" not in sources
+
+    def _check_label_tiles(self) -> None:
+        known = [*self.tiles, *self.shards]
+        for name, task in self.config.tasks.items():
+            unknown = [tile for tile in task.label_tiles or [] if tile not in known]
+            if unknown:
+                raise ConfigError(
+                    f"The config cannot work:\n  tasks.{name}.label_tiles = {unknown}: there is no "
+                    f"such tile or shard; there are {', '.join(known[:20])}"
+                )
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands in the order of a cutout's first axis."""
+        return list(self.config.input.bands)
+
+    @cached_property
+    def kept(self) -> dict[str, str]:
+        """Catalog name and column of what is carried into the catalog."""
+        if self.given.get("detection") is None:
+            return self.given["keep"]
+        from luneta.survey.detect import detected_columns
+
+        measured = {name: name for name in detected_columns(self.config.input.reference)}
+        return measured | self.given["keep"]
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """All shards, in the order of the tile or stamp table."""
+        return list(self.slices or self._tiles_by_shard)
+
+    @cached_property
+    def _tiles_by_shard(self) -> dict[str, list[Tile]]:
+        shards: dict[str, list[Tile]] = {}
+        for tile in self.tiles.values():
+            shards.setdefault(tile.shard, []).append(tile)
+        return shards
+
+    def tiles_of(self, shard: str) -> list[Tile]:
+        """Tiles of a shard, in table order."""
+        return self._tiles_by_shard.get(shard, [])
+
+    # Files outside the rules' own naming
+
+    def _lists(self, tile: str) -> list[str]:
+        """The list that a tile brings, if it does."""
+        sources = self.given.get("sources")
+        return [] if sources is None or self._has_one_list else [sources.replace("{tile}", tile)]
+
+    def sources(self, shard: str) -> list[str]:
+        """Source lists that a shard is ingested from; none if its objects are detected."""
+        if self.slices:
+            return [str(self.slices[shard])]
+        return [path for tile in self.tiles_of(shard) for path in self._lists(tile.name)]
+
+    def images(self, shard: str) -> list[str]:
+        """Image files of a shard that exist, or that the simulation will make.
+
+        A missing file is no input, but a defect that the cutouts job flags. Files named by URL
+        are not watched.
+        """
+        return self._existing(f for t in self.tiles_of(shard) for f in t.bands.values())
+
+    def grids(self, shard: str) -> list[str]:
+        """Files that `ingest` reads of a shard, as `images`."""
+        return self._existing(f for t in self.tiles_of(shard) for f in self.grid(t).bands.values())
+
+    def grid(self, tile: Tile) -> Tile:
+        """What `ingest` reads of a tile: its reference band, with masks where it detects."""
+        reference = self.config.input.reference
+        if reference not in tile.bands:
+            return replace(tile, bands={})
+        files = tile.bands[reference]
+        if self.given["detection"] is None:
+            files = BandFiles(files.image)
+        return replace(tile, bands={reference: files})
+
+    def _existing(self, files: Iterable[BandFiles]) -> list[str]:
+        names = (name for f in files for name in (f.image, f.mask, f.weight))
+        paths = dict.fromkeys(self._path[name] for name in names if name in self._path)
+        return [path for path in paths if self._made(path) or self.versions[path] is not None]
+
+    def _made(self, path: str) -> bool:
+        return self.config.simulation is not None and self.results in Path(path).parents
+
+    def delivered(self, paths: Iterable[str]) -> str:
+        """Digest of the content of files, to be among the settings of the job that reads them."""
+        return digest([self.versions.get(path) for path in paths])[:16]
+
+    def delivery(self) -> dict:
+        """Tiles with their shard and the fingerprints of their files, and of their lists."""
+        lists = {tile: self._version(path) for tile in self.tiles for path in self._lists(tile)}
+        return {"tiles": {name: self._tile_state(t) for name, t in self.tiles.items()},
+                "lists": lists}  # fmt: skip
+
+    def _tile_state(self, tile: Tile) -> dict:
+        files = {
+            f"{kind} {band}": self._version(self._path.get(name, name))
+            for band, f in tile.bands.items()
+            for kind, name in (("image", f.image), ("mask", f.mask), ("weight", f.weight))
+            if name
+        }
+        return {"shard": tile.shard, "files": files}
+
+    def _version(self, path: str) -> str | None:
+        """Fingerprint of a file; a constant for one that is not watched."""
+        return self.versions.get(path, "not watched")
+
+    def stamps(self, shard: str) -> list[str]:
+        """The shard's slice of the stamp table; none for tiles."""
+        return [] if self.is_tiles else [str(self.slices[shard])]
+
+    def truth(self) -> list[str]:
+        """Files of the hidden truth, where the survey is simulated."""
+        if self.config.simulation is None:
+            return []
+        return [str(self.results / "raw" / f"{tile}_truth.parquet") for tile in self.tiles]
+
+    def label_files(self, task: str) -> list[str]:
+        """Label tables of a task."""
+        return [str(path) for path in self.config.tasks[task].labels]
+
+    def labelled_shards(self, task: str) -> list[str]:
+        """Shards whose cutouts a task is trained on.
+
+        Named by `label_tiles`; else found by the ids, where the lists exist before the first
+        job; else all shards.
+        """
+        named = self.config.tasks[task].label_tiles
+        if named is not None:
+            wanted = {self.tiles[name].shard if name in self.tiles else name for name in named}
+            return [shard for shard in self.shards if shard in wanted]
+        files = self.label_files(task)
+        if self.slices and all(Path(path).exists() for path in files):
+            return self._shards_with(task, files)
+        return [shard for shard in self.shards if shard != UNPLACED]
+
+    def _shards_with(self, task: str, files: list[str]) -> list[str]:
+        memory = self.index / f"labelled_{task}.json"
+        key = digest([read_json(self.index / "key.json"), [signature(f) for f in files]])
+        if memory.exists() and (known := read_json(memory))["key"] == key:
+            return known["shards"]
+        column = self.config.tasks[task].id_column
+        ids = {name for f in files for name in text(read_table(f, [column])[column]) if name}
+        found = shards_with(self.index, ids) - {UNPLACED}
+        shards = [shard for shard in self.shards if shard in found]
+        write_json(memory, {"key": key, "shards": shards})
+        return shards

@@ -1,0 +1,106 @@
+"""Telling a new delivery of a file from the old one, without reading the file whole.
+
+Snakemake goes by modification times, and misses a file that was fetched with an older one (as
+`rsync -a` and `cp -p` do). The fingerprints are among the settings of the jobs that read the
+files, so that such a delivery is seen too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from luneta.files import read_json, write_json
+
+# Snakemake compares files below this size by content, and larger ones by time.
+SMALL = 1_000_000
+ENDS, SAMPLE, SAMPLES = 16_384, 4_096, 6
+READERS = 8
+
+
+def fingerprint(path: str) -> str | None:
+    """Fingerprint of a file or folder: of its size and its content.
+
+    Of a file above 1 MB only samples are read: its start, its end, and six places between. In a
+    compressed image any change of a pixel shows there, as it moves what follows.
+
+    Returns
+    -------
+    str or None
+        None if there is no such file.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (called for each file of a survey)
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+            for start, length in _samples(size):
+                file.seek(start)
+                digest.update(file.read(length))
+    except IsADirectoryError:
+        return hashlib.blake2b(repr(_listing(path)).encode(), digest_size=8).hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    return digest.hexdigest()
+
+
+def _samples(size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of the parts of a file that are read."""
+    if size <= SMALL:
+        yield 0, size
+        return
+    yield 0, ENDS
+    step = size // (SAMPLES + 1)
+    yield from ((number * step, SAMPLE) for number in range(1, SAMPLES + 1))
+    yield size - ENDS, ENDS
+
+
+def _listing(folder: str) -> list:
+    """Names, sizes and times of the files of a folder; what stands for the content of a catalog."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    stats = [(path, path.stat()) for path in files]
+    return [(str(path), info.st_size, info.st_mtime_ns) for path, info in stats]
+
+
+def _mark(path: str) -> list[int] | None:
+    """Size and time by which a file is taken to be unchanged; empty for what is no plain file."""
+    try:
+        info = os.stat(path)  # noqa: PTH116 (called for each file of a survey)
+    except (OSError, ValueError):
+        return None
+    return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []
+
+
+def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
+    """Fingerprints of many files; those of unchanged size and time are remembered.
+
+    A folder, or a device, has none but its kind.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Files, whether they exist or not.
+    memory : path
+        JSON file of what is known from earlier, rewritten where something changed.
+
+    Returns
+    -------
+    dict
+        Fingerprint by path; None where there is no such file.
+    """
+    known = read_json(memory) if memory.exists() else {}
+    marks = {path: _mark(path) for path in dict.fromkeys(paths)}
+    now = {p: known[p][1] for p, mark in marks.items() if mark and known.get(p, [0])[0] == mark}
+    now |= {path: "no plain file" for path, mark in marks.items() if mark == []}
+    unknown = [path for path, mark in marks.items() if mark and path not in now]
+    with ThreadPoolExecutor(READERS) as pool:
+        now |= zip(unknown, pool.map(fingerprint, unknown), strict=True)
+    state = {path: [mark, now[path]] for path, mark in marks.items() if mark}
+    if state != known:
+        write_json(memory, state, indent=None)
+    return {path: now.get(path) for path in marks}

@@ -1,0 +1,394 @@
+"""Headers of a FITS file, read strictly: what each part of it promises, and whether that can be.
+
+The pixels are not touched, so that the coordinate systems of thousands of tiles cost little.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import BinaryIO
+
+from luneta.survey.flags import Flag
+
+BLOCK = 2880
+CARD = 80
+_MOST_HEADER_BYTES = 64 * 1024**2
+_BITPIX = (8, 16, 32, 64, -32, -64)
+_PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_OTHER_FORMATS = {
+    b"<": "a web page or other markup",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG picture",
+    b"\x89HDF": "an HDF5 file",
+    b"\xfd7zXZ": "an xz archive: unpack it",
+    b"\x1f\x9d": "a file of the old Unix compress: unpack it",
+    b"version https://git-lfs": "a Git LFS pointer, whose content was never downloaded",
+}
+
+
+class ImageError(Exception):
+    """An image file that cannot be used.
+
+    Attributes
+    ----------
+    flag : Flag
+        What its objects are flagged with.
+    path : str or None
+        The file at fault, where it is known.
+    """
+
+    def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
+        super().__init__(reason)
+        self.flag = flag
+        self.path = None if path is None else str(path)
+
+
+def unreadable(path: Path | str, reason: str) -> ImageError:
+    """Make the error of a file that is there but cannot be used."""
+    return ImageError(Flag.UNREADABLE_FILE, f"{path} {reason}", path)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One header with its data, as the header describes it.
+
+    Attributes
+    ----------
+    number : int
+        0 is the primary one.
+    cards : dict of str to bytes
+        The 80 bytes of each keyword's card; of a repeated keyword the last.
+    start, data : int
+        First byte of the header, and of the data, in the (unpacked) file.
+    size : int
+        Bytes of data, without the padding to whole blocks.
+    shape : tuple of int
+        Axes of the image, slowest first: (..., y, x); of the unpacked image if `compressed`.
+    """
+
+    number: int
+    cards: dict[str, bytes]
+    start: int
+    data: int
+    size: int
+    shape: tuple[int, ...]
+
+    def get(self, keyword: str, default=None):
+        """Value of a keyword: bool, int, float or str."""
+        card = self.cards.get(keyword)
+        return default if card is None else _value(card, default)
+
+    @property
+    def kind(self) -> str:
+        """What it is: "IMAGE", "BINTABLE", "TABLE", ..."""
+        return str(self.get("XTENSION", "IMAGE")).strip().upper()
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is an image cut into compressed tiles."""
+        return self.kind == "BINTABLE" and self.get("ZIMAGE") is True
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image, compressed or not."""
+        return self.compressed or self.kind in ("IMAGE", "IUEIMAGE")
+
+    @property
+    def bitpix(self) -> int:
+        """Bits of a stored pixel, negative if a float; of the unpacked image if `compressed`."""
+        return self.get("ZBITPIX" if self.compressed else "BITPIX")
+
+    @property
+    def name(self) -> str:
+        """EXTNAME, in capitals."""
+        return str(self.get("EXTNAME", "" if self.number else "PRIMARY")).strip().upper()
+
+    @property
+    def end(self) -> int:
+        """First byte of what comes after, if the file goes on."""
+        return self.data + math.ceil(self.size / BLOCK) * BLOCK
+
+
+def _value(card: bytes, default):
+    text = card[10:].decode("latin-1") if card[8:10] == b"= " else ""
+    if (quoted := re.match(r"\s*'((?:[^']|'')*)'", text)) is not None:
+        return quoted[1].replace("''", "'").rstrip()
+    text = text.split("/")[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    for kind in (int, float):
+        try:
+            return kind(text.replace("D", "E"))
+        except ValueError:
+            continue
+    return text or default
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a file for reading, unpacked if it is packed by gzip or bzip2.
+
+    Raises
+    ------
+    ImageError
+        If it is missing, a folder, empty, forbidden, or of another format than FITS.
+    """
+    try:
+        if Path(path).is_dir():
+            raise unreadable(path, "is a directory, not a file")
+        with Path(path).open("rb", buffering=0) as file:
+            start = file.read(CARD)
+    except (OSError, ValueError) as error:
+        raise _not_opened(Path(path), error) from None
+    for magic, opener in _PACKERS.items():
+        if start.startswith(magic):
+            return opener(path, "rb")
+    _check_start(path, start)
+    return Path(path).open("rb", buffering=0)
+
+
+def _not_opened(path: Path, error: Exception) -> ImageError:
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        target = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
+        return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}", path)
+    if code == errno.ELOOP:
+        return unreadable(path, "is a symbolic link that leads round in a circle")
+    if code == errno.EACCES:
+        return unreadable(path, "may not be read by this user: see its permissions (ls -l)")
+    return unreadable(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}")
+
+
+def _check_start(path: Path | str, start: bytes) -> None:
+    if not start:
+        raise unreadable(path, "is empty (0 bytes)")
+    if start.startswith(b"SIMPLE  ="):
+        return
+    for magic, what in _OTHER_FORMATS.items():
+        if start.lstrip().startswith(magic):
+            raise unreadable(path, f"is {what}, not FITS")
+    raise unreadable(path, f"is not FITS: it starts with {start[:9]!r} instead of 'SIMPLE  ='")
+
+
+def read_units(file: BinaryIO, path: Path | str) -> Iterator[Unit]:
+    """Go through the headers of an open file, skipping the data.
+
+    Parameters
+    ----------
+    file : binary file
+        As `open_file` gives it.
+    path : path or str
+        For messages.
+
+    Raises
+    ------
+    ImageError
+        If a header ends before its END, or promises what cannot be.
+    """
+    number, start = 0, 0
+    while True:
+        file.seek(start)
+        cards, length = _read_cards(file, path, number, start)
+        if cards is None:
+            return
+        unit = _unit(path, number, cards, start, start + length)
+        yield unit
+        number, start = number + 1, unit.end
+
+
+def _read_cards(file: BinaryIO, path, number: int, start: int) -> tuple[dict | None, int]:
+    """Cards of one header and its length in bytes; no cards after the last one."""
+    cards, length = {}, 0
+    while length < _MOST_HEADER_BYTES:
+        block = read_fully(file, BLOCK)
+        if length == 0 and _is_the_end(path, number, start, block):
+            return None, 0
+        if len(block) < BLOCK:
+            raise unreadable(
+                path,
+                f"is truncated in the header of extension {number}: the file ends after "
+                f"{start + length + len(block):,} bytes",
+            )
+        for first in range(0, len(block), CARD):
+            card = block[first : first + CARD]
+            keyword = card[:8]
+            if keyword == b"END     " and not card[8:].strip():
+                return cards, length + BLOCK
+            cards[keyword.decode("latin-1").rstrip()] = card
+        length += len(block)
+        if not _looks_like_text(block):
+            raise unreadable(
+                path,
+                f"has no END in the header of extension {number}: what is no text comes before "
+                f"byte {start + length:,}",
+            )
+    raise unreadable(path, f"has no END in the header of extension {number}")
+
+
+def _looks_like_text(block: bytes) -> bool:
+    """Whether each card of a block begins like one; values may hold letters beyond ASCII."""
+    keywords = b"".join(block[first : first + 8] for first in range(0, len(block), CARD))
+    return keywords.isascii() and keywords.decode("ascii").isprintable()
+
+
+def read_fully(file: BinaryIO, count: int) -> bytes:
+    """Read so many bytes, fewer only at the end of the file."""
+    parts = []
+    while count > 0 and (part := file.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _is_the_end(path, number: int, start: int, block: bytes) -> bool:
+    if number == 0:
+        _check_start(path, block)
+        return False
+    if block.startswith(b"XTENSION"):
+        return False
+    if block.strip(b"\0 "):
+        raise unreadable(
+            path,
+            f"goes on at byte {start:,}, after the data of extension {number - 1} as the header "
+            "counts them, with what is no extension: NAXIS or BITPIX is wrong, or the file damaged",
+        )
+    return True
+
+
+def _unit(path, number: int, cards: dict[str, bytes], start: int, data: int) -> Unit:
+    axes = _axes(path, number, cards, "")
+    unit = Unit(number, cards, start, data, _data_size(path, number, cards, axes), axes[::-1])
+    if not unit.compressed:
+        return unit
+    shape = _axes(path, number, cards, "Z")[::-1]
+    _check_tiles(path, unit, axes, shape)
+    return Unit(number, cards, start, data, unit.size, shape)
+
+
+def _axes(path, number: int, cards: dict[str, bytes], prefix: str) -> tuple[int, ...]:
+    """Lengths of the axes, fastest first, as in the header."""
+
+    def whole(keyword: str, most: int) -> int:
+        card = cards.get(keyword)
+        value = None if card is None else _value(card, None)
+        if type(value) is int and 0 <= value <= most:
+            return value
+        said = "missing" if card is None else f"{value!r}, which is no length or count"
+        raise unreadable(path, f"has a wrong header: {keyword} of extension {number} is {said}")
+
+    count = whole(f"{prefix}NAXIS", 999)
+    return tuple(whole(f"{prefix}NAXIS{axis}", 2**62) for axis in range(1, count + 1))
+
+
+def _data_size(path, number: int, cards: dict[str, bytes], axes: tuple[int, ...]) -> int:
+    values = {}
+    for keyword, default in (("BITPIX", None), ("PCOUNT", 0), ("GCOUNT", 1)):
+        values[keyword] = _value(cards[keyword], None) if keyword in cards else default
+    if type(values["BITPIX"]) is not int or values["BITPIX"] not in _BITPIX:
+        raise unreadable(
+            path,
+            f"has a wrong header: BITPIX of extension {number} is {values['BITPIX']!r}; FITS "
+            "knows 8, 16, 32, 64, -32 and -64",
+        )
+    if not all(type(value) is int and value >= 0 for value in (values["PCOUNT"], values["GCOUNT"])):
+        raise unreadable(
+            path, f"has a wrong header: PCOUNT or GCOUNT of extension {number} is no count"
+        )
+    elements = math.prod(axes) if axes else 0
+    return abs(values["BITPIX"]) // 8 * values["GCOUNT"] * (values["PCOUNT"] + elements)
+
+
+def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Compare a compressed image's shape with the number of its tiles: the rows of the table."""
+    if unit.bitpix not in _BITPIX:
+        raise unreadable(path, f"has a wrong header: ZBITPIX is {unit.bitpix!r}")
+    tiles = 1
+    for axis, length in enumerate(shape[::-1], start=1):
+        tile = unit.get(f"ZTILE{axis}", length if axis == 1 else 1)
+        if type(tile) is not int or tile < 1:
+            raise unreadable(path, f"has a wrong header: ZTILE{axis} is {tile!r}")
+        tiles *= math.ceil(length / tile)
+    if len(axes) != 2 or tiles != axes[1]:
+        raise unreadable(
+            path,
+            f"has a wrong header: an image of shape {shape} is cut into {tiles:,} compressed "
+            f"tiles, but extension {unit.number} holds {axes[-1] if axes else 0:,}",
+        )
+
+
+def check_what_follows(file: BinaryIO, path: Path | str, unit: Unit) -> None:
+    """Check that after an extension's data comes another extension, or nothing.
+
+    Raises
+    ------
+    ImageError
+        If there is something else: the header counts fewer data than there are.
+    """
+    file.seek(unit.end)
+    block = read_fully(file, BLOCK)
+    if block:
+        _is_the_end(path, unit.number + 1, unit.end, block)
+
+
+def find_unit(file: BinaryIO, path: Path | str, extension: str | int | None) -> Unit:
+    """Find an image in an open file.
+
+    Parameters
+    ----------
+    extension : str, int or None
+        Number, name, name with * and ?, name and version ("SCI,2"); None: the first image that
+        has pixels.
+
+    Raises
+    ------
+    ImageError
+        If there is none, or it is no image of at least two axes.
+    """
+    seen = []
+    for unit in read_units(file, path):
+        seen.append(unit)
+        if _is_meant(unit, extension):
+            _check_image(path, unit)
+            return unit
+    there = ", ".join(f"{unit.number} {unit.name} ({_describe(unit)})" for unit in seen[:20])
+    wanted = "no extension with an image" if extension is None else f"no extension {extension!r}"
+    raise unreadable(path, f"has {wanted}; it holds {there}")
+
+
+def _is_meant(unit: Unit, extension: str | int | None) -> bool:
+    if extension is None:
+        return unit.is_image and len(unit.shape) >= 2 and unit.size > 0
+    if isinstance(extension, int):
+        return unit.number == extension
+    name, _, version = extension.upper().rpartition(",")
+    if version.strip().isdigit() and name:
+        given = unit.get("EXTVER", 1)
+        return fnmatchcase(unit.name, name.strip()) and given == int(version)
+    return fnmatchcase(unit.name, extension.strip().upper())
+
+
+def _describe(unit: Unit) -> str:
+    if not unit.is_image:
+        return "table" if "TABLE" in unit.kind else unit.kind
+    return " x ".join(map(str, unit.shape[::-1])) + " pixels" if unit.shape else "empty"
+
+
+def _check_image(path, unit: Unit) -> None:
+    which = f"extension {unit.number}" + (f" ({unit.name})" if unit.name else "")
+    if not unit.is_image:
+        raise unreadable(path, f"has a {_describe(unit)} in {which}, not an image")
+    if len(unit.shape) < 2:
+        raise unreadable(
+            path, f"has {len(unit.shape)} axes in {which}; an image has two, (y, x), or is a cube"
+        )
+    if 0 in unit.shape:
+        reason = f"{path} has an image without pixels in {which}: its shape is {unit.shape}"
+        raise ImageError(Flag.NO_DATA, reason, path)

@@ -1,0 +1,109 @@
+"""The tiles of a survey in their shards; which tile is in which shard is written down once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from luneta.files import atomic_path
+from luneta.survey.patterns import match_tiles
+from luneta.survey.tiles import Tile, TileTableError, read_tiles
+
+HEADER = "tile\tshard"
+
+
+def survey_tiles(given: Mapping, ledger: Path | None = None) -> dict[str, Tile]:
+    """Find the tiles of a survey, from its table or by its file patterns, and their shards.
+
+    Parameters
+    ----------
+    given : mapping
+        The config's `input` section of kind `tiles`, as plain types.
+    ledger : path, optional
+        Table of tiles and shards, where `tiles_per_shard` is above 1; see `in_shards`.
+
+    Returns
+    -------
+    dict
+        `Tile` by name, in table order or sorted by name; of the bands, those of the config.
+
+    Raises
+    ------
+    TileTableError
+        If the table cannot be used, or the patterns match nothing or one band twice.
+    """
+    by_table = given["tiles"] is not None
+    tiles = read_tiles(given["tiles"], given["root"]) if by_table else match_tiles(given)
+    planes = {band: number for number, band in enumerate(given["bands"])} | given["planes"]
+    tiles = {name: _with_planes(tile, given["bands"], planes) for name, tile in tiles.items()}
+    if ledger is None or given["tiles_per_shard"] == 1:
+        return tiles
+    return in_shards(tiles, given["tiles_per_shard"], ledger)
+
+
+def _with_planes(tile: Tile, bands: list[str], planes: Mapping[str, int]) -> Tile:
+    """Keep the wanted bands of a tile, each with its plane."""
+    kept = {b: replace(f, plane=planes[b]) for b, f in tile.bands.items() if b in bands}
+    return replace(tile, bands=kept)
+
+
+def in_shards(tiles: Mapping[str, Tile], size: int, ledger: Path) -> dict[str, Tile]:
+    """Put tiles into shards of `size` tiles, in the order they come.
+
+    Known tiles stay where they are, new ones make new shards. A last shard that is not full is
+    never filled up, as that would compute it again. Tiles that the table gives a shard of
+    another name keep it.
+
+    Parameters
+    ----------
+    tiles : mapping
+        Tiles by name.
+    size : int
+        Tiles a shard.
+    ledger : path
+        Tab-separated table of tile and shard; new tiles are added to it, none is ever removed.
+
+    Raises
+    ------
+    TileTableError
+        If the ledger is no such table.
+    """
+    known = _read(ledger)
+    free = [name for name, tile in tiles.items() if tile.shard == name and name not in known]
+    first = _first_number(known, tiles)
+    new = {name: f"shard_{first + rank // size:05d}" for rank, name in enumerate(free)}
+    if new:
+        _write(ledger, known | new)
+    shards = known | new
+    return {
+        name: replace(tile, shard=shards[name]) if tile.shard == name else tile
+        for name, tile in tiles.items()
+    }
+
+
+def _first_number(known: Mapping[str, str], tiles: Mapping[str, Tile]) -> int:
+    """Number of the next new shard."""
+    taken = {*known.values(), *(tile.shard for tile in tiles.values())}
+    numbers = [int(m[1]) for m in (re.fullmatch(r"shard_(\d+)", name) for name in taken) if m]
+    return max(numbers, default=-1) + 1
+
+
+def _read(ledger: Path) -> dict[str, str]:
+    if not ledger.exists():
+        return {}
+    header, *rows = ledger.read_text(encoding="utf-8").splitlines() or [""]
+    pairs = [row.split("\t") for row in rows]
+    if header != HEADER or any(len(pair) != 2 for pair in pairs):
+        raise TileTableError(
+            f"{ledger}: is not the table of tiles and shards that luneta wrote; bring back the "
+            f"file as it was, or remove it to have all shards dealt and computed anew"
+        )
+    return dict(pairs)
+
+
+def _write(ledger: Path, shards: Mapping[str, str]) -> None:
+    lines = [HEADER, *(f"{tile}\t{shard}" for tile, shard in shards.items())]
+    with atomic_path(ledger) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
