@@ -45,7 +45,7 @@ format: tools ## format code and workflow
 	$(BIN)/snakefmt workflow
 
 bench: tools ## run the benchmarks
-	@for file in benchmarks/*.py; do \
+	@for file in benchmarks/bench_*.py; do \
 		[ -e "$$file" ] || { echo "no benchmarks yet"; exit 0; }; \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done

@@ -45,6 +45,7 @@ def test_task_inherits_training():
     [
         ("seeed", 2, "seeed = 2: there is no such key; did you mean seed?"),
         ("cutouts.sise", 2, "cutouts.sise = 2: there is no such key; did you mean size?"),
+        ("cutouts.SIZE", 2, "cutouts.SIZE = 2: there is no such key; did you mean size?"),
         ("input.source", "a", "input.source = 'a': there is no such key; did you mean sources?"),
         ("input.mask.plains", {}, "input.mask.plains: there is no such key; did you mean planes?"),
         ("tasks.shape.clases", [], "tasks.shape.clases = []: there is no such key; did you mean"),

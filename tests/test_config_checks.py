@@ -159,3 +159,73 @@ def test_column_names_of_each_format(tmp_path):
     (tmp_path / "t.tsv").write_text("a\tb\n1\tx\n")
     for suffix in ("parquet", "fits", "tsv"):
         assert column_names(tmp_path / f"t.{suffix}") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "words"),
+    [
+        ("input", {"tiles": None, "images": "no/{tile}_{band}.fits"}, "there is no folder no"),
+        ("input", {"zero_points": {"G": 22.5}}, "input.zero_points.G: is none of input.bands"),
+        ("input", {"planes": {"i": 3}}, "input.planes.i: is none of input.bands"),
+        ("input", {"units": {"dek": "deg"}}, "input.units.dek: no such column is mapped; did you"),
+        (
+            "input",
+            {"sources": None, "detection": {}, "keep": {"radius": "R"}},
+            "input.keep.radius = 'R': with input.detection there is no source list",
+        ),
+        (
+            "cutouts",
+            {"extent": {"unit": "radius", "side": 4, "radius": "size"}},
+            "cutouts.extent.radius = 'size': is no kept column; none is kept",
+        ),
+        (
+            "cutouts",
+            {"extinction": {"ebv": "ebv", "coefficients": {"g": 3.2, "r": 2.2}}},
+            "cutouts.extinction.ebv = 'ebv': is no kept column",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together(survey, section, change, words):
+    survey.setdefault(section, {}).update(change)
+    assert words in only_problem(survey)
+
+
+def test_area_ratio_needs_the_seeing(survey, tmp_path):
+    (tmp_path / "sources.csv").write_text("object_id,ra,dec,R\n1,2.0,3.0,1.5\n")
+    survey["input"]["keep"] = {"petrosian": "R"}
+    survey["cutouts"] = {"area_ratio": {"radius": "petrosian"}}
+    assert "the seeing of band g is not known" in only_problem(survey)
+    survey["input"]["seeing"] = {"g": 1.2, "r": 1.1}
+    check_paths(validate(survey))
+
+
+def test_extinction_of_every_band(survey, tmp_path):
+    (tmp_path / "sources.csv").write_text("object_id,ra,dec,EBV\n1,2.0,3.0,0.1\n")
+    survey["input"]["keep"] = {"ebv": "EBV"}
+    survey["cutouts"] = {"extinction": {"ebv": "ebv", "coefficients": {"g": 3.2}}}
+    assert "coefficients: band r has none" in only_problem(survey)
+
+
+def test_detected_columns_may_set_the_extent(survey):
+    survey["input"] |= {"sources": None, "detection": {}}
+    survey["cutouts"] = {"extent": {"unit": "radius", "side": 4, "radius": "half_light_radius"}}
+    check_paths(validate(survey))
+
+
+def test_remote_list_is_not_fetched_to_check_it(survey):
+    survey["input"]["sources"] = "https://nowhere.invalid/list.csv"
+    check_paths(validate(survey))
+
+
+def test_hats_catalog_as_source_list(survey, tmp_path):
+    part = tmp_path / "hats/dataset/Norder=0/Dir=0"
+    part.mkdir(parents=True)
+    (tmp_path / "hats/hats.properties").write_text("obs_collection=x\n")
+    columns = {"object_id": ["1"], "ra": [1.0], "decl": [2.0]}
+    pq.write_table(pa.table(columns), part / "Npix=1.parquet")
+    survey["input"]["sources"] = "hats"
+    assert "input.columns.dec = 'dec': hats has no such column; did you mean" in only_problem(
+        survey
+    )
+    survey["input"]["columns"] = {"dec": "decl"}
+    check_paths(validate(survey))

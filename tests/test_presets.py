@@ -14,6 +14,7 @@ from luneta.survey.images import read_pixels
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.shards import survey_tiles
 
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 KINDS = [
     (name, kind)
     for name in names()
@@ -255,6 +256,17 @@ def test_challenge_marks_bad_pixels_with_100():
     pixels = np.array([[1e-12, 100.0, -3e-12]], np.float32)
     assert sentinel_pixels(pixels, section.mask.sentinels).tolist() == [[False, True, False]]
     assert section.image["r"].format(ID=100002) == "Band1/imageSDSS_R-100002.fits"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
+def test_challenge_files_are_named_so():
+    section = config("lens_challenge", "stamps").input
+    for folder in ("lens", "nolens"):
+        root = SHARED / "lens_challenge" / "ground_based" / folder
+        for template in section.image.values():
+            found = list(root.glob(template.replace("{ID}", "*")))
+            assert len(found) > 3
+            assert read_pixels(str(found[0])).shape == (101, 101)
 
 
 def test_galaxy_zoo_pictures_are_display_pixels():

@@ -129,6 +129,7 @@ def _stamp_problems(given: Stamps) -> Iterator[str]:
 
 def _column_problems(key: str, path: Path | str, columns: Mapping[str, str]) -> Iterator[str]:
     from luneta.survey.remote import is_remote
+    from luneta.survey.sources import parts_of
     from luneta.survey.tables import TableError
 
     if is_remote(str(path)):
@@ -138,8 +139,8 @@ def _column_problems(key: str, path: Path | str, columns: Mapping[str, str]) -> 
     except TableError as error:
         yield f"{key}: {error}"
         return
-    for column_key, name in columns.items():
-        if name not in names:
+    for column_key, mapping in columns.items():
+        for name in (name for name in parts_of(mapping) if name not in names):
             yield f"{column_key} = {name!r}: {path} has no such column; {did_you_mean(name, names)}"
 
 

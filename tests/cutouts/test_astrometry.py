@@ -110,6 +110,17 @@ def test_faint_sources_that_are_not_seen_do_no_harm(stars):
     assert shifted.offset == pytest.approx(20 * SCALE, abs=0.03)
 
 
+@pytest.mark.parametrize(("shift", "off"), [(0, False), (20, True), (400, True)])
+def test_a_list_without_the_bright_stars_and_without_magnitudes(stars, shift, off):
+    pixels, x, y, flux = stars
+    rest = np.argsort(-flux)[300:]
+    unseen_x, unseen_y = np.random.default_rng(1).uniform(0, 2048, (2, 2000))
+    x, y = np.concatenate([x[rest], unseen_x]), np.concatenate([y[rest], unseen_y])
+    found = median_offset(pixels, x + shift, y, None, SCALE, 1.0)
+    assert found.offset == pytest.approx(shift * SCALE, abs=0.05)
+    assert found.off == off
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("shift", [0, 30])
 def test_few_sources_cannot_tell(stars, count, shift):

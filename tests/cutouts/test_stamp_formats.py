@@ -6,6 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from hypothesis import given as given_by_hypothesis
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies
 from PIL import Image
 
 from luneta.cutouts.plain_fits import read_plain
@@ -127,6 +130,7 @@ def cut_shard(path, given, pixels="flux", **cutouts):
     job = {
         "bands": given["bands"], "pixels": pixels, "axes": given["axes"], "zero_points": {},
         "weight": given.get("weight", "variance"), "mask": given.get("mask", {}),
+        "remote": given.get("remote"),
         "cutouts": {"size": SIDE, "crop": 1.0, "background": "none", "noise_units": False,
                     **cutouts},
     }  # fmt: skip
@@ -330,3 +334,38 @@ def test_scaled_and_checked_files_are_left_to_the_full_reader(tmp_path):
         expected = read_pixels(path)
         assert np.array_equal(StampFiles().planes([path])[0], expected, equal_nan=True)
     assert np.isnan(StampFiles().planes([str(tmp_path / "blank.fits")])[0][0, 3])
+
+
+def valid_file(path):
+    header = fits.Header([("OBJECT", "a lens"), ("EXPTIME", 30.0)])
+    fits.PrimaryHDU(np.arange(35, dtype=np.float32).reshape(7, 5), header).writeto(path)
+    return path.read_bytes()
+
+
+@settings_of_hypothesis(max_examples=300, deadline=None)
+@given_by_hypothesis(data=strategies.data())
+def test_no_mutation_is_read_otherwise_than_by_the_full_reader(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "mutated"
+    folder.mkdir(exist_ok=True)
+    whole = folder / "whole.fits"
+    content = bytearray(whole.read_bytes() if whole.exists() else valid_file(whole))
+    for _ in range(data.draw(strategies.integers(1, 4))):
+        place = data.draw(strategies.integers(0, 800) | strategies.integers(0, len(content) - 1))
+        content[place] = data.draw(strategies.sampled_from(b" 0123456789-/=TFENDAXIS\x00\xff"))
+    path = folder / "mutated.fits"
+    path.write_bytes(content[: data.draw(strategies.integers(2000, 2 * len(content)))])
+    found = read_plain(str(path))
+    if found is not None:
+        assert np.array_equal(found, read_pixels(str(path)), equal_nan=True)
+
+
+def test_files_named_by_url(tmp_path):
+    one_file_a_band(tmp_path)
+    (tmp_path / "o3_r.fits").unlink()
+    given = settings(tmp_path, image=f"file://{tmp_path}/{{id}}_{{band}}.fits")
+    given["remote"] = {"retries": 0, "wait": 0, "timeout": 5, "options": {}}
+    path = deal_stamps(given, tmp_path / "index")["stamps_00001"]
+    images, quality = cut_shard(path, given)
+    assert np.array_equal(images[0], PIXELS[2])
+    assert quality.flags.tolist() == [0, Flag.MISSING_FILE]
+    assert f"file://{tmp_path}/o3_r.fits does not exist" in quality.reject_reason[1]

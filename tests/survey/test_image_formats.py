@@ -10,6 +10,7 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.wcs import DistortionLookupTable
 
 from fits_files import tan_wcs
 from luneta.survey.flags import Flag
@@ -324,6 +325,23 @@ def test_tnx(tmp_path):
     np.testing.assert_allclose(plane_of(wcs), expected, atol=1e-10)
 
 
+def test_tnx_of_chebyshev_polynomials_on_a_turned_image(tmp_path):
+    turned = {"CD1_1": -5e-5, "CD1_2": 4e-5, "CD2_1": 4e-5, "CD2_2": 5e-5}
+    cards = dict(TAN | turned, CTYPE1="RA---TNX", CTYPE2="DEC--TNX")
+    values = [1e-4, -2e-4, 3e-4, 4e-4, 5e-4, -6e-4]
+    for axis, name, which in ((1, "ra", "lngcor"), (2, "dec", "latcor")):
+        numbers = " ".join(map(str, [1, 3, 2, 1, -0.02, 0.01, -0.01, 0.03, *values]))
+        cards |= in_cards(axis, f'wtype=tnx axtype={name} {which} = "{numbers}"')
+    wcs, _ = grid_of(tmp_path / "x.fits", cards)
+    xi, eta = linear(X - 84, Y - 74, cards)
+    s, t = (2 * xi + 0.01) / 0.03, (2 * eta - 0.02) / 0.04
+    terms = [np.ones(4), s, 2 * s**2 - 1, t, s * t, (2 * s**2 - 1) * t]
+    moved = np.array(values) @ np.array(terms)
+    np.testing.assert_allclose(plane_of(wcs), [xi + moved, eta + moved], atol=1e-10)
+    sky = wcs.pixel_to_world(X, Y).icrs
+    np.testing.assert_allclose(to_pixels(wcs, sky.ra.deg, sky.dec.deg), [X, Y], atol=1e-3)
+
+
 def test_zpx(tmp_path):
     """Zenithal polynomial R = theta + P3 theta^3, as the Mosaic and 90Prime imagers have it."""
     cards = dict(TAN, CTYPE1="RA---ZPX", CTYPE2="DEC--ZPX", CD1_1=-2e-3, CD2_2=2e-3)
@@ -424,3 +442,37 @@ def test_a_coordinate_system_that_cannot_be(tmp_path, changes, reason):
 def test_a_dummy_at_the_origin_is_read(tmp_path):
     wcs, _ = grid_of(tmp_path / "x.fits", TAN | {"CRVAL1": 0.0, "CRVAL2": 0.0})
     assert wcs.pixel_to_world(84, 74).separation(SkyCoord(0, 0, unit="deg")).arcsec < 1e-6
+
+
+@pytest.mark.parametrize("digits", range(3, 17))
+def test_iraf_strings_of_every_length(tmp_path, digits):
+    """Wherever a card happens to end; and without blanks around the equals sign."""
+    cards = dict(TAN, CTYPE1="RA---TNX", CTYPE2="DEC--TNX")
+    for axis, name, which in ((1, "ra", "lngcor"), (2, "dec", "latcor")):
+        values = " ".join(f"{v:.{digits}e}" for v in [3, 2, 2, 0, -1, 1, -1, 1, 1e-4, 2e-3, 3e-3])
+        cards |= in_cards(axis, f'wtype=tnx axtype={name} {which}="{values}"')
+    wcs, _ = grid_of(tmp_path / "x.fits", cards)
+    xi, eta = linear(X - 84, Y - 74)
+    moved = 1e-4 + 2e-3 * xi + 3e-3 * eta
+    np.testing.assert_allclose(plane_of(wcs), [xi + moved, eta + moved], atol=1e-10)
+
+
+def test_a_broken_iraf_string_does_not_spoil_the_next_file(tmp_path):
+    cards = dict(TAN, CTYPE1="RA---TNX", CTYPE2="DEC--TNX")
+    broken = cards | in_cards(1, 'wtype=tnx axtype=ra lngcor = "3 2 2 0 -1 1 -1 1 many"')
+    with pytest.raises(ImageError, match="'many'") as raised:
+        grid_of(tmp_path / "broken.fits", broken)
+    assert raised.value.flag == Flag.NO_WCS
+    wcs, _ = grid_of(tmp_path / "good.fits", cards)
+    np.testing.assert_allclose(plane_of(wcs), linear(X - 84, Y - 74), atol=1e-10)
+
+
+def test_distortions_in_tables_of_other_extensions(tmp_path, pixels):
+    wcs = tan_wcs(pixels.shape)
+    table = np.random.default_rng(9).normal(0, 2, (10, 10)).astype(np.float32)
+    wcs.cpdis1 = DistortionLookupTable(table, (1, 1), (1, 1), (17, 15))
+    file = wcs.to_fits(relax=True)
+    file[0].data = pixels
+    file.writeto(tmp_path / "x.fits")
+    read, _ = read_grid(str(tmp_path / "x.fits"))
+    assert read.pixel_to_world(X, Y).separation(wcs.pixel_to_world(X, Y)).arcsec.max() < 1e-5

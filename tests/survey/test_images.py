@@ -4,6 +4,8 @@ import os
 import numpy as np
 import pytest
 from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fits_files import tan_wcs, write_image
 from luneta.survey.fits_checks import data_sum
@@ -215,3 +217,41 @@ def test_every_flag_is_described_and_fits_the_column():
 def test_count_of_flags():
     counts = count(np.array([0, 1, 3], np.int32))
     assert (counts["edge"], counts["masked"], counts["outside"]) == (2, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def valid_files():
+    """Plain, RICE and gzip tiles, as bytes."""
+    values = np.random.default_rng(8).normal(100, 5, (40, 50)).astype(np.float32)
+    values[:5] = 0
+    kinds = [fits.ImageHDU(values)]
+    kinds += [fits.CompImageHDU(values, compression_type=kind) for kind in ("RICE_1", "GZIP_1")]
+    files = []
+    for unit in kinds:
+        file = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), unit]).writeto(file)
+        files.append(file.getvalue())
+    return files
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    kind=st.integers(0, 2),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6),
+    keep=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_no_damage_crashes_or_reads_short(valid_files, tmp_path_factory, kind, changes, keep):
+    content = bytearray(valid_files[kind])
+    for place, byte in changes:
+        content[int(place * len(content))] = byte
+    path = tmp_path_factory.mktemp("damaged") / "x.fits"
+    path.write_bytes(content[: int(keep * len(content))])
+    try:
+        pixels = read_pixels(str(path))
+    except ImageError as error:
+        assert len(str(error)) > len(str(path)) + 5
+        return
+    assert pixels.ndim in (2, 3)
+    if not changes:
+        path.write_bytes(content)
+        assert np.array_equal(pixels, read_pixels(str(path)))

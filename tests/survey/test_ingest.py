@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from fits_files import tan_wcs, write_image
 from luneta.survey.flags import Flag
-from luneta.survey.ingest import mark_duplicates, repeated, run
+from luneta.survey.ingest import in_tile_order, mark_duplicates, repeated, run
 from luneta.survey.tiles import BandFiles, Tile
 
 COLUMNS = {"object_id": "ID", "ra": "RA", "dec": "DEC"}
@@ -243,3 +243,10 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path, tile):
     objects = ingest(tmp_path, tile)
     assert time.process_time() - start < 5
     assert objects["flags"].to_pylist() == [0] * 100_000
+
+
+def test_objects_of_a_tile_stand_together_in_the_order_of_the_list():
+    table = pa.table({"object_id": list("abcdef"), "tile": ["y", "x", "", "x", "y", "x"]})
+    found = in_tile_order(table, ["x", "y"])
+    assert found["object_id"].to_pylist() == ["b", "d", "f", "a", "e", "c"]
+    assert in_tile_order(found, ["x", "y"]) is found

@@ -7,7 +7,15 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from luneta.survey.sources import Sources, degrees, read_list, read_sources, select, text
+from luneta.survey.sources import (
+    Sources,
+    degrees,
+    object_names,
+    read_list,
+    read_sources,
+    select,
+    text,
+)
 from luneta.survey.tables import TableError
 
 COLUMNS = {"object_id": "id", "ra": "ra", "dec": "dec"}
@@ -266,3 +274,10 @@ def test_a_list_without_pixels_has_none():
     sources = Sources(np.array(["a"], object), np.zeros(1), np.zeros(1), EMPTY, pa.table({}))
     assert np.isnan(sources.x[0])
     assert sources.missing.tolist() == [False]
+
+
+def test_names_put_together_from_several_columns():
+    table = pa.table({"brickname": ["0001m002", "0001m002", None], "objid": [3, 14, 15]})
+    found = object_names(table, "{brickname}-{objid}")
+    assert found.tolist() == ["0001m002-3", "0001m002-14", ""]
+    assert object_names(table, "objid").tolist() == ["3", "14", "15"]

@@ -56,6 +56,7 @@ def test_new_tile(plain):
     change(plain, {"ingest": 1, "cutouts": 1}, ["1 new tile: t3"], ["t0", "t1", "t2"])
 
 
+@pytest.mark.slow
 def test_new_tile_over_old_ones(plain):
     """A tile that overlaps others shares their objects, and leaves theirs as they are."""
     plain.write_tile(3)
@@ -64,16 +65,19 @@ def test_new_tile_over_old_ones(plain):
     change(plain, {"ingest": 1, "cutouts": 1}, ["1 new tile: t3"], ["t0", "t1", "t2"])
 
 
+@pytest.mark.slow
 def test_image_delivered_again(plain):
     plain.write_image(1, "g", seed=1)
     change(plain, {"cutouts": 1}, ["1 image changed: t1 (g)"], ["t0", "t2"])
 
 
+@pytest.mark.slow
 def test_reference_image_delivered_again(plain):
     plain.write_image(1, "r", seed=1)
     change(plain, {"ingest": 1, "cutouts": 1}, ["1 image changed: t1 (r)"], ["t0", "t2"])
 
 
+@pytest.mark.slow
 def test_image_delivered_again_with_an_old_time(plain):
     """As rsync and cp -p deliver it, which Snakemake alone does not see."""
     path = plain.write_image(1, "g", seed=1)
@@ -81,11 +85,13 @@ def test_image_delivered_again_with_an_old_time(plain):
     change(plain, {"cutouts": 1}, ["1 image changed: t1 (g)"], ["t0", "t2"])
 
 
+@pytest.mark.slow
 def test_mask_changed(plain):
     plain.write_mask(2, "r", bad_row=40)
     change(plain, {"cutouts": 1}, ["1 mask changed: t2 (r)"], ["t0", "t1"])
 
 
+@pytest.mark.slow
 def test_missing_image_delivered(plain):
     (plain.folder / "tiles/t2_g.fits").unlink()
     change(plain, {"cutouts": 1}, ["1 image gone: t2 (g)", "1 mask gone: t2 (g)"], ["t0", "t1"])
@@ -94,6 +100,7 @@ def test_missing_image_delivered(plain):
     change(plain, {"cutouts": 1}, said, ["t0", "t1"])
 
 
+@pytest.mark.slow
 def test_removed_tile(plain):
     rows = [row for tile in (0, 2) for row in sources_of(tile)]
     plain.write_sources(rows)
@@ -102,12 +109,14 @@ def test_removed_tile(plain):
     change(plain, {}, said, ["t0", "t2"])
 
 
+@pytest.mark.slow
 def test_removed_tile_leaves_its_objects_without_one(plain):
     plain.remove_tile(1)
     change(plain, {"ingest": 1, "cutouts": 1}, ["1 tile removed: t1"], ["t0", "t2"])
     assert (plain.results / "objects/unplaced.parquet").exists()
 
 
+@pytest.mark.slow
 def test_rows_added_changed_and_removed(plain):
     rows = [row for tile in range(3) for row in sources_of(tile)]
     name, ra, dec = rows[0]
@@ -124,6 +133,7 @@ def test_touched_files_rerun_nothing(plain):
     assert plain.plan() == ({}, [])
 
 
+@pytest.mark.slow
 def test_setting_changed(plain):
     config = plain_config()
     config["cutouts"]["size"] = 24
@@ -132,6 +142,7 @@ def test_setting_changed(plain):
     change(plain, {"cutouts": 3}, said, [])
 
 
+@pytest.mark.slow
 def test_several_tiles_a_shard(tmp_path):
     """New tiles fill new shards, and the old ones stay as they are, full or not."""
     survey = PlainSurvey(tmp_path)

@@ -50,7 +50,7 @@ def test_the_identity_of_the_model_is_in_every_row(finished):
 
 
 def test_the_run_ends_with_its_numbers(finished):
-    assert "90 objects in the source list" in finished.log
+    assert "90 objects: " in finished.log
     assert "0 files could not be used" in finished.log
 
 

@@ -13,6 +13,7 @@ rule cutouts:
         "<benchmarks>/cutouts/{shard}.jsonl"
     conda:
         "../../envs/luneta-cpu.yaml"
+    threads: 2
     params:
         settings=settings("cutouts"),
         code=code_digest("cutouts"),

@@ -110,14 +110,14 @@ QUALITY_COLUMNS = (
         pa.float32(),
         "pix",
         "pos.cartesian.x;arith.diff",
-        "Columns by which the cutout was moved to recentre it",
+        "Way from the list's position to the light the cutout is centred on, along a row",
     ),
     Column(
         "shift_y",
         pa.float32(),
         "pix",
         "pos.cartesian.y;arith.diff",
-        "Rows by which the cutout was moved to recentre it",
+        "Way from the list's position to the light the cutout is centred on, along a column",
     ),
     Column(
         "galaxy_area_ratio",

@@ -55,7 +55,11 @@ class Mask(Section):
 class SourceColumns(Section):
     """Which column of the source list holds what."""
 
-    object_id: str = Field("object_id", description="Unique name of the object.")
+    object_id: str = Field(
+        "object_id",
+        description="Unique name of the object; from several columns as a template: "
+        '"{brickname}-{objid}".',
+    )
     ra: str | None = Field(
         "ra",
         description="Right ascension (or galactic longitude); degrees unless the column has a "

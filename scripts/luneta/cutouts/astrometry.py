@@ -13,7 +13,7 @@ WINDOW = 3
 PEAK_THRESHOLD = 6.0
 MOST_DETECTIONS = 2000
 MOST_SOURCES = 6000
-MOST_PAIRS = 400_000
+MOST_PAIRS = 1_500_000
 BIN = 3.0
 CHANCE = 1e-4
 LEAST_MATCHED = 4
@@ -75,8 +75,7 @@ def median_offset(
     noise : float
         Standard deviation of the sky.
     sources : int
-        How many of the brightest sources are compared; without `brightness`, how many of the
-        brightest peaks.
+        How many of the brightest sources are compared; all, where `brightness` is not known.
     max_offset : float
         Arcsec beyond which the two disagree.
     search : float
@@ -84,9 +83,9 @@ def median_offset(
     """
     peak_x, peak_y = bright_peaks(pixels, noise)
     rows = _compared(x, y, brightness, pixels.shape, sources)
-    if brightness is None:
-        most = max(sources, MOST_PAIRS // max(len(rows), 1) // 4)
-        peak_x, peak_y = peak_x[:most], peak_y[:most]
+    if brightness is None:  # of peaks of every brightness, as a list may leave out the stars
+        step = max(1, len(peak_x) * len(rows) // MOST_PAIRS)
+        peak_x, peak_y = peak_x[::step], peak_y[::step]
     if min(len(rows), len(peak_x)) < LEAST_MATCHED:
         return _cannot_tell(len(rows), len(peak_x))
     reach = min(search / pixel_scale, max(pixels.shape))
@@ -103,7 +102,7 @@ def median_offset(
         offset,
         fraction,
         off,
-        f"{matched} bright sources lie {offset:.2f} arcsec (median) from their detections, "
+        f"{matched} sources lie {offset:.2f} arcsec (median) from their detections, "
         f"{relation} the limit of {max_offset:g} arcsec",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,21 +66,30 @@ def _header_size(content: bytes) -> int:
 
 def _pixels(content: bytes, start: int) -> np.ndarray | None:
     """Interpret what follows the header, if the file holds as much as the header says."""
-    bits, axes = _integer(content, 1, b"BITPIX  "), _integer(content, 2, b"NAXIS   ")
-    if start == 0 or bits not in TYPES or axes not in (2, 3):
+    layout = _layout(content[CARD : 6 * CARD])
+    if start == 0 or layout is None:
         return None
-    lengths = [_integer(content, 3 + n, b"NAXIS%d  " % (n + 1)) for n in range(axes)]
+    kind, shape = layout
+    count = math.prod(shape)
+    if len(content) < start + math.ceil(count * kind.itemsize / BLOCK) * BLOCK:
+        return None
+    return np.frombuffer(content, kind, count, start).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _layout(cards: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Type and shape by the mandatory cards after SIMPLE, which many files share."""
+    bits, axes = _integer(cards, 0, b"BITPIX  "), _integer(cards, 1, b"NAXIS   ")
+    if bits not in TYPES or axes not in (2, 3):
+        return None
+    lengths = [_integer(cards, 2 + n, b"NAXIS%d  " % (n + 1)) for n in range(axes)]
     if any(length is None or length < 1 for length in lengths):
         return None
-    count = math.prod(lengths)
-    size = count * abs(bits) // 8
-    if len(content) < start + math.ceil(size / BLOCK) * BLOCK:
-        return None
-    return np.frombuffer(content, TYPES[bits], count, start).reshape(lengths[::-1])
+    return np.dtype(TYPES[bits]), tuple(lengths[::-1])
 
 
-def _integer(content: bytes, number: int, keyword: bytes) -> int | None:
+def _integer(cards: bytes, number: int, keyword: bytes) -> int | None:
     """Value of a card at its mandatory place; None if it is not there."""
-    card = content[number * CARD : (number + 1) * CARD]
+    card = cards[number * CARD : (number + 1) * CARD]
     found = _INTEGER.match(card[8:]) if card.startswith(keyword) else None
     return None if found is None else int(found[1])

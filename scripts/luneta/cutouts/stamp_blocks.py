@@ -11,6 +11,7 @@ import pyarrow as pa
 from luneta.cutouts.flux import flux_factors, source_factors
 from luneta.cutouts.quality import centre_touched
 from luneta.cutouts.recentre import shifts
+from luneta.cutouts.resample import noise_growth
 from luneta.cutouts.sky import ring_level
 from luneta.cutouts.stamp_files import StampFiles
 from luneta.cutouts.stamp_pixels import (
@@ -287,16 +288,15 @@ class StampCutter:
         """What a cutout's pixels are multiplied by, shape (objects, band), float32."""
         if self.cutouts.get("noise") == "weight" and self.settings["weight"] != "relative":
             noise = np.where(np.isfinite(group.noise), group.noise, noise)
-        noise = noise.astype(float) * factor[:, None]
+        growth = [noise_growth(self.cutouts["size"], float(value)) for value in factor]
+        noise = noise.astype(float) * np.array(growth)[:, None]
         scale = np.stack(
             [flux_factors(self.objects, group.slots, band, self.settings) for band in self.bands],
             axis=1,
         )
+        block.measured.append(("sky_noise", group.slots, noise * scale))
         if self.cutouts["noise_units"]:
-            block.measured.append(("sky_noise", group.slots, noise))
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
-        else:
-            block.measured.append(("sky_noise", group.slots, noise * scale))
         return scale.astype(np.float32)
 
     def _centres(self, group: Group, level, block: Block) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ from luneta.cutouts.resample import noise_growth, resample, source_side
 from luneta.cutouts.sky import median, ring_level
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
 
 OBJECTS_AT_ONCE = 512
@@ -63,12 +64,21 @@ def cut_tiles(
     rows = np.flatnonzero(quality.usable)
     names = np.array(objects["tile"].to_pylist(), object)[rows]
     x, y = (np.asarray(objects[name])[rows] for name in ("x", "y"))
-    for tile in map(Tile.from_dict, settings["tiles"]):
+    tiles = [Tile.from_dict(tile) for tile in settings["tiles"]]
+    _require_order(names, [tile.name for tile in tiles])
+    for tile in tiles:
         here = np.flatnonzero(names == tile.name)
         cutter = TileCutter(tile, objects, rows[here], x[here], y[here], quality, settings)
         yield from cutter.blocks()
     if settings["cutouts"].get("area_ratio"):
         quality.put("galaxy_area_ratio", slice(None), area_ratio(objects, settings))
+
+
+def _require_order(names: np.ndarray, tiles: list[str]) -> None:
+    """Insist on what lets cutouts be written tile by tile in the order of the objects."""
+    place = {name: number for number, name in enumerate(tiles)}
+    if (np.diff([place[name] for name in names]) < 0).any():
+        raise ValueError(f"objects are not in the order of their tiles {tiles}; run ingest again")
 
 
 class TileCutter:
@@ -89,33 +99,35 @@ class TileCutter:
         self.bands, self.reference = settings["bands"], settings["reference_band"]
         self.size = self.cutouts["size"]
         self.factor = np.ones(len(rows))  # image pixels per cutout pixel
-        self.grid = self._grid()
-        if self.grid is not None:
-            self.factor = source_factors(self.objects, pixel_scale(self.grid[0]), settings)
+        self.grid: tuple[WCS, tuple[int, int]] | None = None
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give the cutouts some objects at a time; see `cut_tiles`.
 
         All bands are kept in memory if they are smaller than the cutouts, else all cutouts are.
         """
-        order = sorted(self.bands, key=lambda band: band != self.reference)
+        others = [band for band in self.bands if band != self.reference]
+        first = self._load(self.reference)
         if self._bands_are_smaller():
-            images = {band: self._load(band) for band in order}
+            images = {self.reference: first, **{band: self._load(band) for band in others}}
             buffer = np.empty((min(len(self.rows), OBJECTS_AT_ONCE), *self._shape()), np.float32)
             for part in self._parts():
                 block = buffer[: len(self.rows[part])]
-                for band in self.bands:
-                    self._cut(images[band], band, part, block[:, self.bands.index(band)])
+                for band, image in images.items():
+                    self._cut(image, band, part, block)
                 yield self.rows[part], block
         else:
             stamps = np.empty((len(self.rows), *self._shape()), np.float32)
-            for band in order:
-                image = self._load(band)
-                for part in self._parts():
-                    self._cut(image, band, part, stamps[part, self.bands.index(band)])
-                del image
+            self._cut_all(first, self.reference, stamps)
+            del first
+            for band in others:
+                self._cut_all(self._load(band), band, stamps)
             for part in self._parts():
                 yield self.rows[part], stamps[part]
+
+    def _cut_all(self, image: BandImage | None, band: str, stamps: np.ndarray) -> None:
+        for part in self._parts():
+            self._cut(image, band, part, stamps[part])
 
     def _shape(self) -> tuple[int, int, int]:
         return len(self.bands), self.size, self.size
@@ -127,20 +139,14 @@ class TileCutter:
     def _bands_are_smaller(self) -> bool:
         return self.grid is not None and prod(self.grid[1]) < len(self.rows) * self.size**2
 
-    def _grid(self) -> tuple[WCS, tuple[int, int]] | None:
-        """Read the reference band's grid; None if it has none, which its own loading reports."""
-        try:
-            return read_grid(self.tile.bands[self.reference].image)
-        except (ImageError, KeyError):
-            return None
-
     def _load(self, band: str) -> BandImage | None:
         """Read a band; a file that cannot be used costs the tile's own objects only."""
         try:
             if band not in self.tile.bands:
                 reason = f"tile {self.tile.name} has no image in band {band}"
                 raise ImageError(Flag.MISSING_FILE, reason)
-            return self._prepared(self.tile.bands[band], band)
+            with localised(self.tile.bands[band], self.settings["remote"]) as files:
+                return self._prepared(files, band)
         except ImageError as error:
             log.warning("tile %s, band %s: %s", self.tile.name, band, error)
             path = self.tile.bands[band].image if band in self.tile.bands else None
@@ -149,8 +155,9 @@ class TileCutter:
             return None
 
     def _prepared(self, files: BandFiles, band: str) -> BandImage | None:
-        if self.grid is None and band == self.reference:
-            read_grid(files.image)  # raises, and says why
+        if band == self.reference:
+            self.grid = read_grid(files.image)
+            self.factor = source_factors(self.objects, pixel_scale(self.grid[0]), self.settings)
         if self.grid is None or not self.quality.usable[self.rows].any():
             read_band(files, self.settings)  # only to learn whether this file is good
             return None
@@ -223,13 +230,14 @@ class TileCutter:
 
     def _cut(self, image: BandImage | None, band: str, part: slice, stamps: np.ndarray) -> None:
         """Cut one band of some objects, in the units that the config asks for."""
+        number = self.bands.index(band)
         if image is None:
-            stamps[...] = np.nan
+            stamps[:, number] = np.nan
             return
         rows, x, y, factor = (v[part] for v in (self.rows, self.x, self.y, self.factor))
         scale = flux_factors(self.objects, part, band, self.settings)
         noise = self._noise(image, x, y) * self._growth(factor)
-        self.quality.sky_noise[rows, self.bands.index(band)] = noise * scale
+        self.quality.sky_noise[rows, number] = noise * scale
         if self.cutouts["noise_units"]:
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
         if image.saturated is not None:
@@ -238,9 +246,9 @@ class TileCutter:
                 rows[centre_touched(gather(image.saturated, x, y, side))], Flag.SATURATED
             )
         if (factor == 1).all() and self.cutouts["background"] != "annulus":
-            gather_into(stamps, image.pixels, x, y, scale)
+            gather_into(stamps[:, number], image.pixels, x, y, scale)
         else:
-            self._cut_resampled(image.pixels, x, y, factor, scale, stamps)
+            self._cut_resampled(image.pixels, x, y, factor, scale, stamps[:, number])
 
     def _growth(self, factors: np.ndarray) -> np.ndarray:
         """Noise of a cutout's pixel over that of an image's; shape (objects,), float64."""

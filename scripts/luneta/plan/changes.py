@@ -124,7 +124,7 @@ def row_changes(old: Path, new: Path) -> list[str]:
         Files as `luneta.survey.index.read_objects` reads them.
     """
     before, after = _rows(old), _rows(new)
-    rows = before.join(after, how="outer", lsuffix="_old", rsuffix="_new")
+    rows = before.add_suffix("_old").join(after.add_suffix("_new"), how="outer")
     added, removed = rows["shard_old"].isna(), rows["shard_new"].isna()
     changed = ~added & ~removed & (rows["content_old"] != rows["content_new"])
     parts = _parts(("added", added.sum()), ("changed", changed.sum()), ("removed", removed.sum()))

@@ -58,8 +58,8 @@ def _schema(band: str) -> pa.Schema:
 def _required(name: str, plane: int, shape: tuple[int, int] | None = None) -> np.ndarray:
     """Read a plane of an image; ImageError if its shape is not the one it must have."""
     with ImageFile(name) as image:
-        plane = plane if image.planes else 0
-    with ImageFile(name, plane) as image:
+        several = image.planes is not None  # the mask of a cube may be one plane for all bands
+    with ImageFile(name, plane if several else 0) as image:
         if shape is not None and tuple(image.shape) != tuple(shape):
             raise ImageError(
                 Flag.SHAPE_MISMATCH,
@@ -69,7 +69,9 @@ def _required(name: str, plane: int, shape: tuple[int, int] | None = None) -> np
         return image.read()
 
 
-def read_image(files: BandFiles, settings: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_image(
+    files: BandFiles, settings: Mapping
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Read an image with its mask and weight.
 
     Parameters

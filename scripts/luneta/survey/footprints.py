@@ -105,7 +105,12 @@ def survey_footprints(
     }
     if new or len(state) != len(known):
         write_json(memory, state, indent=None)
-    return {name: None if f is None else Footprint(**f) for name, (_, f) in state.items()}
+    return {name: None if f is None else _restored(f) for name, (_, f) in state.items()}
+
+
+def _restored(values: Mapping) -> Footprint:
+    """The footprint that JSON kept, which knows no tuples."""
+    return Footprint(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def _key(tile: Tile, reference: str, versions: Mapping[str, str | None]) -> list:

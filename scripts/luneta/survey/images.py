@@ -21,6 +21,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
+from luneta.survey import iraf_wcs
 from luneta.survey.fits_checks import check_fallback_tiles, data_sum
 from luneta.survey.fits_headers import (
     BLOCK,
@@ -44,7 +45,6 @@ _WCS_KEYWORD = re.compile(
 )
 _MOST_WCS_AXES = 9
 _HIGHEST_SIP_ORDER = 9
-_NO_CORRECTION = ["3", "1", "1", "0", "-1", "1", "-1", "1", "0"]
 
 
 def split_extension(name: str) -> tuple[Path | str, str | int | None]:
@@ -452,9 +452,9 @@ def _no_wcs(name: str, reason: str) -> ImageError:
 
 def _celestial(unit: Unit, name: str) -> WCS:
     header = _wcs_header(unit, name)
-    if b"CPDIS" in header or b"D2IMDIS" in header:  # tables of distortions in other extensions
-        with fits.open(split_extension(name)[0]) as file:
-            wcs = WCS(header, file)
+    if any(keyword.startswith(("CPDIS", "D2IMDIS")) for keyword in unit.cards):
+        with fits.open(split_extension(name)[0]) as file:  # tables of other extensions matter
+            wcs = WCS(file[unit.number].header, file)
     else:
         wcs = WCS(header)
     if (wcs.naxis, wcs.wcs.lng, wcs.wcs.lat) != (2, 0, 1):
@@ -464,6 +464,8 @@ def _celestial(unit: Unit, name: str) -> WCS:
     if not np.isfinite(wcs.wcs.crval).all() or not np.isfinite(wcs.wcs.crpix).all():
         raise _no_wcs(name, "its reference point (CRVAL, CRPIX) is not finite")
     _refuse_singular(wcs, unit, name)
+    if iraf_wcs.is_iraf(unit):
+        wcs.sip = iraf_wcs.distortion(unit, wcs.pixel_scale_matrix, wcs.wcs.crpix)
     wcs_to_celestial_frame(wcs)  # raises if the frame is of no known kind
     return wcs
 
@@ -493,8 +495,8 @@ def _wcs_header(unit: Unit, name: str) -> bytes:
     names = ["NAXIS", *(f"NAXIS{axis}" for axis in range(1, len(axes)))]
     cards += [f"{n:<8}= {v:>20}".encode().ljust(CARD) for n, v in zip(names, axes, strict=True)]
     kept = {k: card for k, card in unit.cards.items() if _WCS_KEYWORD.fullmatch(k)}
-    if re.search(r"-(TNX|ZPX)$", str(unit.get("CTYPE1"))):
-        kept.update(_iraf_cards(unit, name))
+    if iraf_wcs.is_iraf(unit):
+        kept.update(iraf_wcs.standard_cards(unit))
     cards += [card.decode("latin-1").encode("ascii", "replace") for card in kept.values()]
     header = b"".join(cards) + b"END".ljust(CARD)
     return header.ljust(-(-len(header) // BLOCK) * BLOCK)
@@ -503,50 +505,6 @@ def _wcs_header(unit: Unit, name: str) -> bytes:
 def pixel_scale(wcs: WCS) -> float:
     """Side of a pixel in arcsec: the root of its area on the sky."""
     return 3600 * float(np.abs(np.linalg.det(wcs.pixel_scale_matrix))) ** 0.5
-
-
-def _iraf_cards(unit: Unit, name: str) -> dict[str, bytes]:
-    """Cards of the projections TNX and ZPX of IRAF, written as wcslib wants them.
-
-    Its parser refuses other spellings, and after one refusal all headers that follow. Without
-    corrections the projections are TAN and ZPN.
-
-    References
-    ----------
-    FITS conventions TNX and ZPX, https://fits.gsfc.nasa.gov/registry/.
-    """
-    texts = [_iraf_text(unit, axis) for axis in (1, 2)]
-    corrections = [re.search(r'(?:lng|lat)cor\s*=\s*"([^"]*)"', text) for text in texts]
-    numbers = [dict(re.findall(r"projp(\d)\s*=\s*(\S+)", text)) for text in texts]
-    numbers = {key: _iraf_number(value, name) for part in numbers for key, value in part.items()}
-    if not any(corrections):
-        plain = {"TNX": "TAN", "ZPX": "ZPN"}[unit.get("CTYPE1")[-3:]]
-        cards = {f"PV2_{key}": f"{value!r:>20}" for key, value in numbers.items()}
-        for keyword in ("CTYPE1", "CTYPE2"):
-            cards[keyword] = f"'{unit.get(keyword)[:-3]}{plain}'"
-    else:
-        cards = {"WAT0_001": "'system=image'"}
-        for axis, correction in enumerate(corrections, start=1):
-            words = correction[1].split() if correction else _NO_CORRECTION
-            text = f"wtype={unit.get('CTYPE1')[-3:].lower()} axtype={('ra', 'dec')[axis - 1]} "
-            text += "".join(f"projp{key}={value!r} " for key, value in sorted(numbers.items()))
-            text += f'{("lng", "lat")[axis - 1]}cor = "'
-            text += " ".join(repr(_iraf_number(word, name)) for word in words) + ' "'
-            parts = re.findall(r".{0,67}\S", text)  # a blank at the end of a card would be lost
-            cards |= {f"WAT{axis}_{n:03d}": f"'{part}'" for n, part in enumerate(parts, start=1)}
-    return {key: f"{key:<8}= {value}".encode().ljust(CARD) for key, value in cards.items()}
-
-
-def _iraf_text(unit: Unit, axis: int) -> str:
-    keywords = sorted(k for k in unit.cards if re.fullmatch(rf"WAT{axis}_\d{{3}}", k))
-    return "".join(str(unit.get(keyword)).ljust(68) for keyword in keywords)
-
-
-def _iraf_number(word: str, name: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise _no_wcs(name, f"its WAT keywords hold {word!r} where a number belongs") from None
 
 
 def to_pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -297,11 +297,22 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
         reference, remote = settings["reference_band"], settings.get("remote")
         on_stamps = reference is None
         placed = _unplaced(given) if on_stamps else place(given, tiles, reference, radius, remote)
-    table = _objects_table(given, placed)
+    table = in_tile_order(_objects_table(given, placed), [tile.name for tile in tiles])
     with atomic_path(output) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     rejected = pc.sum(pc.is_valid(table["reject_reason"])).as_py() or 0
     log.info("%d objects, %d of them not usable", len(table), rejected)
+
+
+def in_tile_order(objects: pa.Table, tiles: Sequence[str]) -> pa.Table:
+    """Bring the objects of a tile together, in the order of the tiles; others come last.
+
+    So a shard's cutouts can be written tile by tile, in the order of its objects.
+    """
+    place = {name: number for number, name in enumerate(tiles)}
+    numbers = np.array([place.get(name, len(tiles)) for name in objects["tile"].to_pylist()], int)
+    order = np.argsort(numbers, kind="stable")
+    return objects if (np.diff(order) == 1).all() else objects.take(pa.array(order))
 
 
 def _as_found(sources: Sources, radius: float) -> dict[str, np.ndarray]:

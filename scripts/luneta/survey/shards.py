@@ -9,7 +9,7 @@ from pathlib import Path
 
 from luneta.files import atomic_path
 from luneta.survey.patterns import match_tiles
-from luneta.survey.tiles import Tile, TileTableError, read_tiles
+from luneta.survey.tiles import BandFiles, Tile, TileTableError, read_tiles
 
 HEADER = "tile\tshard"
 
@@ -45,8 +45,12 @@ def survey_tiles(given: Mapping, ledger: Path | None = None) -> dict[str, Tile]:
 
 def _with_planes(tile: Tile, bands: list[str], planes: Mapping[str, int]) -> Tile:
     """Keep the wanted bands of a tile, each with its plane."""
-    kept = {b: replace(f, plane=planes[b]) for b, f in tile.bands.items() if b in bands}
-    return replace(tile, bands=kept)
+    kept = {
+        band: BandFiles(files.image, files.mask, files.weight, planes[band])
+        for band, files in tile.bands.items()
+        if band in bands
+    }
+    return Tile(tile.name, tile.shard, kept)
 
 
 def in_shards(tiles: Mapping[str, Tile], size: int, ledger: Path) -> dict[str, Tile]:

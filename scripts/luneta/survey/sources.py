@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -353,8 +354,7 @@ def select(
         If a mapped column is missing, or a position is no angle.
     """
     settings = settings or {}
-    mapped = [name for name in columns.values() if name is not None]
-    require_columns(table, [*mapped, *keep.values()], path)
+    require_columns(table, wanted_columns(columns, keep), path)
     names = {key: columns.get(key) for key in POSITION_COLUMNS}
     given = settings.get("units") or {}
     try:
@@ -367,7 +367,7 @@ def select(
     except TableError as error:
         raise TableError(f"{path}: {error}") from None
     given = Sources(
-        object_id=text(table[columns["object_id"]]),
+        object_id=object_names(table, columns["object_id"]),
         ra=ra,
         dec=dec,
         tile=tile if columns.get("tile") is None else text(table[columns["tile"]]),
@@ -381,8 +381,43 @@ def select(
 
 def wanted_columns(columns: Mapping, keep: Mapping) -> list[str]:
     """Name the columns of a list that the config maps or keeps."""
-    mapped = [name for name in columns.values() if name is not None]
+    mapped = [part for name in columns.values() if name is not None for part in parts_of(name)]
     return list(dict.fromkeys([*mapped, *keep.values()]))
+
+
+def parts_of(name: str) -> list[str]:
+    """Name the columns that a mapping such as `{brickname}-{objid}` is made of.
+
+    Examples
+    --------
+    >>> parts_of("{brickname}-{objid}"), parts_of("ID")
+    (['brickname', 'objid'], ['ID'])
+    """
+    return re.findall(r"{([^{}]+)}", name) or [name]
+
+
+def object_names(table: pa.Table, mapping: str) -> np.ndarray:
+    """Read the objects' names from a column, or put them together from several.
+
+    Parameters
+    ----------
+    mapping : str
+        A column, or a template such as `{brickname}-{objid}`; a row that lacks a part has no name.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (objects,), object; empty where there is no name.
+    """
+    names = parts_of(mapping)
+    if names == [mapping]:
+        return text(table[mapping])
+    parts = {name: text(table[name]) for name in names}
+    whole = np.full(len(table), "", object)
+    for piece in re.split(r"({[^{}]+})", mapping):
+        whole = whole + parts.get(piece[1:-1], piece)
+    lacking = np.any([part == "" for part in parts.values()], axis=0)
+    return np.where(lacking, "", whole)
 
 
 def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
@@ -404,7 +439,7 @@ def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
     if tile:
         columns["tile"] = None
     wanted = wanted_columns(columns, settings["keep"])
-    names = [name for name in (columns["object_id"], columns.get("tile")) if name]
+    names = [*parts_of(columns["object_id"]), *([columns["tile"]] if columns.get("tile") else [])]
     table = read_table(path, names, wanted)
     rows = np.full(len(table), tile, object)
     return select(table, columns, settings["keep"], rows, path, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from luneta.survey.images import split_extension
@@ -52,7 +52,8 @@ class Tile:
 
     def as_dict(self) -> dict:
         """The tile as plain types, to pass to a job."""
-        return asdict(self)
+        bands = {band: dict(vars(files)) for band, files in self.bands.items()}
+        return {"name": self.name, "shard": self.shard, "bands": bands}
 
     @classmethod
     def from_dict(cls, values: dict) -> Tile:

@@ -1,0 +1,272 @@
+"""A survey-wide list is dealt to the shards of the tiles that hold its sources."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import Sip
+
+from fits_files import tan_wcs, write_image
+from luneta.survey.fingerprints import fingerprint, fingerprints
+from luneta.survey.footprints import holders, survey_footprints, unit_vectors
+from luneta.survey.images import to_pixels
+from luneta.survey.index import deal_sources, read_objects, shards_with
+from luneta.survey.tiles import BandFiles, Tile
+
+SHAPE = (60, 80)
+
+
+def sip(wcs):
+    """Bend a grid by a pixel at its edge."""
+    bend = np.zeros((4, 4))
+    bend[3, 0] = 1e-5
+    wcs.sip = Sip(bend, 0 * bend, None, None, wcs.wcs.crpix)
+    wcs.wcs.ctype = ["RA---TAN-SIP", "DEC--TAN-SIP"]
+    return wcs
+
+
+def fk5(wcs):
+    wcs.wcs.radesys, wcs.wcs.equinox = "FK5", 1975.0
+    return wcs
+
+
+def galactic(wcs):
+    wcs.wcs.ctype = ["GLON-TAN", "GLAT-TAN"]
+    return wcs
+
+
+def orthographic(wcs):
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
+    wcs.wcs.cd *= 100
+    return wcs
+
+
+def make_tile(folder, name, wcs, shard=None):
+    image = fits.PrimaryHDU(np.zeros(SHAPE, np.int16), wcs.to_header(relax=True))
+    image.writeto(folder / f"{name}.fits", overwrite=True)
+    return Tile(name, shard or name, {"g": BandFiles(f"{folder / name}.fits")})
+
+
+def footprint_of(folder, wcs):
+    tile = make_tile(folder, "a", wcs)
+    (found,) = survey_footprints({"a": tile}, "g", {}, folder / "memory.json").values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        (lambda wcs: wcs, True),
+        (fk5, True),
+        (galactic, True),
+        (sip, False),
+        (orthographic, False),
+    ],
+    ids=["icrs", "fk5", "galactic", "sip", "sin"],
+)
+@pytest.mark.parametrize("place", [(150.0, 2.0), (359.999, 10.0), (20.0, -89.99)])
+def test_tiles_hold_what_astropy_puts_on_their_pixels(tmp_path, change, plain, place):
+    wcs = change(tan_wcs(SHAPE, *place, rotation=33.0))
+    footprint = footprint_of(tmp_path, wcs)
+    assert (footprint.matrix is not None) == plain
+    random = np.random.default_rng(0)
+    x, y = random.uniform(-20, SHAPE[1] + 20, 500), random.uniform(-20, SHAPE[0] + 20, 500)
+    sky = wcs.pixel_to_world(x, y).icrs
+    x, y = to_pixels(wcs, sky.ra.deg, sky.dec.deg)
+    inside = (x > -0.5) & (x < SHAPE[1] - 0.5) & (y > -0.5) & (y < SHAPE[0] - 0.5)
+    rows, numbers = holders(sky.ra.deg, sky.dec.deg, [footprint])
+    assert rows.tolist() == np.flatnonzero(inside).tolist()
+    assert set(numbers) == {0}
+    assert 100 < inside.sum() < 400
+
+
+def test_the_matrix_is_exact(tmp_path):
+    wcs = tan_wcs(SHAPE, 150.0, 2.0)
+    x, y = np.array([0.0, 79.0, 40.0]), np.array([0.0, 10.0, 59.0])
+    sky = wcs.pixel_to_world(x, y)
+    matrix = np.reshape(footprint_of(tmp_path, wcs).matrix, (3, 3))
+    wx, wy, w = matrix @ unit_vectors(sky.ra.deg, sky.dec.deg).T
+    assert np.allclose([wx / w, wy / w], [x, y], atol=1e-7, rtol=0)
+
+
+def test_far_side_of_the_sky_is_not_on_a_tile(tmp_path):
+    footprint = footprint_of(tmp_path, tan_wcs(SHAPE, 150.0, 2.0))
+    rows, _ = holders(np.array([330.0, 150.0]), np.array([-2.0, 2.0]), [footprint])
+    assert rows.tolist() == [1]
+
+
+def test_deepest_tile_first(tmp_path):
+    step = 20 * 0.262 / 3600
+    tiles = [make_tile(tmp_path, n, tan_wcs(SHAPE, 150.0, d, rotation=0.0)) for n, d in
+             (("a", 2.0), ("b", 2.0 + step))]  # fmt: skip
+    known = survey_footprints({t.name: t for t in tiles}, "g", {}, tmp_path / "m.json")
+    dec = 2.0 + step * np.array([0.1, 0.9, -1.2, 9.0])
+    rows, numbers = holders(np.full(4, 150.0), dec, [None, *known.values()])
+    assert list(zip(rows, numbers, strict=True)) == [(0, 1), (0, 2), (1, 2), (1, 1), (2, 1)]
+
+
+def test_no_tile_and_no_source():
+    nothing = np.zeros(0)
+    assert len(holders(nothing, nothing, [None])[0]) == 0
+
+
+def given(folder, rows, header="object_id,ra,dec", **more):
+    (folder / "list.csv").write_text("\n".join([header, *rows]) + "\n")
+    columns = {"object_id": "object_id", "ra": "ra", "dec": "dec"}
+    columns |= dict.fromkeys(["x", "y", "tile", "pm_ra", "pm_dec"])
+    return {
+        "sources": str(folder / "list.csv"), "columns": columns, "keep": {}, "units": {},
+        "frame": "icrs", "equinox": "J2000", "epoch": None, "image_epoch": None, "first_pixel": 1,
+        "reference_band": None, "bands": ["g"],
+    } | more  # fmt: skip
+
+
+ROWS = ["one,150.0,2.0", "two,150.0,2.003", "far,10.0,2.0", "bad,,", "three,150.001,2.0"]
+
+
+def slices(folder, settings, tiles):
+    versions = {t.bands["g"].image: fingerprint(t.bands["g"].image) for t in tiles}
+    paths = deal_sources(settings, {t.name: t for t in tiles}, folder / "index", versions)
+    return {shard: pq.read_table(path) for shard, path in paths.items()}
+
+
+def ids(tables):
+    return {shard: table["object_id"].to_pylist() for shard, table in tables.items()}
+
+
+def test_every_row_is_in_a_slice(tmp_path):
+    tile = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0), shard="s")
+    tables = slices(tmp_path, given(tmp_path, ROWS), [tile])
+    assert ids(tables) == {"s": ["one", "three"], "unplaced": ["two", "far", "bad"]}
+    assert tables["s"]["tile"].to_pylist() == ["a", "a"]
+    assert tables["unplaced"]["tile"].to_pylist() == ["", "", ""]
+    assert tables["unplaced"]["ra"].to_pylist() == [150.0, 10.0, None]
+
+
+def test_a_new_overlapping_tile_leaves_the_slice_of_the_old_one(tmp_path):
+    a = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0))
+    slices(tmp_path, given(tmp_path, ROWS), [a])
+    path = tmp_path / "index/a.parquet"
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    b = make_tile(tmp_path, "b", tan_wcs(SHAPE, 150.001, 2.001))
+    tables = slices(tmp_path, given(tmp_path, ROWS), [a, b])
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert ids(tables) == {
+        "a": ["one", "three"],
+        "b": ["one", "two", "three"],
+        "unplaced": ["far", "bad"],
+    }
+
+
+def test_a_source_stands_twice_in_a_shard_of_two_tiles_that_hold_it(tmp_path):
+    step = 20 * 0.262 / 3600
+    tiles = [
+        make_tile(tmp_path, name, tan_wcs(SHAPE, 150.0, dec, rotation=0.0), shard="s")
+        for name, dec in (("a", 2.0 + step), ("b", 2.0))
+    ]
+    table = slices(tmp_path, given(tmp_path, ["one,150.0,2.0"]), tiles)["s"]
+    assert table["tile"].to_pylist() == ["b", "a"]
+
+
+def test_slices_change_where_rows_do(tmp_path):
+    tiles = [make_tile(tmp_path, n, tan_wcs(SHAPE, ra, 2.0)) for n, ra in (("a", 150), ("b", 151))]
+    rows = ["one,150.0,2.0", "two,151.0,2.0"]
+    slices(tmp_path, given(tmp_path, rows), tiles)
+    times = {n: (tmp_path / f"index/{n}.parquet").stat().st_mtime_ns for n in "ab"}
+    tables = slices(tmp_path, given(tmp_path, [*rows, "three,151.0,2.0"]), tiles)
+    assert ids(tables) == {"a": ["one"], "b": ["two", "three"]}
+    now = {n: (tmp_path / f"index/{n}.parquet").stat().st_mtime_ns for n in "ab"}
+    assert now["a"] == times["a"]
+    assert now["b"] > times["b"]
+
+
+def test_the_slice_of_a_removed_tile_goes(tmp_path):
+    tiles = [make_tile(tmp_path, n, tan_wcs(SHAPE, ra, 2.0)) for n, ra in (("a", 150), ("b", 151))]
+    settings = given(tmp_path, ["one,150.0,2.0", "two,151.0,2.0"])
+    slices(tmp_path, settings, tiles)
+    assert ids(slices(tmp_path, settings, tiles[:1])) == {"a": ["one"], "unplaced": ["two"]}
+    assert not (tmp_path / "index/b.parquet").exists()
+
+
+def test_a_tile_of_the_list_goes_before_the_footprints(tmp_path):
+    tiles = [make_tile(tmp_path, n, tan_wcs(SHAPE, 150.0, 2.0)) for n in "ab"]
+    rows = ["one,150.0,2.0,b", "two,150.0,2.0,a", "three,150.0,2.0,c"]
+    settings = given(tmp_path, rows, "object_id,ra,dec,field")
+    settings["columns"]["tile"] = "field"
+    assert ids(slices(tmp_path, settings, tiles)) == {
+        "a": ["two"],
+        "b": ["one"],
+        "unplaced": ["three"],
+    }
+
+
+def test_pixel_positions_are_carried_from_zero(tmp_path):
+    settings = given(tmp_path, ["one,11,21.5,a"], "object_id,px,py,field")
+    settings["columns"] |= {"ra": None, "dec": None, "x": "px", "y": "py", "tile": "field"}
+    tile = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0))
+    table = slices(tmp_path, settings, [tile])["a"]
+    assert (table["x"].to_pylist(), table["y"].to_pylist()) == ([10.0], [20.5])
+
+
+def test_a_tile_without_a_grid_holds_nothing_and_the_next_band_stands_in(tmp_path):
+    bad, good = tmp_path / "bad.fits", tan_wcs(SHAPE, 150.0, 2.0)
+    bad.write_text("<html>")
+    image = write_image(tmp_path / "r.fits", np.zeros(SHAPE, np.int16), good)
+    tiles = {
+        "lost": Tile("lost", "lost", {"g": BandFiles(str(bad))}),
+        "half": Tile("half", "half", {"r": BandFiles(image), "g": BandFiles(str(bad))}),
+    }
+    found = survey_footprints(tiles, "g", {}, tmp_path / "m.json")
+    assert found["lost"] is None
+    assert found["half"].image == image
+
+
+def test_footprints_are_read_again_where_the_file_is_new(tmp_path):
+    tile = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0))
+    image, memory = tile.bands["g"].image, tmp_path / "m.json"
+    first = survey_footprints({"a": tile}, "g", {image: "1"}, memory)["a"]
+    make_tile(tmp_path, "a", tan_wcs(SHAPE, 160.0, 2.0))
+    assert survey_footprints({"a": tile}, "g", {image: "1"}, memory)["a"] == first
+    second = survey_footprints({"a": tile}, "g", {image: "2"}, memory)["a"]
+    ra = SkyCoord(*second.centre, representation_type="cartesian").spherical.lon.deg
+    assert ra == pytest.approx(160.0, abs=1e-3)
+
+
+def test_objects_know_their_shards(tmp_path):
+    tile = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0))
+    slices(tmp_path, given(tmp_path, ROWS), [tile])
+    assert shards_with(tmp_path / "index", ["three", "nobody"]) == {"a"}
+    assert shards_with(tmp_path / "index", ["far", "one"]) == {"a", "unplaced"}
+    assert read_objects(tmp_path / "index/objects.arrow").num_rows == 5
+
+
+def test_small_files_go_by_content_and_large_ones_by_size_and_time(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"a" * 100)
+    large.write_bytes(bytes(2_000_000))
+    os.utime(large, (100, 100))
+    none, memory = tmp_path / "none", tmp_path / "m"
+    paths = [str(p) for p in (small, large, none, tmp_path)]
+    first = fingerprints(paths, memory)
+    assert first[str(large)] == "2000000 bytes of 100"
+    assert first[str(none)] is None
+    assert first[str(tmp_path)] == "no plain file"
+    os.utime(small, (1, 1))
+    assert fingerprints(paths, memory) == first
+    small.write_bytes(b"a" * 50 + b"b" + b"a" * 49)
+    os.utime(large, (90, 90))
+    second = fingerprints(paths, memory)
+    assert second[str(small)] != first[str(small)]
+    assert second[str(large)] == "2000000 bytes of 90"
+    assert set(json.loads(memory.read_text())) == {str(small), str(large)}
+
+
+def test_a_folder_goes_by_what_is_in_it(tmp_path):
+    (tmp_path / "hats").mkdir()
+    before = fingerprint(str(tmp_path / "hats"))
+    (tmp_path / "hats/part.parquet").write_bytes(b"1")
+    assert fingerprint(str(tmp_path / "hats")) != before

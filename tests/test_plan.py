@@ -1,0 +1,148 @@
+"""What a config is turned into: shards, files, settings, and what has changed."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fits_files import tan_wcs, write_image
+from luneta.plan import make_plan
+from luneta.plan.changes import changes
+
+TILES = "tile\tband\timage\tmask\n"
+
+
+@pytest.fixture
+def survey(tmp_path, monkeypatch):
+    """A config of two tiles side by side in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    lines = ""
+    for name, ra in (("a", 150.0), ("b", 151.0)):
+        for band in "gr":
+            pixels = np.zeros((60, 60), np.int16)
+            write_image(tmp_path / f"{name}_{band}.fits", pixels, tan_wcs((60, 60), ra, 2.0))
+            lines += f"{name}\t{band}\t{name}_{band}.fits[IMAGE]\t{name}_{band}_mask.fits\n"
+    (tmp_path / "tiles.tsv").write_text(TILES + lines)
+    (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n2,151.0,2.0\n")
+    return {
+        "survey": "sky",
+        "input": {
+            "kind": "tiles",
+            "tiles": "tiles.tsv",
+            "sources": "list.csv",
+            "bands": ["g", "r"],
+            "reference_band": "r",
+        },
+    }
+
+
+def test_each_tile_is_a_shard_with_its_files(survey):
+    plan = make_plan(survey)
+    assert plan.shards == ["a", "b"]
+    assert plan.images("a") == ["a_g.fits", "a_r.fits"]
+    assert plan.grids("a") == ["a_r.fits"]
+    assert plan.sources("a") == ["results/sky/index/a.parquet"]
+    (tile,) = plan.ingest("a")["tiles"]
+    assert list(tile["bands"]) == ["r"]
+    assert tile["bands"]["r"]["mask"] is None
+    assert plan.ingest("a")["overlap_radius"] == 1.0
+    (tile,) = plan.cutouts("a")["tiles"]
+    assert tile["bands"]["r"]["plane"] == 1
+
+
+def test_detection_reads_masks_and_keeps_what_it_measures(survey, tmp_path):
+    survey["input"] |= {"sources": None, "detection": {}}
+    (tmp_path / "a_r_mask.fits").touch()
+    plan = make_plan(survey)
+    assert plan.sources("a") == []
+    assert plan.grids("a") == ["a_r.fits", "a_r_mask.fits"]
+    (tile,) = plan.ingest("a")["tiles"]
+    assert tile["bands"]["r"]["mask"] == "a_r_mask.fits"
+    assert {"magnitude_r", "half_light_radius", "axis_ratio"} <= set(plan.catalog()["keep"])
+
+
+def test_one_list_a_tile(survey, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n")
+    survey["input"]["sources"] = "{tile}.csv"
+    plan = make_plan(survey)
+    assert plan.sources("b") == ["b.csv"]
+    assert not plan.ingest("b")["sliced"]
+
+
+def test_remote_files_are_no_inputs(survey, tmp_path):
+    table = (tmp_path / "tiles.tsv").read_text()
+    (tmp_path / "tiles.tsv").write_text(table.replace("a_g.fits[IMAGE]", "https://x.org/g.fits"))
+    plan = make_plan(survey)
+    assert plan.images("a") == ["a_r.fits"]
+    assert plan.cutouts("a")["tiles"][0]["bands"]["g"]["image"] == "https://x.org/g.fits"
+
+
+def test_settings_change_with_the_content_of_their_files_only(survey, tmp_path):
+    first = make_plan(survey)
+    before = [f(s) for f in (first.ingest, first.cutouts) for s in "ab"]
+    os.utime(tmp_path / "a_g.fits", (1, 1))
+    write_image(tmp_path / "b_g.fits", np.ones((60, 60), np.int16), tan_wcs((60, 60), 151.0, 2.0))
+    second = make_plan(survey)
+    after = [f(s) for f in (second.ingest, second.cutouts) for s in "ab"]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):
+    plan = make_plan(survey)
+    assert plan.changes() == []
+    plan.remember()
+    survey["cutouts"] = {"size": 32}
+    (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n2,151.0001,2.0\n3,9,9\n")
+    said = [
+        "config: cutouts.size = 32, was 64",
+        "source list: 1 row added, 1 changed in 2 shards",
+    ]
+    for _ in range(2):
+        assert make_plan(survey).changes() == said
+    make_plan(survey).remember()
+    assert make_plan(survey).changes() == []
+
+
+def state(**more):
+    files = {"image g": "1", "image r": "2", "mask r": "3"}
+    return {
+        "tiles": {name: {"shard": name, "files": files} for name in ("t1", "t2")},
+        "lists": {"t1": "5", "t2": "6"},
+        "config": {"cutouts": {"size": 64}, "survey": "sky"},
+        "code": {"ingest": "a", "cutouts": "b"},
+    } | more
+
+
+def tiles(*names, **files):
+    return {n: {"shard": n, "files": state()["tiles"]["t1"]["files"] | files} for n in names}
+
+
+@pytest.mark.parametrize(
+    ("new", "lines"),
+    [
+        ({}, []),
+        ({"tiles": tiles("t1", "t2", "t3")}, ["1 new tile: t3"]),
+        ({"tiles": tiles("t2")}, ["1 tile removed: t1"]),
+        (
+            {"tiles": tiles("t1", "t2", *(f"n{i}" for i in range(1200)))},
+            ["1,200 new tiles: n0, n1, n2, n3, n4 and 1195 more"],
+        ),
+        (
+            {"tiles": tiles("t1", **{"image g": "9", "mask r": None}) | tiles("t2")},
+            ["1 mask gone: t1 (r)", "1 image changed: t1 (g)"],
+        ),
+        (
+            {"tiles": tiles("t1", "t2", **{"weight g": "9"})},
+            ["2 weights delivered: t1 (g), t2 (g)"],
+        ),
+        ({"tiles": {**tiles("t1"), "t2": {**tiles("t2")["t2"], "shard": "s"}}},
+         ["1 tile put into another shard: t2"]),
+        ({"lists": {"t1": "5", "t2": "7"}}, ["1 source list changed: t2"]),
+        ({"config": {"cutouts": {"size": 96}}},
+         ["config: cutouts.size = 96, was 64", "config: survey = None, was 'sky'"]),
+        ({"code": {"ingest": "a", "cutouts": "c"}}, ["code changed: cutouts"]),
+    ],
+)  # fmt: skip
+def test_each_reason_is_a_line(new, lines):
+    assert changes(state(), state(**new)) == lines
