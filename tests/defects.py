@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import os
-import shutil
 import socket
 import zlib
 from collections.abc import Callable
@@ -223,11 +222,10 @@ def flipped_in_gzipped_tile(tile):
 
 
 def tile_outside_the_heap(tile):
-    content = bytearray(compressed(2))
-    start = fits.open(BytesIO(content))[1]._data_offset if False else None
-    del start
-    with fits.open(BytesIO(bytes(content)), disable_image_compression=True) as file:
+    tile.g.write_bytes(compressed(2))
+    with fits.open(tile.g, disable_image_compression=True) as file:
         place = file[1].fileinfo()["datLoc"]
+    content = bytearray(tile.g.read_bytes())
     content[place + 4 : place + 8] = b"\x7f\xff\xff\xf0"
     tile.g.write_bytes(content)
 
@@ -272,11 +270,8 @@ def five_axes_said_two_given(tile):
     set_card(tile.g, "NAXIS", "5")
 
 
-def too_few_planes(tile):
-    tile.r.write_bytes(image_bytes(np.stack([pixels(1)] * 2)))
-    tile.g.write_bytes(image_bytes(np.stack([pixels(2)] * 2)))
-    tile.names["r"]["image"] += "[0]"
-    set_card(tile.r, "NAXIS3", "1")
+def axes_of_length_one(tile):
+    tile.r.write_bytes(image_bytes(pixels(1)[None, None]))
 
 
 def no_end(tile):
@@ -553,7 +548,7 @@ TILES = [
     Defect(no_axes, UNREADABLE, r"no extension with an image; it holds 0 PRIMARY \(empty\)"),
     Defect(one_axis, UNREADABLE, r"no extension with an image; it holds .*11000 pixels"),
     Defect(five_axes_said_two_given, UNREADABLE, "NAXIS3 of extension 0 is missing"),
-    Defect(too_few_planes, UNREADABLE, "planes"),
+    Defect(axes_of_length_one, None),
     Defect(no_end, UNREADABLE, "has no END in the header of extension 0"),
     Defect(no_simple, UNREADABLE, "starts with b'BITPIX"),
     Defect(bitpix_17, UNREADABLE, "BITPIX of extension 0 is 17"),
@@ -602,4 +597,297 @@ TILES = [
     Defect(weights_zero, NO_DATA, "weight"),
     Defect(weight_of_another_shape, MISMATCH, r"_weight.fits has shape \(110, 100\)"),
     Defect(weight_missing, MISSING, r"_weight\.fits does not exist"),
+]
+
+
+# Rows of a source list, each with the flag and the reason of its object
+
+GOOD_PLACE = ("150.0021000", "2.0034000")
+
+ROWS = {
+    "ra_nan": (("nan", "2.0"), Flag.BAD_POSITION, "missing"),
+    "ra_empty": (("", "2.0"), Flag.BAD_POSITION, "missing"),
+    "ra_infinite": (("inf", "2.0"), Flag.BAD_POSITION, "ra is inf"),
+    "dec_infinite": (("150.0", "-inf"), Flag.BAD_POSITION, "dec is -inf"),
+    "dec_beyond_the_pole": (("150.0", "91.5"), Flag.BAD_POSITION, "dec is 91.5, and goes from"),
+    "far_away": (("240.0", "2.0"), Flag.OUTSIDE, "outside"),
+    "": (GOOD_PLACE, Flag.BAD_ID, "has no object_id"),
+    "good_0-3": (GOOD_PLACE, Flag.DUPLICATE_ID, "same object_id"),
+    "M 31 \u2603 \u03b1\u03b2 \U0001f30c": (GOOD_PLACE, None, ""),
+    "../../../etc/passwd": (GOOD_PLACE, None, ""),
+    "/absolute/name": (GOOD_PLACE, None, ""),
+    "x" * 10_000: (GOOD_PLACE, None, ""),
+    "<script>alert('luneta')</script>&amp;": (GOOD_PLACE, None, ""),
+    "{braces} %s $HOME `id`": (GOOD_PLACE, None, ""),
+}
+TEXT_ROWS = {
+    "ra_text": (("unknown", "2.0"), Flag.BAD_POSITION, "ra is NaN"),
+    "text_far": (("10:00:61", "2.0"), Flag.BAD_POSITION, "ra is NaN"),
+}
+
+
+def rows_of(given: dict) -> list[tuple[str, str, str]]:
+    return [(name, *place) for name, (place, _, _) in given.items()]
+
+
+# Stamps: each maker gives the file's name, maybe with [DATASET], and the object's row in it
+
+
+@cache
+def stamp() -> np.ndarray:
+    """Three bands of one galaxy, shape (3, 20, 20), float32."""
+    image = np.random.default_rng(8).normal(0, 1, (3, STAMP, STAMP))
+    for plane in image:
+        add_star(plane, STAMP // 2, STAMP // 2, 2000.0)
+    return image.astype(np.float32)
+
+
+def picture_bytes(form: str) -> bytes:
+    scaled = np.clip(stamp() * 2 + 60, 0, 255).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(np.moveaxis(scaled, 0, -1)).save(file, form)
+    return file.getvalue()
+
+
+def stamp_bytes(image) -> bytes:
+    return image_bytes(np.asarray(image), fits.Header())
+
+
+def array_bytes(array, **options) -> bytes:
+    file = BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def good_cube(folder, name):
+    return write(folder / f"{name}.fits", stamp_bytes(stamp()))
+
+
+def good_array(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(np.stack([stamp()] * 2)))
+
+
+def good_hdf5(folder, name):
+    path = folder / f"{name}.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = np.stack([stamp()] * 2)
+    return path
+
+
+def good_png(folder, name):
+    return write(folder / f"{name}.png", picture_bytes("PNG"))
+
+
+def good_jpeg(folder, name):
+    return write(folder / f"{name}.jpg", picture_bytes("JPEG"))
+
+
+GOOD_STAMPS = [good_cube, good_array, good_hdf5, good_png, good_jpeg]
+
+
+def stamp_missing(folder, name):
+    return folder / f"{name}.fits"
+
+
+def stamp_of_two_bands(folder, name):
+    return write(folder / f"{name}.fits", stamp_bytes(stamp()[:2]))
+
+
+def stamp_of_one_axis(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(np.ones((2, 40), np.float32)))
+
+
+def stamp_cut(folder, name):
+    return write(folder / f"{name}.fits", stamp_bytes(stamp())[:4000])
+
+
+def stamp_all_nan(folder, name):
+    return write(folder / f"{name}.fits", stamp_bytes(np.full_like(stamp(), np.nan)))
+
+
+def stamp_constant(folder, name):
+    return write(folder / f"{name}.fits", stamp_bytes(np.full_like(stamp(), 3.5)))
+
+
+def stamp_web_page(folder, name):
+    return write(folder / f"{name}.fits", b"<html>503 Service Unavailable</html>")
+
+
+def stamp_named_pipe(folder, name):
+    os.mkfifo(folder / f"{name}.fits")
+    return folder / f"{name}.fits"
+
+
+def picture_named_pipe(folder, name):
+    os.mkfifo(folder / f"{name}.jpg")
+    return folder / f"{name}.jpg"
+
+
+def array_named_pipe(folder, name):
+    os.mkfifo(folder / f"{name}.npy")
+    return folder / f"{name}.npy"
+
+
+def hdf5_named_pipe(folder, name):
+    os.mkfifo(folder / f"{name}.h5")
+    return folder / f"{name}.h5"
+
+
+def stamp_directory(folder, name):
+    (folder / f"{name}.npy").mkdir()
+    return folder / f"{name}.npy"
+
+
+def jpeg_cut(folder, name):
+    return write(folder / f"{name}.jpg", picture_bytes("JPEG")[:-60])
+
+
+def png_wrong_crc(folder, name):
+    path = write(folder / f"{name}.png", picture_bytes("PNG"))
+    flip(path, path.read_bytes().index(b"IDAT") + 20)
+    return path
+
+
+def text_named_jpeg(folder, name):
+    return write(folder / f"{name}.jpg", b"this is no picture at all\n")
+
+
+def jpeg_empty(folder, name):
+    return write(folder / f"{name}.jpg", b"")
+
+
+def png_bomb(folder, name):
+    """A PNG of 60,000 x 60,000 pixels by its header, and a few bytes of data."""
+    content = bytearray(picture_bytes("PNG"))
+    place = content.index(b"IHDR")
+    content[place + 4 : place + 12] = (60_000).to_bytes(4, "big") * 2
+    checksum = zlib.crc32(content[place : place + 17])
+    content[place + 17 : place + 21] = checksum.to_bytes(4, "big")
+    return write(folder / f"{name}.png", content)
+
+
+def array_wrong_header(folder, name):
+    content = array_bytes(stamp()[None]).replace(b"'descr'", b"'nonse'")
+    return write(folder / f"{name}.npy", content)
+
+
+def array_cut(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(stamp()[None])[:1000])
+
+
+def array_of_objects(folder, name):
+    content = array_bytes(np.array([{"a": 1}, None], object), allow_pickle=True)
+    return write(folder / f"{name}.npy", content)
+
+
+def array_of_text(folder, name):
+    words = np.full((2, 3, STAMP, STAMP), "star")
+    return write(folder / f"{name}.npy", array_bytes(words))
+
+
+def array_of_a_number(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(np.float32(3)))
+
+
+def array_without_pixels(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(np.ones((2, 3, 0, 0), np.float32)))
+
+
+def array_of_one_pixel(folder, name):
+    return write(folder / f"{name}.npy", array_bytes(np.ones((2, 3, 1, 1), np.float32)))
+
+
+def array_not_numpy(folder, name):
+    return write(folder / f"{name}.npy", b"ra,dec\n1,2\n")
+
+
+def hdf5_without_dataset(folder, name):
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        file["labels"] = np.zeros(4)
+    return folder / f"{name}.h5"
+
+
+def hdf5_without_that_dataset(folder, name):
+    good_hdf5(folder, name)
+    return f"{folder / name}.h5[stamps]"
+
+
+def hdf5_cut(folder, name):
+    path = good_hdf5(folder, name)
+    cut(path, path.stat().st_size - 1500)
+    return path
+
+
+def hdf5_of_text(folder, name):
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        file["images"] = ["NGC 1", "NGC 2"]
+    return folder / f"{name}.h5"
+
+
+def array_row_too_high(folder, name):
+    return good_array(folder, name), 2
+
+
+def hdf5_row_too_high(folder, name):
+    return good_hdf5(folder, name), 99
+
+
+def out_of_the_root(folder, name):
+    path = good_cube(folder.parent, name)
+    return f"../{path.name}"
+
+
+def absolute_path(folder, name):
+    return str(good_cube(folder.parent, name).absolute())
+
+
+def name_too_long(folder, name):
+    return folder / f"{'n' * 300}.npy"
+
+
+def no_file_named(folder, name):
+    return ""
+
+
+STAMPS = [
+    Defect(stamp_missing, MISSING, r"stamp_missing\.fits does not exist"),
+    Defect(stamp_of_two_bands, MISMATCH, r"has shape \(2, 20, 20\); 3 bands ask for"),
+    Defect(stamp_of_one_axis, MISMATCH, r"has shape \(40,\); 3 bands ask for"),
+    Defect(stamp_cut, UNREADABLE, "stamp_cut.fits is truncated: 60 rows"),
+    Defect(stamp_all_nan, NO_DATA, "band g, has no good pixel"),
+    Defect(stamp_constant, NO_DATA, "band g, is constant: every pixel has the value 3.5"),
+    Defect(stamp_web_page, UNREADABLE, "is a web page or other markup, not FITS"),
+    Defect(stamp_named_pipe, UNREADABLE, r"\.fits is a named pipe, not a file"),
+    Defect(picture_named_pipe, UNREADABLE, r"\.jpg is a named pipe, not a file"),
+    Defect(array_named_pipe, UNREADABLE, r"\.npy is a named pipe, not a file"),
+    Defect(hdf5_named_pipe, UNREADABLE, r"\.h5 is a named pipe, not a file"),
+    Defect(stamp_directory, UNREADABLE, "is a directory, not a file"),
+    Defect(jpeg_cut, UNREADABLE, r"jpeg_cut.jpg cannot be read: image file is truncated"),
+    Defect(png_wrong_crc, UNREADABLE, "png_wrong_crc.png cannot be read: broken data stream"),
+    Defect(text_named_jpeg, UNREADABLE, "is not a picture: it starts with b'this is no p'"),
+    Defect(jpeg_empty, UNREADABLE, r"is empty \(0 bytes\)"),
+    Defect(png_bomb, UNREADABLE, "3600000000 pixels"),
+    Defect(array_wrong_header, UNREADABLE, "array_wrong_header.npy cannot be read: .*[Hh]eader"),
+    Defect(array_cut, UNREADABLE, "array_cut.npy cannot be read: mmap length"),
+    Defect(array_of_objects, UNREADABLE, "cannot be read: .*Python objects"),
+    Defect(array_of_text, UNREADABLE, r"holds text or objects of shape \(2, 3, 20, 20\)"),
+    Defect(array_of_a_number, UNREADABLE, r"holds .* of shape \(\); stamps are arrays"),
+    Defect(array_without_pixels, NO_DATA, r"stamp without pixels: its shape is \(0, 0\)"),
+    Defect(array_of_one_pixel, NO_DATA, "is constant: every pixel has the value 1$"),
+    Defect(array_not_numpy, UNREADABLE, "magic string is not correct"),
+    Defect(name_too_long, UNREADABLE, "cannot be opened: File name too long"),
+    Defect(hdf5_without_dataset, UNREADABLE, "none of the datasets images, image, data; .*labels"),
+    Defect(hdf5_without_that_dataset, UNREADABLE, "has no dataset 'stamps'; it holds images"),
+    Defect(hdf5_cut, UNREADABLE, "truncated file"),
+    Defect(hdf5_of_text, UNREADABLE, r"holds text or objects of shape \(2,\)"),
+    Defect(array_row_too_high, MISSING, r"\.npy has no row 2: it holds 2 stamps"),
+    Defect(hdf5_row_too_high, MISSING, r"\.h5 has no row 99: it holds 2 stamps"),
+    Defect(out_of_the_root, MISSING, "leads out of the folder .*'../out_of_the_root.fits'"),
+    Defect(absolute_path, MISSING, "leads out of the folder .*absolute_path.fits'"),
+    Defect(no_file_named, MISSING, "gives no file, which names its file"),
 ]

@@ -232,6 +232,8 @@ def test_rows_in_any_order_of_a_compressed_dataset(tmp_path):
         ("a.h5[pictures]", 0, Flag.UNREADABLE_FILE, "no dataset 'pictures'; it holds images"),
         ("b.h5", 0, Flag.UNREADABLE_FILE, "cannot be read"),
         ("none.h5", 0, Flag.MISSING_FILE, "does not exist"),
+        ("text.npy", None, Flag.UNREADABLE_FILE, "type <U3, which are no pixels"),
+        ("empty.npy", None, Flag.NO_DATA, "has shape (0, 4): no pixels"),
         ("a.npy", None, Flag.SHAPE_MISMATCH, "a file of one band holds (y, x)"),
     ],
 )
@@ -239,6 +241,8 @@ def test_broken_arrays_say_why(tmp_path, name, row, flag, reason):
     stamps = np.zeros((3, 4, 5))
     np.save(tmp_path / "a.npy", stamps)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / "text.npy", np.full((3, 4), "abc"))
+    np.save(tmp_path / "empty.npy", np.zeros((0, 4)))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["images"] = stamps
     for suffix in ("npy", "h5"):

@@ -140,6 +140,19 @@ def test_bands_of_different_shape(tmp_path):
     assert "41.fits (41, 41)" in quality["reject_reason"][0]
 
 
+def test_groups_of_limited_size_change_nothing(tmp_path, monkeypatch):
+    shapes = [(40, 40), (50, 40), (40, 40), (40, 40), (50, 40)]
+    names = [[write_fits(tmp_path / f"{n}.fits", noisy(n, s))] for n, s in enumerate(shapes)]
+    written = []
+    for largest in (32 * 1024**2, 2 * 4 * 40 * 40, 1):
+        monkeypatch.setattr("luneta.cutouts.stamp_blocks.LARGEST_GROUP", largest)
+        shard, quality = cut_all(tmp_path, images("g", names), ["g"])
+        assert quality["usable"].all()
+        assert shard.take(np.arange(5))[:, 0, 16, 16].min() > 100
+        written.append([(tmp_path / f"{k}.out").read_bytes() for k in ("cutouts", "quality")])
+    assert written[0] == written[1] == written[2]
+
+
 def test_sentinels_are_gone_before_anything_is_measured(tmp_path):
     pixels = noisy(level=0, noise=1e-12, peak=1e-10)
     clean = write_fits(tmp_path / "clean.fits", pixels)

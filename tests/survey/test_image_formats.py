@@ -470,9 +470,28 @@ def test_a_broken_iraf_string_does_not_spoil_the_next_file(tmp_path):
 def test_distortions_in_tables_of_other_extensions(tmp_path, pixels):
     wcs = tan_wcs(pixels.shape)
     table = np.random.default_rng(9).normal(0, 2, (10, 10)).astype(np.float32)
-    wcs.cpdis1 = DistortionLookupTable(table, (1, 1), (1, 1), (17, 15))
+    tables = [DistortionLookupTable(t, (1, 1), (1, 1), (17, 15)) for t in (table, table.T.copy())]
+    wcs.cpdis1, wcs.cpdis2 = tables
     file = wcs.to_fits(relax=True)
     file[0].data = pixels
     file.writeto(tmp_path / "x.fits")
     read, _ = read_grid(str(tmp_path / "x.fits"))
     assert read.pixel_to_world(X, Y).separation(wcs.pixel_to_world(X, Y)).arcsec.max() < 1e-5
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_asinh_scale_of_pan_starrs_is_undone(tmp_path, compressed):
+    flux = np.array([[0.0, 100.0, -35.5, 5.0e4]] * 40, np.float32)
+    soft, offset = 20.0, -12.5
+    stored = 1.0857362047581296 * np.arcsinh((flux - offset) / (2 * soft))
+    scaled = np.round(stored / 1e-4).astype(np.int32)
+    header = fits.Header({"BSOFTEN": soft, "BOFFSET": offset})
+    make = fits.CompImageHDU if compressed else fits.ImageHDU
+    unit = make(scaled, header)
+    unit.header["BSCALE"] = 1e-4
+    fits.HDUList([fits.PrimaryHDU(), unit]).writeto(tmp_path / "stack.fits")
+    with ImageFile(f"{tmp_path}/stack.fits[1]") as image:
+        np.testing.assert_allclose(image.read(), flux, rtol=1e-3, atol=0.01)
+        window = image.window(slice(2, 5), slice(1, 3))
+        np.testing.assert_allclose(window, flux[2:5, 1:3], rtol=1e-3, atol=0.01)
+        assert image.dtype == image.read().dtype

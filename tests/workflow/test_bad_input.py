@@ -99,7 +99,7 @@ def test_bad_files_are_counted_in_the_last_lines_and_listed_with_reasons(bad):
     rejects = pq.read_table(bad.results / "catalog/rejects.parquet").to_pandas()
     reasons = dict(rejects[rejects["kind"] == "file"][["tile", "reason"]].to_numpy())
     assert "does not exist" in reasons["missing"]
-    assert "cannot be read" in reasons["truncated"]
+    assert "is truncated" in reasons["truncated"]
     assert "no celestial coordinate system" in reasons["no_wcs"]
     assert "no good pixel" in reasons["all_nan"]
 

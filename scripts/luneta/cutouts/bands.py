@@ -133,18 +133,47 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
     pixels = _read(files.image, files.plane, windows).astype(np.float32, copy=False)
     image = BandImage(pixels)
     _drop_values(pixels, settings["mask"].get("sentinels", []))
+    if not _has_good(pixels):
+        raise _no_data(files.image, f"has no good pixel: {_kinds(files, windows)}")
     if files.mask:
         mask = _read_beside(files.mask, files.plane, windows, pixels.shape)
         bad, saturated = bad_pixels(mask, settings["mask"])
         pixels[bad] = np.nan
         image.saturated = saturated.astype(np.float32) if saturated.any() else None
+        if not _has_good(pixels):
+            raise _no_data(files.image, f"has no good pixel left: {files.mask} marks all as bad")
     if files.weight:
         weight = _read_beside(files.weight, files.plane, windows, pixels.shape)
         noise = noise_of_weight(weight, settings["weight"])
         pixels[np.isnan(noise)] = np.nan
         image.noise = noise if settings["cutouts"].get("noise") == "weight" else None
-    _require_signal(pixels, files.image)
+        if not _has_good(pixels):
+            most = f"its largest value is {np.fmax.reduce(weight, axis=None):g}"
+            reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
+            raise _no_data(files.image, reason)
+    _refuse_constant(pixels, files.image)
     return image
+
+
+def _no_data(name: str, reason: str) -> ImageError:
+    return ImageError(Flag.NO_DATA, f"{name} {reason}", name)
+
+
+def _has_good(pixels: np.ndarray) -> bool:
+    return any(not np.isnan(row).all() for row in pixels)
+
+
+def _kinds(files: BandFiles, windows: Windows | None) -> str:
+    """Tell of which kinds the pixels of an image without a good one are."""
+    pixels = _read(files.image, files.plane, windows)
+    size = np.abs(pixels)
+    kinds = {
+        "NaN": np.isnan(pixels),
+        "infinite": np.isinf(pixels),
+        f"beyond {LARGEST_VALUE:g}": (size >= LARGEST_VALUE) & (size < np.inf),
+        "sentinel values": size < LARGEST_VALUE,
+    }
+    return "all are " + " or ".join(kind for kind, where in kinds.items() if where.any())
 
 
 def _drop_values(pixels: np.ndarray, sentinels: list[float]) -> None:
@@ -159,15 +188,12 @@ def _drop_values(pixels: np.ndarray, sentinels: list[float]) -> None:
             rows[sentinel_pixels(rows, sentinels)] = np.nan
 
 
-def _require_signal(pixels: np.ndarray, name: str) -> None:
-    """Raise ImageError if an image has no good pixel, or the same value everywhere."""
-    good = next((row[~np.isnan(row)] for row in pixels if not np.isnan(row).all()), None)
-    if good is None:
-        raise ImageError(Flag.NO_DATA, f"{name} has no good pixel", name)
+def _refuse_constant(pixels: np.ndarray, name: str) -> None:
+    """Raise ImageError if all good pixels of an image have the same value."""
+    good = next(row[~np.isnan(row)] for row in pixels if not np.isnan(row).all())
     value = good[0]
     if (good == value).all() and (np.isnan(pixels) | (pixels == value)).all():
-        reason = f"{name} is constant: all its good pixels have the value {value:g}"
-        raise ImageError(Flag.NO_DATA, reason, name)
+        raise _no_data(name, f"is constant: all its good pixels have the value {value:g}")
 
 
 def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
@@ -213,7 +239,7 @@ def align(
     side = pixel_scale(target) / pixel_scale(wcs)
     pixels = _resampled(image.pixels, wcs, target, shape, conserve_flux=True)
     if np.isnan(pixels).all():
-        raise ImageError(Flag.NO_DATA, f"{name} has no pixel on the reference band's image", name)
+        raise _no_data(name, "has no pixel on the reference band's image")
     saturated, noise = image.saturated, image.noise
     if saturated is not None:
         spread = _resampled(saturated, wcs, target, shape, conserve_flux=False)

@@ -47,7 +47,7 @@ def read_plain(path: str) -> np.ndarray | None:
 
 def _content(path: str) -> bytes:
     # Half the time of Path.read_bytes, and the time of small files is all in these calls.
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a named pipe waits for ever
     try:
         return os.read(file, os.fstat(file).st_size)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +28,8 @@ from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, pixel_scale, read_grid
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.remote import local_copies
+
+LARGEST_GROUP = 32 * 1024**2  # bytes
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class StampCutter:
         reason = f"{name} is damaged: the process that read it came to a sudden end"
         return Block({slot: Rejection(Flag.UNREADABLE_FILE, reason, name)})
 
-    def _read(self, slots: range, block: Block) -> list[Group]:
+    def _read(self, slots: range, block: Block) -> Iterator[Group]:
         """Read the files of some objects; what cannot be read is noted in the block."""
         files = StampFiles([self.row[slot] for slot in slots], self.settings.get("axes", "auto"))
         groups: dict[tuple[int, int], Group] = {}
@@ -173,10 +176,17 @@ class StampCutter:
                 continue
             shape = part.image[0].shape
             if shape not in groups:
-                stamps = np.empty((len(slots), len(self.bands), *shape), np.float32)
-                groups[shape] = Group.empty(stamps, with_mask=self.names["mask"] is not None)
+                groups[shape] = self._new_group(shape, len(slots))
             self._add(groups[shape], slot, part)
-        return [group.take(slice(0, group.count)) for group in groups.values()]
+            if groups[shape].count == len(groups[shape].slots):
+                yield groups.pop(shape)
+        yield from (group.take(slice(0, group.count)) for group in groups.values())
+
+    def _new_group(self, shape: tuple[int, int], most: int) -> Group:
+        """Make room for as many stamps of a shape as shall be in memory at once."""
+        capacity = LARGEST_GROUP // (4 * len(self.bands) * shape[0] * shape[1])
+        stamps = (max(1, min(capacity, most)), len(self.bands), *shape)
+        return Group.empty(np.empty(stamps, np.float32), with_mask=self.names["mask"] is not None)
 
     def _read_one(self, files: StampFiles, slot: int) -> Parts:
         names = [list(given[slot]) if given else [] for given in self.names.values()]
@@ -272,16 +282,21 @@ class StampCutter:
         level, noise = border_sky(group.stamps)
         x, y = self._centres(group, level[:, 0], block)
         factor = self._factors(group)
-        if self.cutouts["background"] == "map":
+        takes_level = self.cutouts["background"] == "map"
+        if takes_level and (factor != 1).any():
             group.stamps -= level[..., None, None]
         images = cut(group.stamps, x, y, factor, self.cutouts["size"], mean=False)
-        if self.cutouts["background"] == "annulus":
-            flat = images.reshape(-1, *images.shape[2:])
-            images -= ring_level(flat, self.cutouts["annulus"]).reshape(level.shape)[
-                ..., None, None
-            ]
-        images *= self._scales(group, noise, factor, block)[..., None, None]
-        self.images[group.slots] = images
+        if takes_level and (factor == 1).all():  # the same, on fewer pixels
+            images = images - level[..., None, None]
+        elif self.cutouts["background"] == "annulus":
+            ring = ring_level(images.reshape(-1, *images.shape[2:]), self.cutouts["annulus"])
+            images = images - ring.reshape(level.shape)[..., None, None]
+        scale = self._scales(group, noise, factor, block)[..., None, None]
+        if np.ptp(group.slots) == len(group.slots) - 1:  # without gaps: no copy in between
+            first = group.slots[0]
+            np.multiply(images, scale, out=self.images[first : first + len(images)])
+        else:
+            self.images[group.slots] = images * scale
         self._note_place(group, x, y, factor, block)
 
     def _scales(self, group: Group, noise, factor, block: Block) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from luneta.cutouts.plain_fits import read_plain
+from luneta.survey.fits_headers import require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, read_pixels, split_extension
 
@@ -29,19 +30,17 @@ def read_picture(name: str) -> np.ndarray:
         If the file is missing, or broken, or not a picture.
     """
     path = Path(name)
+    require_file(path)
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
                 return np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
             return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError:
-        raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path) from None
     except UnidentifiedImageError:
         with path.open("rb") as file:
             start = file.read(12)
-        raise ImageError(
-            Flag.UNREADABLE_FILE, f"{path} is not a picture: it starts with {start!r}", path
-        ) from None
+        what = f"not a picture: it starts with {start!r}" if start else "empty (0 bytes)"
+        raise ImageError(Flag.UNREADABLE_FILE, f"{path} is {what}", path) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
 
@@ -49,6 +48,14 @@ def read_picture(name: str) -> np.ndarray:
 def _unreadable(path: Path | str, error: Exception | str) -> ImageError:
     detail = " ".join(str(error).split())[:200]
     return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {detail}", path)
+
+
+def _require_stamps(path: Path | str, array: np.ndarray | h5py.Dataset) -> None:
+    """Insist on an array of real numbers."""
+    if array.dtype.kind not in "biuf" or not array.shape:
+        what = "text or objects" if array.dtype.kind in "SUOV" else f"{array.dtype} numbers"
+        reason = f"{path} holds {what} of shape {array.shape}; stamps are arrays of real numbers"
+        raise ImageError(Flag.UNREADABLE_FILE, reason, path)
 
 
 class StampFiles:
@@ -90,8 +97,12 @@ class StampFiles:
             If a file is missing or broken, or the bands differ in shape.
         """
         if len(names) > 1 and len(set(names)) == 1:
-            return list(self._bands(names[0], self.read(names[0], row), len(names)))
-        planes = [_one_plane(self.read(name, row), name) for name in names]
+            planes = list(self._bands(names[0], self.read(names[0], row), len(names)))
+        else:
+            planes = [_one_plane(self.read(name, row), name) for name in names]
+        if 0 in planes[0].shape:
+            reason = f"{names[0]} has a stamp without pixels: its shape is {planes[0].shape}"
+            raise ImageError(Flag.NO_DATA, reason, names[0])
         if len({plane.shape for plane in planes}) > 1:
             given = zip(names, planes, strict=True)
             shapes = ", ".join(f"{name} {plane.shape}" for name, plane in given)
@@ -119,7 +130,22 @@ class StampFiles:
         return planes
 
     def read(self, name: str, row: int | None = None) -> np.ndarray:
-        """Read what one object has in one file, all axes."""
+        """Read what one object has in one file, all axes.
+
+        Raises
+        ------
+        ImageError
+            If the file is missing or broken, or does not hold numbers.
+        """
+        pixels = self._read(name, row)
+        if pixels.dtype.kind not in "buif":
+            reason = f"{name} holds values of type {pixels.dtype}, which are no pixels"
+            raise ImageError(Flag.UNREADABLE_FILE, reason, name)
+        if pixels.size == 0:
+            raise ImageError(Flag.NO_DATA, f"{name} has shape {pixels.shape}: no pixels", name)
+        return pixels
+
+    def _read(self, name: str, row: int | None) -> np.ndarray:
         if name.endswith(".fits") and (pixels := read_plain(name)) is not None:
             return pixels
         path, extension = split_extension(name)
@@ -150,12 +176,13 @@ class StampFiles:
         """Map a .npy file into memory."""
         key = str(path)
         if key not in self._arrays:
+            require_file(path)
             try:
-                self._arrays[key] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path) from None
+                array = np.lib.format.open_memmap(path, mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise _unreadable(path, error) from None
+            _require_stamps(path, array)
+            self._arrays[key] = array
         return self._arrays[key]
 
     def _from_hdf5(self, path: Path, dataset, row: int | None, name: str) -> np.ndarray:
@@ -170,11 +197,12 @@ class StampFiles:
         return images[_checked(row, length, name) - start]
 
     def _from_dataset(self, path: Path, dataset, take) -> np.ndarray:
-        if not path.exists():
-            raise ImageError(Flag.MISSING_FILE, f"{path} does not exist", path)
+        require_file(path)
         try:
             with h5py.File(path, "r") as file:
-                return take(_dataset(file, path, dataset))
+                images = _dataset(file, path, dataset)
+                _require_stamps(path, images)
+                return take(images)
         except (OSError, ValueError, RuntimeError) as error:
             raise _unreadable(path, error) from None
 

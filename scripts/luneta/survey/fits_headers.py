@@ -10,6 +10,7 @@ import errno
 import gzip
 import math
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +23,16 @@ BLOCK = 2880
 CARD = 80
 _MOST_HEADER_BYTES = 64 * 1024**2
 _BITPIX = (8, 16, 32, 64, -32, -64)
+_ALWAYS_ALLOWED = 2**30
+_BEST_COMPRESSION = 10_000
 _PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_NO_FILES = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _OTHER_FORMATS = {
     b"<": "a web page or other markup",
     b"PK\x03\x04": "a zip archive: unpack it",
@@ -133,20 +143,35 @@ def _value(card: bytes, default):
     return text or default
 
 
+def require_file(path: Path | str) -> None:
+    """Insist on a plain file, since to open a named pipe is to wait for ever.
+
+    Raises
+    ------
+    ImageError
+        If it is missing, or a directory, a named pipe, a socket or a device.
+    """
+    try:
+        kind = stat.S_IFMT(Path(path).stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise _not_opened(Path(path), error) from None
+    if kind in _NO_FILES:
+        raise unreadable(path, f"is {_NO_FILES[kind]}, not a file")
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Open a file for reading, unpacked if it is packed by gzip or bzip2.
 
     Raises
     ------
     ImageError
-        If it is missing, a folder, empty, forbidden, or of another format than FITS.
+        If it is missing, no plain file, empty, forbidden, or of another format than FITS.
     """
+    require_file(path)
     try:
-        if Path(path).is_dir():
-            raise unreadable(path, "is a directory, not a file")
         with Path(path).open("rb", buffering=0) as file:
             start = file.read(CARD)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _not_opened(Path(path), error) from None
     for magic, opener in _PACKERS.items():
         if start.startswith(magic):
@@ -270,6 +295,7 @@ def _unit(path, number: int, cards: dict[str, bytes], start: int, data: int) -> 
         return unit
     shape = _axes(path, number, cards, "Z")[::-1]
     _check_tiles(path, unit, axes, shape)
+    _check_memory(path, unit, shape)
     return Unit(number, cards, start, data, unit.size, shape)
 
 
@@ -321,6 +347,17 @@ def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]
             path,
             f"has a wrong header: an image of shape {shape} is cut into {tiles:,} compressed "
             f"tiles, but extension {unit.number} holds {axes[-1] if axes else 0:,}",
+        )
+
+
+def _check_memory(path, unit: Unit, shape: tuple[int, ...]) -> None:
+    """Refuse a compressed image far larger than what its data could hold, before any is read."""
+    promised = math.prod(shape) * abs(unit.bitpix) // 8
+    if promised > max(_ALWAYS_ALLOWED, unit.size * _BEST_COMPRESSION):
+        raise unreadable(
+            path,
+            f"has a wrong header: an image of shape {shape}, {promised:,} bytes, cannot be what "
+            f"{unit.size:,} bytes of compressed data hold in extension {unit.number}",
         )
 
 

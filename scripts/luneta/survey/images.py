@@ -130,7 +130,7 @@ class ImageFile:
         self.compressed = unit.compressed
         self.dtype = _pixel_type(unit)
         self._packed = not isinstance(self._file, io.FileIO)
-        if self.planes is None:
+        if self.planes in (None, 1):
             self.plane = 0  # which plane is only asked of a cube
         elif not 0 <= self.plane < self.planes:
             raise unreadable(
@@ -218,7 +218,9 @@ class ImageFile:
         tiles = self._tiled()
         self._check_sum(None)
         stored = tiles[(slice(None),) * len(self.unit.shape)]
-        return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit)
+        return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit),
+            self.unit,
+        )
 
     def _read_plain(self) -> np.ndarray:
         stored = np.empty(self.unit.shape, _stored_type(self.unit))
@@ -232,7 +234,7 @@ class ImageFile:
                 pass
         self._check_sum(view)
         native = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
-        return _physical(native, self.unit)
+        return _linear(_physical(native, self.unit)
 
     def _cut(self, rows: slice, columns: slice) -> np.ndarray:
         (top, bottom, _), (left, right, _) = (
@@ -344,9 +346,29 @@ def _scaled_here(unit: Unit) -> bool:
     return _scaling(unit)[2] is not None and not _by_astropy(unit)
 
 
+def _softening(unit: Unit) -> tuple[float, float] | None:
+    """BSOFTEN and BOFFSET of an image stored on an asinh scale, as Pan-STARRS does."""
+    found = unit.get("BSOFTEN"), unit.get("BOFFSET")
+    return None if None in found else found
+
+
+def _linear(pixels: np.ndarray, unit: Unit) -> np.ndarray:
+    """Undo the asinh scale of Pan-STARRS stacks (Waters et al. 2020, section 5).
+
+    A value is 2.5 log10(e) asinh((flux - BOFFSET) / (2 BSOFTEN)).
+    """
+    if (softening := _softening(unit)) is None:
+        return pixels
+    soft, offset = softening
+    pixels = pixels.astype(_pixel_type(unit), copy=False)
+    return offset + 2 * soft * np.sinh(pixels / pixels.dtype.type(2.5 * np.log10(np.e)))
+
+
 def _pixel_type(unit: Unit) -> np.dtype:
     scale, zero, blank = _scaling(unit)
     stored = _stored_type(unit).newbyteorder("=")
+    if _softening(unit) is not None:
+        return np.dtype(np.float64 if unit.bitpix in (-64, 64) else np.float32)
     if unit.bitpix < 0:
         return stored
     if blank is None and _is_offset_half(unit):
@@ -357,12 +379,17 @@ def _pixel_type(unit: Unit) -> np.dtype:
 
 
 def _physical(stored: np.ndarray, unit: Unit) -> np.ndarray:
-    """Scale pixels as the header says, unless the library has; changes the array given."""
+    """Turn stored values into those they stand for; changes the array given."""
+    return _linear(_scaled(stored, unit), unit)
+
+
+def _scaled(stored: np.ndarray, unit: Unit) -> np.ndarray:
+    """Scale pixels by BSCALE and BZERO, unless the library has."""
     scale, zero, blank = _scaling(unit)
     if (unit.compressed and not _scaled_here(unit)) or (scale, zero, blank) == (1, 0, None):
         return stored
     wanted = _pixel_type(unit)
-    if blank is None and _is_offset_half(unit):
+    if blank is None and _softening(unit) is None and _is_offset_half(unit):
         flipped = stored.view(f"u{stored.itemsize}")
         flipped ^= flipped.dtype.type(1 << (unit.bitpix - 1))
         return flipped.view(wanted)
