@@ -218,9 +218,7 @@ class ImageFile:
         tiles = self._tiled()
         self._check_sum(None)
         stored = tiles[(slice(None),) * len(self.unit.shape)]
-        return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit),
-            self.unit,
-        )
+        return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit)
 
     def _read_plain(self) -> np.ndarray:
         stored = np.empty(self.unit.shape, _stored_type(self.unit))
@@ -234,7 +232,7 @@ class ImageFile:
                 pass
         self._check_sum(view)
         native = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
-        return _linear(_physical(native, self.unit)
+        return _physical(native, self.unit)
 
     def _cut(self, rows: slice, columns: slice) -> np.ndarray:
         (top, bottom, _), (left, right, _) = (
@@ -342,7 +340,7 @@ def _by_astropy(unit: Unit) -> bool:
 
 
 def _scaled_here(unit: Unit) -> bool:
-    """Whether compressed pixels are scaled by `_physical`: fitsio would not make BLANK NaN."""
+    """Whether compressed pixels are scaled by `_scaled`: fitsio would not make BLANK NaN."""
     return _scaling(unit)[2] is not None and not _by_astropy(unit)
 
 
