@@ -229,10 +229,17 @@ def test_rows_in_any_order_of_a_compressed_dataset(tmp_path):
         ("objects.npy", 0, Flag.UNREADABLE_FILE, "Python objects"),
         ("none.npy", 0, Flag.MISSING_FILE, "does not exist"),
         ("a.h5[images]", 9, Flag.MISSING_FILE, "has no row 9: it holds 3 stamps"),
-        ("a.h5[pictures]", 0, Flag.UNREADABLE_FILE, "no dataset 'pictures'; it holds images"),
+        (
+            "a.h5[pictures]",
+            0,
+            Flag.UNREADABLE_FILE,
+            "no dataset 'pictures'; it holds images, scalar",
+        ),
         ("b.h5", 0, Flag.UNREADABLE_FILE, "cannot be read"),
         ("none.h5", 0, Flag.MISSING_FILE, "does not exist"),
-        ("text.npy", None, Flag.UNREADABLE_FILE, "type <U3, which are no pixels"),
+        ("text.npy", None, Flag.UNREADABLE_FILE, "holds text or objects of shape (3, 4)"),
+        ("line.npy", 0, Flag.SHAPE_MISMATCH, "has shape (); a file of one band holds (y, x)"),
+        ("a.h5[scalar]", 0, Flag.UNREADABLE_FILE, "of shape ()"),
         ("empty.npy", None, Flag.NO_DATA, "has shape (0, 4): no pixels"),
         ("a.npy", None, Flag.SHAPE_MISMATCH, "a file of one band holds (y, x)"),
     ],
@@ -243,8 +250,9 @@ def test_broken_arrays_say_why(tmp_path, name, row, flag, reason):
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     np.save(tmp_path / "text.npy", np.full((3, 4), "abc"))
     np.save(tmp_path / "empty.npy", np.zeros((0, 4)))
+    np.save(tmp_path / "line.npy", np.zeros(4))
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["images"] = stamps
+        file["images"], file["scalar"] = stamps, 1.0
     for suffix in ("npy", "h5"):
         content = (tmp_path / f"a.{suffix}").read_bytes()
         (tmp_path / f"b.{suffix}").write_bytes(content[: len(content) // 2])

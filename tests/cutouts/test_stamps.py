@@ -296,6 +296,15 @@ def test_a_process_that_dies_costs_its_slot_only():
     assert array.tolist() == [n if n not in (5, 23) else 0 for n in range(40)]
 
 
+def test_a_shard_without_a_usable_object(tmp_path):
+    flags = {"flags": pa.array([8], pa.int32())}
+    for threads in (1, 2):
+        shard, quality = cut_all(
+            tmp_path, images("g", [["a.fits"]]), ["g"], objects=flags, threads=threads
+        )
+        assert (len(shard), quality["flags"].tolist()) == (0, [Flag.DUPLICATE_ID])
+
+
 def test_an_error_of_the_program_is_raised():
     with pytest.raises(TypeError):
         list(work_through(Fatal(None, ()), 4, 2, 2))

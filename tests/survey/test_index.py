@@ -2,7 +2,9 @@
 
 import json
 import os
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -223,6 +225,18 @@ def test_a_tile_without_a_grid_holds_nothing_and_the_next_band_stands_in(tmp_pat
     found = survey_footprints(tiles, "g", {}, tmp_path / "m.json")
     assert found["lost"] is None
     assert found["half"].image == image
+
+
+def test_a_remote_tile_has_the_footprint_of_its_file(tmp_path):
+    """Over fsspec's file in memory; transfers themselves are tested in test_remote."""
+    local = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0)).bands["g"].image
+    with fsspec.open("memory://a.fits", "wb") as file:
+        file.write(Path(local).read_bytes())
+    remote = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}}
+    tile = Tile("a", "a", {"g": BandFiles("memory://a.fits")})
+    found = survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json", remote)["a"]
+    expected = footprint_of(tmp_path, tan_wcs(SHAPE, 150.0, 2.0))
+    assert (found.image, found.matrix) == ("memory://a.fits", expected.matrix)
 
 
 def test_footprints_are_read_again_where_the_file_is_new(tmp_path):

@@ -38,7 +38,7 @@ def shared_array(shape: tuple[int, ...], processes: int = 2) -> np.ndarray:
     if processes == 1:
         return np.empty(shape, np.float32)
     count = int(np.prod(shape))
-    memory = mmap.mmap(-1, max(4 * count, 1))
+    memory = mmap.mmap(-1, max(4 * count, 4))
     return np.frombuffer(memory, np.float32, count).reshape(shape)
 
 

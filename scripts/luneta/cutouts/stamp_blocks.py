@@ -95,7 +95,6 @@ class Group:
     noise: np.ndarray
     saturated: np.ndarray | None
     scale: np.ndarray
-
     count: int = 0
 
     @classmethod
@@ -137,7 +136,8 @@ class StampCutter:
         self.names = {
             kind: _names(stamps, kind, self.bands) for kind in ("image", "mask", "weight")
         }
-        self.is_remote = any("://" in name for row in self.names["image"] for name in row)
+        given = (row for rows in self.names.values() for row in rows or ())
+        self.is_remote = any("://" in name for row in given for name in row)
         self.row, self.refused = (
             stamps[name].to_pylist() if name in stamps.column_names else [None] * len(stamps)
             for name in ("row", "refused")

@@ -135,12 +135,9 @@ class StampFiles:
         Raises
         ------
         ImageError
-            If the file is missing or broken, or does not hold numbers.
+            If the file is missing or broken, or holds no pixels.
         """
         pixels = self._read(name, row)
-        if pixels.dtype.kind not in "buif":
-            reason = f"{name} holds values of type {pixels.dtype}, which are no pixels"
-            raise ImageError(Flag.UNREADABLE_FILE, reason, name)
         if pixels.size == 0:
             raise ImageError(Flag.NO_DATA, f"{name} has shape {pixels.shape}: no pixels", name)
         return pixels
@@ -203,7 +200,7 @@ class StampFiles:
                 images = _dataset(file, path, dataset)
                 _require_stamps(path, images)
                 return take(images)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
             raise _unreadable(path, error) from None
 
     def _run(self, row: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from luneta.files import read_json, write_json
 from luneta.survey.images import ImageError, ImageFile, read_grid, to_pixels
+from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
 
 # Uneven, so that a cubic distortion does not look like a scale.
@@ -72,7 +74,11 @@ def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 
 
 def survey_footprints(
-    tiles: Mapping[str, Tile], reference: str, versions: Mapping[str, str | None], memory: Path
+    tiles: Mapping[str, Tile],
+    reference: str,
+    versions: Mapping[str, str | None],
+    memory: Path,
+    remote: Mapping | None = None,
 ) -> dict[str, Footprint | None]:
     """Footprints of all tiles; those of unchanged images are remembered.
 
@@ -87,6 +93,8 @@ def survey_footprints(
         Fingerprint of each image, by its name in the tile.
     memory : path
         JSON file of what is known from earlier.
+    remote : mapping, optional
+        How files named by URL are fetched; each is fetched once.
 
     Returns
     -------
@@ -96,7 +104,9 @@ def survey_footprints(
     known = read_json(memory) if memory.exists() else {}
     keys = {name: _key(tile, reference, versions) for name, tile in tiles.items()}
     new = [name for name in tiles if known.get(name, [None])[0] != keys[name]]
-    measured = dict(zip(new, _measure([_grid(tiles[n], reference) for n in new]), strict=True))
+    measured = dict(
+        zip(new, _measure([_grid(tiles[n], reference, remote) for n in new]), strict=True)
+    )
     state = {
         name: [keys[name], vars(m) if (m := measured[name]) else None]
         if name in measured
@@ -129,12 +139,19 @@ class _Grid:
     frame: BaseCoordinateFrame
 
 
-def _grid(tile: Tile, reference: str) -> _Grid | None:
+def _local(image: str, remote: Mapping | None) -> AbstractContextManager[str]:
+    """A name by which an image can be read, for as long as it is open."""
+    return local_copy(image, remote or {}) if is_remote(image) else nullcontext(image)
+
+
+def _grid(tile: Tile, reference: str, remote: Mapping | None) -> _Grid | None:
     """Probe the grid of a tile; None if none of its images has one that works."""
     for band in sorted(tile.bands, key=lambda band: band != reference):
         image = tile.bands[band].image
         try:
-            return _plain_grid(image) or _probed(image, *read_grid(image))
+            with _local(image, remote) as name:
+                grid = _plain_grid(name) or _probed(name, *read_grid(name))
+            return replace(grid, image=image)
         except ImageError as error:
             log.warning("tile %s, band %s: %s", tile.name, band, error)
         except (ValueError, ArithmeticError, WcsError) as error:
@@ -283,7 +300,10 @@ def _projective(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def holders(
-    ra: np.ndarray, dec: np.ndarray, footprints: Sequence[Footprint | None]
+    ra: np.ndarray,
+    dec: np.ndarray,
+    footprints: Sequence[Footprint | None],
+    remote: Mapping | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find all tiles that hold each position.
 
@@ -293,6 +313,8 @@ def holders(
         ICRS positions in degrees, finite, shape (objects,), float64.
     footprints : sequence of Footprint or None
         A tile without one holds nothing.
+    remote : mapping, optional
+        How files named by URL are fetched.
 
     Returns
     -------
@@ -307,7 +329,7 @@ def holders(
     sky = unit_vectors(ra, dec)
     tree = cKDTree(sky)
     parts = [
-        _pairs(tree, sky, ra, dec, there[start : start + _TILES_AT_ONCE], footprints)
+        _pairs(tree, sky, ra, dec, there[start : start + _TILES_AT_ONCE], footprints, remote)
         for start in range(0, len(there), _TILES_AT_ONCE)
     ]
     rows, tiles, depth = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -315,7 +337,9 @@ def holders(
     return rows[order], tiles[order]
 
 
-def _pairs(tree, sky, ra, dec, numbers: Sequence[int], footprints) -> tuple[np.ndarray, ...]:
+def _pairs(
+    tree, sky, ra, dec, numbers: Sequence[int], footprints, remote
+) -> tuple[np.ndarray, ...]:
     """Rows, tiles and depths in pixels of the positions inside some tiles."""
     chosen = [footprints[number] for number in numbers]
     reach = 2 * np.sin(np.minimum([f.radius for f in chosen], np.pi) / 2)
@@ -326,7 +350,8 @@ def _pairs(tree, sky, ra, dec, numbers: Sequence[int], footprints) -> tuple[np.n
     for number, footprint in enumerate(chosen):
         if footprint.matrix is None and len(near[number]):
             here = which == number
-            wcs, _ = read_grid(footprint.image)
+            with _local(footprint.image, remote) as name:
+                wcs, _ = read_grid(name)
             x[here], y[here] = to_pixels(wcs, ra[rows[here]], dec[rows[here]])
     ny, nx = np.array([f.shape for f in chosen]).T[:, which]
     depth = np.nan_to_num(np.min([x, y, nx - 1 - x, ny - 1 - y], axis=0), nan=-np.inf)

@@ -229,9 +229,10 @@ def _placements(
             )  # fmt: skip
         return np.arange(len(numbers)), numbers
     reference = settings["reference_band"] or settings["bands"][0]
-    known = survey_footprints(tiles, reference, versions, folder / "footprints.json")
+    memory, remote = folder / "footprints.json", settings.get("remote")
+    known = survey_footprints(tiles, reference, versions, memory, remote)
     good = np.flatnonzero(sources.on_the_sky())
-    rows, numbers = holders(sources.ra[good], sources.dec[good], list(known.values()))
+    rows, numbers = holders(sources.ra[good], sources.dec[good], list(known.values()), remote)
     rows = good[rows]
     outside = np.setdiff1d(np.arange(len(sources.ra)), rows)
     rows = np.concatenate([rows, outside])
