@@ -164,3 +164,17 @@ def test_a_broken_ledger_is_refused(tmp_path):
     (tmp_path / "l.tsv").write_text("tile,shard\na,b\n")
     with pytest.raises(TileTableError, match="bring back the file as it was, or remove it"):
         in_shards(tiles_named("a"), 2, tmp_path / "l.tsv")
+
+
+def test_many_new_tiles_share_a_thousand_shards(tmp_path):
+    ledger = tmp_path / "shards.tsv"
+    few = {f"t{n}": Tile(f"t{n}", f"t{n}") for n in range(1000)}
+    found = shards(in_shards(few, None, ledger))
+    assert found == {name: name for name in few}
+    many = few | {f"u{n}": Tile(f"u{n}", f"u{n}") for n in range(2500)}
+    found = shards(in_shards(many, None, ledger))
+    assert {name: found[name] for name in few} == {name: name for name in few}
+    assert found["u0"] == found["u2"] == "shard_00000"
+    assert found["u2499"] == "shard_00833"
+    later = shards(in_shards(many | {"v": Tile("v", "v")}, None, ledger))
+    assert later == found | {"v": "v"}

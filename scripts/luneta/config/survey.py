@@ -221,10 +221,11 @@ class Tiles(Survey):
         description="Plane of each band in a cube (band, y, x), from 0; else the order of `bands`.",
     )
     root: Path = Field(Path(), description="Folder from which relative paths and patterns start.")
-    tiles_per_shard: PositiveInt = Field(
-        1,
-        description="Tiles computed as one job. Which tile is in which shard is written down once; "
-        "tiles that come later fill new shards.",
+    tiles_per_shard: PositiveInt | None = Field(
+        None,
+        description="Tiles computed as one job; if not given, one, or as many as keep the tiles "
+        "that are new to 1000 jobs. Which tile is in which shard is written down once; tiles that "
+        "come later make new shards.",
     )
     sources: str | None = Field(
         None,

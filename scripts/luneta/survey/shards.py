@@ -12,6 +12,7 @@ from luneta.survey.patterns import match_tiles
 from luneta.survey.tiles import BandFiles, Tile, TileTableError, read_tiles
 
 HEADER = "tile\tshard"
+MOST_NEW_SHARDS = 1000
 
 
 def survey_tiles(given: Mapping, ledger: Path | None = None) -> dict[str, Tile]:
@@ -22,7 +23,7 @@ def survey_tiles(given: Mapping, ledger: Path | None = None) -> dict[str, Tile]:
     given : mapping
         The config's `input` section of kind `tiles`, as plain types.
     ledger : path, optional
-        Table of tiles and shards, where `tiles_per_shard` is above 1; see `in_shards`.
+        Table of tiles and shards, kept from run to run; see `in_shards`.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def survey_tiles(given: Mapping, ledger: Path | None = None) -> dict[str, Tile]:
     tiles = read_tiles(given["tiles"], given["root"]) if by_table else match_tiles(given)
     planes = {band: number for number, band in enumerate(given["bands"])} | given["planes"]
     tiles = {name: _with_planes(tile, given["bands"], planes) for name, tile in tiles.items()}
-    if ledger is None or given["tiles_per_shard"] == 1:
+    if ledger is None:
         return tiles
     return in_shards(tiles, given["tiles_per_shard"], ledger)
 
@@ -53,7 +54,7 @@ def _with_planes(tile: Tile, bands: list[str], planes: Mapping[str, int]) -> Til
     return Tile(tile.name, tile.shard, kept)
 
 
-def in_shards(tiles: Mapping[str, Tile], size: int, ledger: Path) -> dict[str, Tile]:
+def in_shards(tiles: Mapping[str, Tile], size: int | None, ledger: Path) -> dict[str, Tile]:
     """Put tiles into shards of `size` tiles, in the order they come.
 
     Known tiles stay where they are, new ones make new shards. A last shard that is not full is
@@ -64,8 +65,8 @@ def in_shards(tiles: Mapping[str, Tile], size: int, ledger: Path) -> dict[str, T
     ----------
     tiles : mapping
         Tiles by name.
-    size : int
-        Tiles a shard.
+    size : int or None
+        Tiles a shard; if None, one, or as many as keep the new tiles to 1,000 shards.
     ledger : path
         Tab-separated table of tile and shard; new tiles are added to it, none is ever removed.
 
@@ -77,7 +78,11 @@ def in_shards(tiles: Mapping[str, Tile], size: int, ledger: Path) -> dict[str, T
     known = _read(ledger)
     free = [name for name, tile in tiles.items() if tile.shard == name and name not in known]
     first = _first_number(known, tiles)
-    new = {name: f"shard_{first + rank // size:05d}" for rank, name in enumerate(free)}
+    size = size or max(1, -(-len(free) // MOST_NEW_SHARDS))
+    new = {
+        name: name if size == 1 else f"shard_{first + rank // size:05d}"
+        for rank, name in enumerate(free)
+    }
     if new:
         _write(ledger, known | new)
     shards = known | new
