@@ -103,8 +103,8 @@ def main() -> None:
             for kind, sources in (("one", "sources.parquet"), ("each", "lists/{tile}.csv")):
                 survey = f"{kind}_{size}"
                 seconds = [plan(folder, survey, sources, size) for _ in range(2)]
-                rows.append((f"{kind} for the survey" if kind == "one" else "one a tile", size or "default",
-                             *seconds))  # fmt: skip
+                of = "survey" if kind == "one" else "tile"
+                rows.append((f"one a {of}", size or "default", *seconds))
     show(rows)
     first, again = rows[1][2:]
     finish({"seconds_first": first, "seconds_again": again, "tiles": given.tiles})

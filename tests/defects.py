@@ -542,7 +542,7 @@ TILES = [
     Defect(wrong_datasum, Flag.BAD_CHECKSUM, "do not add up to DATASUM 12345"),
     Defect(naxis_too_large, UNREADABLE, "truncated: 60,000 rows"),
     Defect(naxis_of_terabytes, UNREADABLE, "truncated: 99,999,999,999 rows"),
-    Defect(compressed_naxis_of_terabytes, UNREADABLE, "39,999,999,999,600 bytes, cannot be what 13,554"),
+    Defect(compressed_naxis_of_terabytes, UNREADABLE, "999,600 bytes, cannot be what"),
     Defect(naxis_too_small, UNREADABLE, "goes on at byte .* NAXIS or BITPIX is wrong"),
     Defect(naxis_negative, UNREADABLE, "NAXIS2 of extension 0 is -100"),
     Defect(no_axes, UNREADABLE, r"no extension with an image; it holds 0 PRIMARY \(empty\)"),
@@ -574,13 +574,15 @@ TILES = [
     Defect(device, UNREADABLE, "is a device, not a file"),
     Defect(no_line_for_a_band, MISSING, "tile no_line_for_a_band has no image in band g"),
     Defect(no_line_for_the_reference, MISSING, "has no image in .*band r"),
-    Defect(wcs_never_solved, Flag.OUTSIDE, "lies outside"),
+    Defect(
+        wcs_never_solved, Flag.OUTSIDE, r"outside its tile, whose centre is at ra 0\.0+, dec 0\.0+$"
+    ),
     Defect(wcs_off_by_an_arcminute, Flag.WCS_OFFSET, r"lie 7[45]\.\d+ arcsec .* above the limit"),
     Defect(singular_matrix, NO_WCS, "is singular: it maps the image onto a line"),
-    Defect(no_ctype, NO_WCS, "no celestial coordinate system"),
-    Defect(ctype_of_no_sky, NO_WCS, "VELO-LSR"),
-    Defect(crval_not_a_number, NO_WCS, r"reference point \(CRVAL, CRPIX\) is not finite"),
-    Defect(crval_text, NO_WCS, "CRVAL"),
+    Defect(no_ctype, NO_WCS, "_r.fits: it has no celestial .*no CTYPE1, no CTYPE2"),
+    Defect(ctype_of_no_sky, NO_WCS, "CTYPE1 is 'VELO-LSR'.* cannot be used: Unmatched celestial"),
+    Defect(crval_not_a_number, NO_WCS, "CRVAL1 of its coordinate system is nan, not a number"),
+    Defect(crval_text, NO_WCS, "CRVAL1 of its coordinate system is '10:00:00', not a number"),
     Defect(band_elsewhere, NO_DATA, "has no pixel on the reference band's image"),
     Defect(band_without_wcs, NO_WCS, "_g.fits: it has no celestial"),
     Defect(band_of_another_shape, None),
@@ -610,7 +612,7 @@ ROWS = {
     "ra_infinite": (("inf", "2.0"), Flag.BAD_POSITION, "ra is inf"),
     "dec_infinite": (("150.0", "-inf"), Flag.BAD_POSITION, "dec is -inf"),
     "dec_beyond_the_pole": (("150.0", "91.5"), Flag.BAD_POSITION, "dec is 91.5, and goes from"),
-    "far_away": (("240.0", "2.0"), Flag.OUTSIDE, "outside"),
+    "far_away": (("240.0", "2.0"), Flag.OUTSIDE, "outside its tile, .* ra 150"),
     "": (GOOD_PLACE, Flag.BAD_ID, "has no object_id"),
     "good_0-3": (GOOD_PLACE, Flag.DUPLICATE_ID, "same object_id"),
     "M 31 \u2603 \u03b1\u03b2 \U0001f30c": (GOOD_PLACE, None, ""),
@@ -843,7 +845,7 @@ def out_of_the_root(folder, name):
 
 
 def absolute_path(folder, name):
-    return str(good_cube(folder.parent, name).absolute())
+    return "/absolute_path.fits"
 
 
 def name_too_long(folder, name):

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from luneta.config import Training
+from luneta.cutouts.shard import ShardWriter
 from luneta.inference import infer
 from luneta.models import devices
 from luneta.models import network as networks
@@ -50,14 +51,12 @@ def write_shard(folder, usable, bands=("g", "r", "i")):
     count = int(np.sum(usable))
     random = np.random.default_rng(4)
     images = random.normal(5, 50, (count, len(bands), 32, 32)).astype("float32")
-    tensor = pa.fixed_shape_tensor(pa.float32(), images.shape[1:])
-    metadata = {"bands": json.dumps(bands), "pixels": "flux"}
-    schema = pa.schema([("image", tensor)], metadata=metadata)
-    with pa.ipc.new_file(str(folder / "s.arrow"), schema) as writer:
+    names = np.array([f"galaxy{i}" for i in range(len(usable))], object)
+    flags = np.zeros(count, np.int32)
+    with ShardWriter(folder / "s.arrow", bands, 32, "flux") as shard:
         for start in range(0, count, 7):
-            part = pa.FixedShapeTensorArray.from_numpy_ndarray(images[start : start + 7])
-            writer.write_batch(pa.record_batch([part], schema=schema))
-    names = [f"galaxy{i}" for i in range(len(usable))]
+            part = slice(start, start + 7)
+            shard.write(names[np.flatnonzero(usable)[part]], flags[part], images[part])
     table = {"object_id": pa.array(names, pa.string()), "usable": pa.array(usable, pa.bool_())}
     pq.write_table(pa.table(table), folder / "s.parquet")
     return images

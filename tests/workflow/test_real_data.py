@@ -61,7 +61,7 @@ def test_stars_lie_where_gaia_says_in_all_bands(plan):
 
 def test_data_quality_codes_become_bad_pixels(plan):
     files = plan.tiles["patch"].bands["g"]
-    bad = np.isnan(read_band(files, plan.cutouts("patch")["mask"]).pixels)
+    bad = np.isnan(read_band(files, plan.cutouts("patch")).pixels)
     codes, weight = read_pixels(files.mask), read_pixels(files.weight)
     assert (codes == 5).sum() == 65
     assert np.array_equal(bad, (codes != 0) | (weight <= 0))

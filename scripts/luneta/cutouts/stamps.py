@@ -47,7 +47,7 @@ def cut_stamps(
     bands, size = settings["bands"], settings["cutouts"]["size"]
     quality = Quality.of(objects, bands)
     rows = np.flatnonzero(quality.usable)
-    images = shared_array((len(rows), len(bands), size, size), threads)
+    images = shared_array((len(rows), len(bands), size, size))
     chosen = pa.array(rows)
     cutter = StampCutter(objects.take(chosen), stamps.take(chosen), settings, images)
     # The matrices of a resampling are small: threads of the linear algebra would only wait.

@@ -43,6 +43,8 @@ _WCS_KEYWORD = re.compile(
     r"|RADECSYS|DATE-OBS|MJD-OBS|(A|B|AP|BP)_(ORDER|DMAX|\d_\d)|(DP|DQ|CPDIS|CPERR|CQDIS)[1-9].*"
     r"|D2IM.*|AXISCORR)"
 )
+_FITSIO_STATUS = re.compile(r"FITSIO status = \d+: ")
+_WCS_NUMBER = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]")
 _MOST_WCS_AXES = 9
 _HIGHEST_SIP_ORDER = 9
 
@@ -76,7 +78,8 @@ def _teaching(method):
         except MemoryError:
             raise unreadable(self.path, "asks for more memory than there is") from None
         except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
-            detail = " ".join(str(error).split())[:200] or type(error).__name__
+            detail = _FITSIO_STATUS.sub("", " ".join(str(error).split()))[:200]
+            detail = detail or type(error).__name__
             raise unreadable(self.path, f"is damaged: {detail}") from None
 
     return wrapped
@@ -448,7 +451,8 @@ def read_grid(name: str) -> tuple[WCS, tuple[int, int]]:
     except ImageError:
         raise
     except Exception as error:  # astropy's errors are of many kinds
-        raise _no_wcs(name, f"its coordinate system cannot be used: {_last_line(error)}") from None
+        reason = f"its coordinate system ({_axis_types(unit)}) cannot be used: {_last_line(error)}"
+        raise _no_wcs(name, reason) from None
     wcs.array_shape = shape
     return wcs, shape
 
@@ -476,6 +480,7 @@ def _no_wcs(name: str, reason: str) -> ImageError:
 
 
 def _celestial(unit: Unit, name: str) -> WCS:
+    _refuse_no_numbers(unit, name)
     header = _wcs_header(unit, name)
     if any(keyword.startswith(("CPDIS", "D2IMDIS")) for keyword in unit.cards):
         with fits.open(split_extension(name)[0]) as file:  # tables of other extensions matter
@@ -485,14 +490,30 @@ def _celestial(unit: Unit, name: str) -> WCS:
     if (wcs.naxis, wcs.wcs.lng, wcs.wcs.lat) != (2, 0, 1):
         wcs = wcs.celestial
     if not wcs.has_celestial:
-        raise _no_wcs(name, "it has no celestial coordinate system (CTYPE1, CTYPE2)")
-    if not np.isfinite(wcs.wcs.crval).all() or not np.isfinite(wcs.wcs.crpix).all():
-        raise _no_wcs(name, "its reference point (CRVAL, CRPIX) is not finite")
+        raise _no_wcs(name, f"it has no celestial coordinate system ({_axis_types(unit)})")
     _refuse_singular(wcs, unit, name)
     if iraf_wcs.is_iraf(unit):
         wcs.sip = iraf_wcs.distortion(unit, wcs.pixel_scale_matrix, wcs.wcs.crpix)
     wcs_to_celestial_frame(wcs)  # raises if the frame is of no known kind
     return wcs
+
+
+def _axis_types(unit: Unit) -> str:
+    """What the header says of its axes, for messages."""
+    axes = range(1, max(2, len(unit.shape)) + 1)
+    said = {f"CTYPE{axis}": unit.get(f"CTYPE{axis}") for axis in axes}
+    return ", ".join(
+        f"no {keyword}" if value is None else f"{keyword} is {value!r}"
+        for keyword, value in said.items()
+    )
+
+
+def _refuse_no_numbers(unit: Unit, name: str) -> None:
+    """Raise ImageError if a number of the coordinate system is none: wcslib takes it for zero."""
+    for keyword in filter(_WCS_NUMBER.fullmatch, unit.cards):
+        value = unit.get(keyword)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise _no_wcs(name, f"{keyword} of its coordinate system is {value!r}, not a number")
 
 
 def _refuse_singular(wcs: WCS, unit: Unit, name: str) -> None:

@@ -243,10 +243,22 @@ def _place_on(tile: Tile, reference: str, rows: np.ndarray, placed: dict, remote
         x[by_sky], y[by_sky] = to_pixels(wcs, placed["ra"][by_sky], placed["dec"][by_sky])
     with np.errstate(invalid="ignore"):
         inside = (x >= -0.5) & (x < nx - 0.5) & (y >= -0.5) & (y < ny - 0.5)
-    mark(placed["flags"], placed["reject_reason"], here & ~inside, Flag.OUTSIDE)
+    outside = here & ~inside
+    if outside.any():
+        reason = _beyond(wcs, (ny, nx))
+        mark(placed["flags"], placed["reject_reason"], outside, Flag.OUTSIDE, reason)
     unseen = by_pixel & inside & ~on_the_sky(placed["ra"], placed["dec"])
     if wcs is not None and unseen.any():
         placed["ra"][unseen], placed["dec"][unseen] = to_sky(wcs, x[unseen], y[unseen])
+
+
+def _beyond(wcs: WCS | None, shape: tuple[int, int]) -> str:
+    """Say of positions outside a tile where the tile is."""
+    ny, nx = shape
+    if wcs is None:
+        return f"the position lies outside its tile, which has {nx} x {ny} pixels"
+    ra, dec = to_sky(wcs, (nx - 1) / 2, (ny - 1) / 2)
+    return f"the position lies outside its tile, whose centre is at ra {ra:.5f}, dec {dec:.5f}"
 
 
 def _grid(

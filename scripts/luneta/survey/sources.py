@@ -107,7 +107,10 @@ def degrees(column: pa.ChunkedArray, unit: str | None, name: str) -> np.ndarray:
     """
     if _is_text(column):
         return _degrees_of_text(column, unit or "deg", name)
-    values = _numbers(column)
+    try:
+        values = _numbers(column)
+    except pa.ArrowException:
+        raise TableError(f"column {name!r} holds {column.type}, which is no angle") from None
     if unit in (None, "deg"):
         return values
     try:
