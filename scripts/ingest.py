@@ -9,4 +9,5 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
-run(snakemake.input.sources, snakemake.output.objects, snakemake.params.settings)
+settings = snakemake.params.settings
+run(settings["sources"], snakemake.output.objects, settings)

@@ -542,7 +542,7 @@ TILES = [
     Defect(wrong_datasum, Flag.BAD_CHECKSUM, "do not add up to DATASUM 12345"),
     Defect(naxis_too_large, UNREADABLE, "truncated: 60,000 rows"),
     Defect(naxis_of_terabytes, UNREADABLE, "truncated: 99,999,999,999 rows"),
-    Defect(compressed_naxis_of_terabytes, UNREADABLE, "999,600 bytes, cannot be what"),
+    Defect(compressed_naxis_of_terabytes, UNREADABLE, "cannot hold the 39,999,999,999,600 bytes"),
     Defect(naxis_too_small, UNREADABLE, "goes on at byte .* NAXIS or BITPIX is wrong"),
     Defect(naxis_negative, UNREADABLE, "NAXIS2 of extension 0 is -100"),
     Defect(no_axes, UNREADABLE, r"no extension with an image; it holds 0 PRIMARY \(empty\)"),

@@ -96,7 +96,7 @@ def examine_image(name: str) -> str:
             parts = [image.window(rows, columns) for rows, columns in WINDOWS]
     except ImageError as error:
         assert "more memory" not in str(error), error
-        parts = None
+        parts = str(error)
     try:
         whole = read_pixels(name)
     except ImageError as error:
@@ -106,7 +106,7 @@ def examine_image(name: str) -> str:
     axes, end = promised(content, number)
     assert list(whole.shape) == axes[::-1], (whole.shape, axes)
     assert end <= len(content), "a short read was not detected"
-    assert parts is not None, "read whole, but not by windows"
+    assert isinstance(parts, list), f"read whole, but not by windows: {parts}"
     plane = whole.reshape(-1, *shape)[0]
     for part, (rows, columns) in zip(parts, WINDOWS, strict=True):
         assert np.array_equal(part, plane[rows, columns], equal_nan=plane.dtype.kind == "f")
@@ -114,11 +114,14 @@ def examine_image(name: str) -> str:
 
 
 def examine_table(name: str) -> str:
+    """Read a source list as planning and ingestion do."""
+    from luneta.config_checks import column_names
     from luneta.survey.sources import read_list
     from luneta.survey.tables import TableError
 
     columns = {"object_id": "name", "ra": "ra", "dec": "dec"}
     try:
+        column_names(Path(name))
         found = read_list(name, {"columns": columns, "keep": {"flux": "flux"}})
     except TableError:
         return "refused"

@@ -10,6 +10,8 @@ from fits_files import write_image
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, read_pixels
 from luneta.survey.remote import is_remote, local_copies, local_copy, localised
+from luneta.survey.sources import read_list
+from luneta.survey.tables import TableError
 from luneta.survey.tiles import BandFiles
 
 SETTINGS = {"retries": 2, "wait": 0.01, "timeout": 5.0, "options": {}}
@@ -205,3 +207,15 @@ def test_s3_without_the_file(server, bucket):
     with pytest.raises(ImageError, match="s3://bucket/image.fits does not exist") as raised:
         fetched("s3://bucket/image.fits", bucket)
     assert raised.value.flag == Flag.MISSING_FILE
+
+
+def test_a_source_list_named_by_url(server):
+    server.content = b"ID,RA,DEC\n007,150.5,2.25\n8,151.0,-3.0\n"
+    columns = {"object_id": "ID", "ra": "RA", "dec": "DEC"}
+    settings = {"columns": columns, "keep": {}, "remote": SETTINGS}
+    found = read_list(f"{server.url}/lists/sources.csv", settings)
+    assert found.object_id.tolist() == ["007", "8"]
+    assert found.dec.tolist() == [2.25, -3.0]
+    server.plan = [404]
+    with pytest.raises(TableError, match="sources.csv does not exist"):
+        read_list(f"{server.url}/lists/sources.csv", settings)

@@ -1,6 +1,6 @@
 rule ingest:
     input:
-        sources=of_shard("sources"),
+        sources=of_shard("source_files"),
         images=of_shard("grids"),
     output:
         objects="<results>/objects/{shard}.parquet",

@@ -229,8 +229,9 @@ class Tiles(Survey):
     )
     sources: str | None = Field(
         None,
-        description="Source list: FITS table, VOTable, ECSV, CSV, Parquet, or the folder of a HATS "
-        "catalog. `{tile}` in the path means one list a tile. Null with `detection`.",
+        description="Source list, a path or URL: FITS table, VOTable, ECSV, CSV, HDF5, Parquet, or "
+        "the folder of a HATS catalog. `{tile}` in it means one list a tile. Null with "
+        "`detection`.",
     )
     detection: Detection | None = Field(
         None, description="Find the objects on the reference band, where there is no source list."
@@ -240,7 +241,8 @@ class Tiles(Survey):
     )
     units: dict[Name, str] = Field(
         default_factory=dict,
-        description="Unit of a mapped column that has none of its own: {ra: hourangle}.",
+        description="Unit of a mapped column that has none of its own: {ra: hourangle}; text such "
+        "as 12:30:49.4 is understood without.",
     )
     frame: Literal["icrs", "fk5", "fk4", "galactic"] = Field(
         "icrs", description="Frame of the list's positions."
@@ -282,6 +284,8 @@ class Tiles(Survey):
         moving = self.columns.pm_ra is not None
         if moving and (self.epoch is None or self.image_epoch is None):
             raise ValueError("proper motions need epoch (of the list) and image_epoch")
+        if moving and self.frame == "fk4":
+            raise ValueError("proper motions in frame fk4 are not known; bring the list to fk5")
         per_tile = self.sources is None or "{tile}" in self.sources
         if self.columns.ra is None and not per_tile and self.columns.tile is None:
             raise ValueError(

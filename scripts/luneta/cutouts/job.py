@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from luneta.cutouts.quality import Quality
 from luneta.cutouts.shard import ShardWriter
@@ -46,13 +47,15 @@ def run(
         If there is a defect that the config does not allow.
     """
     table = pq.read_table(objects)
-    if stamps is None:
-        quality = Quality.of(table, settings["bands"])
-        blocks = cut_tiles(table, quality, settings)
-    else:
-        rows, images, quality = cut_stamps(table, pq.read_table(stamps), settings, threads)
-        blocks = iter([(rows, images)])
-    _write_cutouts(outputs["cutouts"], blocks, quality, settings)
+    # The matrices of a resampling are small: threads of the linear algebra would only wait.
+    with threadpool_limits(1, user_api="blas"):
+        if stamps is None:
+            quality = Quality.of(table, settings["bands"])
+            blocks = cut_tiles(table, quality, settings)
+        else:
+            rows, images, quality = cut_stamps(table, pq.read_table(stamps), settings, threads)
+            blocks = iter([(rows, images)])
+        _write_cutouts(outputs["cutouts"], blocks, quality, settings)
     quality.refuse(settings["quality"])
     with atomic_path(outputs["quality"]) as temporary:
         pq.write_table(quality.table(settings["bands"]), temporary, compression="zstd")

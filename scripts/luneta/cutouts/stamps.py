@@ -7,7 +7,6 @@ from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from luneta.cutouts.flux import area_ratio
 from luneta.cutouts.parallel import shared_array, work_through
@@ -50,9 +49,7 @@ def cut_stamps(
     images = shared_array((len(rows), len(bands), size, size))
     chosen = pa.array(rows)
     cutter = StampCutter(objects.take(chosen), stamps.take(chosen), settings, images)
-    # The matrices of a resampling are small: threads of the linear algebra would only wait.
-    with threadpool_limits(1, user_api="blas"):
-        blocks = list(work_through(cutter, len(rows), OBJECTS_AT_ONCE, threads))
+    blocks = list(work_through(cutter, len(rows), OBJECTS_AT_ONCE, threads))
     for block in blocks:
         _note(block, rows, quality, bands)
     _reject(blocks, rows, quality)

@@ -62,7 +62,8 @@ class Plan(SurveyPlan):
         return {
             **self._ingest_settings,
             "tiles": [self.grid(tile).as_dict() for tile in self.tiles_of(shard)],
-            "delivered": self.delivered([*self.grids(shard), *self.sources(shard)]),
+            "sources": self.sources(shard),
+            "delivered": self.delivered([*self.grids(shard), *self.source_files(shard)]),
         }
 
     @cached_property

@@ -69,7 +69,7 @@ class SurveyPlan:
         return {name: str(split_extension(name)[0]) for name in names if not is_remote(name)}
 
     def _fingerprints(self) -> dict[str, str | None]:
-        lists = [path for tile in self.tiles for path in self._lists(tile)]
+        lists = [path for tile in self.tiles for path in self._lists(tile) if not is_remote(path)]
         local = [path for path in {*self._path.values(), *lists} if not self._made(path)]
         return fingerprints(sorted(local), self.index / "files.json")
 
@@ -140,6 +140,10 @@ class SurveyPlan:
         if self.slices:
             return [str(self.slices[shard])]
         return [path for tile in self.tiles_of(shard) for path in self._lists(tile.name)]
+
+    def source_files(self, shard: str) -> list[str]:
+        """Those source lists of a shard that are files; one named by URL is not watched."""
+        return [path for path in self.sources(shard) if not is_remote(path)]
 
     def images(self, shard: str) -> list[str]:
         """Image files of a shard that exist, or that the simulation will make.

@@ -21,6 +21,7 @@ from luneta.survey.flags import Flag
 
 BLOCK = 2880
 CARD = 80
+_MOST_FIELDS = 999
 _MOST_HEADER_BYTES = 64 * 1024**2
 _BITPIX = (8, 16, 32, 64, -32, -64)
 _ALWAYS_ALLOWED = 2**30
@@ -291,12 +292,16 @@ def _is_the_end(path, number: int, start: int, block: bytes) -> bool:
 def _unit(path, number: int, cards: dict[str, bytes], start: int, data: int) -> Unit:
     axes = _axes(path, number, cards, "")
     unit = Unit(number, cards, start, data, _data_size(path, number, cards, axes), axes[::-1])
+    if "TABLE" in unit.kind and unit.get("TFIELDS") not in range(_MOST_FIELDS + 1):
+        said = unit.get("TFIELDS")
+        raise unreadable(path, f"has a wrong header: TFIELDS of extension {number} is {said!r}")
     if not unit.compressed:
         return unit
     shape = _axes(path, number, cards, "Z")[::-1]
     _check_tiles(path, unit, axes, shape)
-    _check_memory(path, unit, shape)
-    return Unit(number, cards, start, data, unit.size, shape)
+    image = Unit(number, cards, start, data, unit.size, shape)
+    check_memory(path, image, unit.size)
+    return image
 
 
 def _axes(path, number: int, cards: dict[str, bytes], prefix: str) -> tuple[int, ...]:
@@ -350,14 +355,25 @@ def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]
         )
 
 
-def _check_memory(path, unit: Unit, shape: tuple[int, ...]) -> None:
-    """Refuse a compressed image far larger than what its data could hold, before any is read."""
-    promised = math.prod(shape) * abs(unit.bitpix) // 8
-    if promised > max(_ALWAYS_ALLOWED, unit.size * _BEST_COMPRESSION):
+def check_memory(path: Path | str, unit: Unit, packed: int) -> None:
+    """Refuse an image far larger than what packed data could hold, before memory is asked for it.
+
+    Parameters
+    ----------
+    packed : int
+        Bytes of the packed file, or of the compressed extension.
+
+    Raises
+    ------
+    ImageError
+        If the image has more than 1 GB, and more than 10,000 times as many bytes.
+    """
+    size = math.prod(unit.shape) * abs(unit.bitpix) // 8
+    if size > max(_ALWAYS_ALLOWED, packed * _BEST_COMPRESSION):
         raise unreadable(
             path,
-            f"has a wrong header: an image of shape {shape}, {promised:,} bytes, cannot be what "
-            f"{unit.size:,} bytes of compressed data hold in extension {unit.number}",
+            f"has a wrong header: {packed:,} bytes of packed data cannot hold the {size:,} bytes "
+            f"of an image of shape {unit.shape} in extension {unit.number}",
         )
 
 

@@ -28,6 +28,7 @@ from luneta.survey.fits_headers import (
     CARD,
     ImageError,
     Unit,
+    check_memory,
     check_what_follows,
     find_unit,
     open_file,
@@ -72,7 +73,11 @@ def _teaching(method):
     @functools.wraps(method)
     def wrapped(self, *arguments, **named):
         try:
-            return method(self, *arguments, **named)
+            try:
+                return method(self, *arguments, **named)
+            except UnicodeDecodeError:
+                # What CFITSIO kept to say of an earlier file; having said it, it has forgotten it.
+                return method(self, *arguments, **named)
         except ImageError:
             raise
         except MemoryError:
@@ -224,6 +229,8 @@ class ImageFile:
         return _physical(stored.astype(stored.dtype.newbyteorder("="), copy=False), self.unit)
 
     def _read_plain(self) -> np.ndarray:
+        if self._packed:
+            check_memory(self.path, self.unit, Path(self.path).stat().st_size)
         stored = np.empty(self.unit.shape, _stored_type(self.unit))
         view, filled = memoryview(stored.reshape(-1)).cast("B"), 0
         self._file.seek(self.unit.data)

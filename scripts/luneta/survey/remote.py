@@ -69,7 +69,7 @@ def local_copies(names: Iterable[str | None], settings: Mapping) -> Iterator[lis
     with tempfile.TemporaryDirectory(prefix="luneta_") as folder:
         paths = {}
         for number, url in enumerate(urls):
-            paths[url] = str(Path(folder, f"{number}{PurePosixPath(urlsplit(url).path).suffix}"))
+            paths[url] = str(Path(folder, f"{number}_{PurePosixPath(urlsplit(url).path).name}"))
             fetch(url, paths[url], settings)
         try:
             yield [_renamed(name, paths) for name in names]

@@ -15,6 +15,8 @@ from astropy import units
 from astropy.coordinates import FK4, FK5, ICRS, Angle, Galactic, SkyCoord
 from astropy.time import Time
 
+from luneta.survey.images import ImageError
+from luneta.survey.remote import local_copy
 from luneta.survey.tables import TableError, read_table, require_columns
 
 POSITION_COLUMNS = ("ra", "dec", "x", "y", "pm_ra", "pm_dec")
@@ -367,13 +369,15 @@ def select(
             motion = tuple(_motion(table, names[k], given.get(k)) for k in ("pm_ra", "pm_dec"))
         ra, dec = to_icrs(*sky, settings, motion)
         x, y = (_pixel(table, names[key], settings.get("first_pixel", 1)) for key in "xy")
-    except TableError as error:
+        names_of_rows = object_names(table, columns["object_id"])
+        tiles = tile if columns.get("tile") is None else text(table[columns["tile"]])
+    except (TableError, pa.ArrowInvalid, UnicodeDecodeError) as error:  # bytes that are no text
         raise TableError(f"{path}: {error}") from None
     given = Sources(
-        object_id=object_names(table, columns["object_id"]),
+        object_id=names_of_rows,
         ra=ra,
         dec=dec,
-        tile=tile if columns.get("tile") is None else text(table[columns["tile"]]),
+        tile=tiles,
         kept=kept_columns(table, keep),
         x=x,
         y=y,
@@ -428,8 +432,11 @@ def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
 
     Parameters
     ----------
+    path : path
+        Or the URL of a file.
     settings : mapping
-        `columns`, `keep`, `units`, `frame`, `equinox`, `epoch`, `image_epoch`, `first_pixel`.
+        `columns`, `keep`, `units`, `frame`, `equinox`, `epoch`, `image_epoch`, `first_pixel`,
+        `remote`.
     tile : str
         Tile of all rows, for a list of one tile; empty if the list is of the whole survey.
 
@@ -443,7 +450,11 @@ def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
         columns["tile"] = None
     wanted = wanted_columns(columns, settings["keep"])
     names = [*parts_of(columns["object_id"]), *([columns["tile"]] if columns.get("tile") else [])]
-    table = read_table(path, names, wanted)
+    try:
+        with local_copy(str(path), settings.get("remote") or {}) as local:
+            table = read_table(local, names, wanted)
+    except ImageError as error:
+        raise TableError(str(error)) from None
     rows = np.full(len(table), tile, object)
     return select(table, columns, settings["keep"], rows, path, settings)
 

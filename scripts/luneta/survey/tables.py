@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset as ds
 
+from luneta.survey.fits_headers import open_file, read_units, unreadable
+
 ASTROPY_FORMATS = {
     ".fits": "fits",
     ".fit": "fits",
@@ -81,9 +83,28 @@ def _arrow_table(columns: dict, units: dict) -> pa.Table:
     return pa.table(list(arrays.values()), schema=pa.schema(fields))
 
 
+def _check_fits(path: Path) -> None:
+    """Read headers strictly: astropy takes a wrong NAXIS at its word, and a short file for whole.
+
+    Raises
+    ------
+    ImageError
+        If a header up to the first table's is wrong, or the table breaks off.
+    """
+    with open_file(path) as file:
+        for unit in read_units(file, path):
+            if "TABLE" in unit.kind:
+                missing = unit.data + unit.size - path.stat().st_size
+                if missing > 0 and isinstance(file, io.FileIO):
+                    raise unreadable(path, f"is truncated: it ends {missing:,} bytes short")
+                return
+
+
 def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Table:
     from astropy.table import Table
 
+    if form == "fits":
+        _check_fits(path)
     options = {"mask_invalid": False} if form == "fits" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,6 +127,7 @@ def _from_text(
             column_types={name: pa.string() for name in text_columns}
         ),
     )
+    _ = table.column_names  # raises if they are not UTF-8
     return _picked(table, columns, path)
 
 
