@@ -84,7 +84,7 @@ def test_real_lenses_of_pan_starrs(cut):
     assert (len(quality), len(shard), shard.shape) == (45, 45, (5, 64, 64))
     assert quality["usable"].all()
     flagged = quality[quality["flags"] != 0]
-    assert flagged[["object_id", "flags"]].values.tolist() == [["J1150+1016", Flag.MASKED]]
+    assert flagged[["object_id", "flags"]].values.tolist() == [["J1150_1016", Flag.MASKED]]
     images = shard.take(np.arange(45))
     raw = fits.getdata(LENSES / "images" / "J1150_1016_g.fits")[28:92, 28:92]
     assert np.array_equal(np.isnan(images[14, 0]), np.isnan(raw))

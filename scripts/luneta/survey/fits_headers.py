@@ -248,6 +248,10 @@ def _read_cards(file: BinaryIO, path, number: int, start: int) -> tuple[dict | N
             keyword = card[:8]
             if keyword == b"END     " and not card[8:].strip():
                 return cards, length + BLOCK
+            if keyword == b"XTENSION" and length + first > 0:
+                raise unreadable(
+                    path, f"has no END in the header of extension {number}: that of the next begins"
+                )
             cards[keyword.decode("latin-1").rstrip()] = card
         length += len(block)
         if not _looks_like_text(block):
