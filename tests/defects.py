@@ -593,7 +593,9 @@ TILES = [
     Defect(all_constant, NO_DATA, "is constant: all its good pixels have the value 7.25"),
     Defect(all_masked, NO_DATA, "no good pixel left: .*_mask.fits marks all as bad"),
     Defect(mask_of_another_shape, MISMATCH, r"_mask.fits has shape \(50, 60\)"),
-    Defect(mask_mostly_not_a_number, Flag.TOO_MASKED, "more of the cutout is bad"),
+    Defect(
+        mask_mostly_not_a_number, Flag.TOO_MASKED, "more than 50% of the cutout's pixels are bad"
+    ),
     Defect(mask_cut, UNREADABLE, "_mask.fits is truncated"),
     Defect(weights_negative, NO_DATA, r"weight.fits is positive at none; .* -2\.5$"),
     Defect(weights_zero, NO_DATA, "weight.fits is positive at none; .* value is 0$"),

@@ -152,6 +152,31 @@ def test_stamp_table(survey, tmp_path):
     assert "input.image, {fil} = 'fil': stamps.csv has no such column; did you mean file?" in second
 
 
+@pytest.mark.parametrize("name", ["row", "signature", "refused", "image_r"])
+def test_what_is_kept_of_stamps_may_not_hide_a_column_of_luneta(survey, tmp_path, name):
+    (tmp_path / "stamps.csv").write_text(f"name,{name}\n1,2\n")
+    survey["input"] = {
+        "kind": "stamps", "table": "stamps.csv", "bands": ["r"], "image": "{name}.fits",
+        "columns": {"object_id": "name"}, "keep": {name: name},
+    }  # fmt: skip
+    said = f"input.keep.{name} = {name!r}: luneta writes a column of this name; keep it by another"
+    assert said in only_problem(survey)
+
+
+def test_of_very_many_lists_only_some_are_read_but_none_may_be_missing(
+    survey, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("luneta.config_checks.MOST_LISTS", 1)
+    survey["input"]["sources"] = "{tile}.csv"
+    (tmp_path / "t1.csv").write_text("object_id,ra,dec\n")
+    (tmp_path / "t2.csv").write_text("not,read\n")
+    lines = "".join(f"t{n}\t{band}\tx.fits\n" for n in "12" for band in "gr")
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\n" + lines)
+    check_paths(validate(survey))
+    (tmp_path / "t2.csv").unlink()
+    assert "input.sources: t2.csv: there is no such file" in only_problem(survey)
+
+
 def test_column_names_of_each_format(tmp_path):
     columns = {"a": [1], "b": ["x"]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")

@@ -2,10 +2,12 @@
 
 import os
 
+import fsspec
 import numpy as np
 import pytest
 
 from fits_files import tan_wcs, write_image
+from luneta.config import ConfigError
 from luneta.plan import make_plan
 from luneta.plan.changes import changes
 
@@ -78,6 +80,22 @@ def test_remote_files_are_no_inputs(survey, tmp_path):
     assert plan.cutouts("a")["tiles"][0]["bands"]["g"]["image"] == "https://x.org/g.fits"
 
 
+def test_a_server_that_is_down_while_planning_is_told(survey, tmp_path):
+    wcs = tan_wcs((60, 60), 150.0, 2.0)
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
+    wcs.wcs.cd *= 100
+    write_image(tmp_path / "bent.fits", np.zeros((60, 60), np.int16), wcs)
+    with fsspec.open("memory://bent.fits", "wb") as file:
+        file.write((tmp_path / "bent.fits").read_bytes())
+    lines = "".join(f"a\t{band}\tmemory://bent.fits\t\n" for band in "gr")
+    (tmp_path / "tiles.tsv").write_text(TILES + lines)
+    assert make_plan(survey).shards == ["a", "unplaced"]
+    fsspec.filesystem("memory").rm("/bent.fits")
+    (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n3,150.001,2.0\n")
+    with pytest.raises(ConfigError, match="memory://bent.fits does not exist"):
+        make_plan(survey)
+
+
 def test_settings_change_with_the_content_of_their_files_only(survey, tmp_path):
     first = make_plan(survey)
     before = [f(s) for f in (first.ingest, first.cutouts) for s in "ab"]
@@ -86,6 +104,27 @@ def test_settings_change_with_the_content_of_their_files_only(survey, tmp_path):
     second = make_plan(survey)
     after = [f(s) for f in (second.ingest, second.cutouts) for s in "ab"]
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_settings_that_only_detection_reads_are_of_no_concern_to_a_list(survey):
+    before = make_plan(survey).ingest("a")
+    survey["input"] |= {
+        "weight": "variance", "zero_points": {"r": 25.0}, "mask": {"sentinels": [100]},
+        "pixel_scale": 0.2,
+    }  # fmt: skip
+    assert make_plan(survey).ingest("a") == before
+    survey["input"] |= {"sources": None, "detection": {}}
+    assert make_plan(survey).ingest("a")["zero_points"] == {"r": 25.0}
+
+
+def test_labelled_shards_are_found_again_by_another_column(survey, tmp_path):
+    rows = ("x,1,yes", "y,1,no") * 5
+    (tmp_path / "labels.csv").write_text("\n".join(["name,number,label", *rows]) + "\n")
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    survey["tasks"] = {"t": {**task, "id_column": "name"}}
+    assert make_plan(survey).labelled_shards("t") == []
+    survey["tasks"] = {"t": {**task, "id_column": "number"}}
+    assert make_plan(survey).labelled_shards("t") == ["a"]
 
 
 def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):

@@ -17,6 +17,8 @@ from luneta.config import Config, Stamps, Task, Tiles, did_you_mean, refusal
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Lists of one format look alike, and 1000 of ECSV or VOTable take seconds already.
+MOST_LISTS = 1000
 BUILT_IN_WEIGHTS = ("imagenet", "pretrain", "none")
 
 
@@ -106,19 +108,26 @@ def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     paths = dict.fromkeys(given.sources.replace("{tile}", tile) for tile in tiles)
-    for path in paths:
-        if not made(path):
+    for number, path in enumerate(path for path in paths if not made(path)):
+        if number < MOST_LISTS or not Path(path).exists():
             yield from _column_problems("input.sources", path, columns)
 
 
 def _stamp_problems(given: Stamps) -> Iterator[str]:
-    from luneta.survey.stamp_index import templates
+    from luneta.survey.stamp_index import OWN_COLUMNS, templates
 
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     if given.row is not None:
         columns["input.row"] = given.row
-    for template in templates(given.model_dump(mode="json")).values():
+    found = templates(given.model_dump(mode="json"))
+    for name, column in given.keep.items():
+        if name in OWN_COLUMNS or name in found:
+            yield (
+                f"input.keep.{name} = {column!r}: luneta writes a column of this name; keep it by "
+                f"another"
+            )
+    for template in found.values():
         try:
             columns |= {f"{template.key}, {{{name}}}": name for name in sorted(template.fields)}
         except ValueError as error:
@@ -240,6 +249,8 @@ def _weights_problems(config: Config) -> Iterator[str]:
 
 
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
+    from luneta.survey.tables import text
+
     counts: Counter[str] = Counter()
     for path in task.labels:
         if made(path):
@@ -248,8 +259,7 @@ def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
         if table is None:
             yield problem
             return
-        values = table[task.label_column].to_pylist()
-        counts.update(str(v).strip() for v in values if v is not None and str(v).strip())
+        counts.update(filter(None, text(table[task.label_column]).tolist()))
     yield from _class_problems(where, task, counts)
 
 

@@ -150,3 +150,35 @@ def test_quality_of_stamps_has_no_edge(tmp_path):
     pq.write_table(table, shard["quality"])
     found = results(arguments(tmp_path, [shard]))
     assert found["catalog"]["flags"].tolist() == [0, Flag.DUPLICATE_ID]
+
+
+class TestRepeatsOfAnotherShard:
+    @pytest.fixture
+    def twice(self, tmp_path):
+        return arguments(tmp_path, [write_shard(tmp_path, "a", ["x"], ra=[20], dec=[1]),
+                                    write_shard(tmp_path, "b", ["y", "x"])])  # fmt: skip
+
+    def test_skip_leaves_them_out(self, twice):
+        twice["settings"]["config"]["quality"] = {"duplicate_id": "skip"}
+        found = results(twice)
+        assert found["catalog"]["object_id"].tolist() == ["x", "y"]
+        row = found["rejects"].query("kind == 'object'").iloc[0]
+        assert (row["name"], row["flag"]) == ("x", "duplicate_id")
+        assert row["reason"].endswith("the first is used (skipped by config)")
+
+    def test_a_name_that_only_an_unusable_row_bore_is_free(self, tmp_path):
+        lost = {"ra": [np.nan], "flags": [Flag.BAD_POSITION], "reject_reason": ["no position"]}
+        shards = [write_shard(tmp_path, "a", ["x"], usable=[False], **lost),
+                  write_shard(tmp_path, "b", ["x"])]  # fmt: skip
+        rows = results(arguments(tmp_path, shards))["catalog"]
+        assert rows["tile"].tolist() == ["a", "b"]
+        assert rows["flags"].tolist() == [Flag.BAD_POSITION | Flag.DUPLICATE_ID, 0]
+        assert rows["lens_class"].notna().tolist() == [False, True]
+
+    def test_fail_names_them(self, twice):
+        twice["settings"]["config"]["quality"] = {"duplicate_id": "fail"}
+        with pytest.raises(
+            write.CatalogError, match=r"1 objects .* first x\. .*duplicate_id: fail"
+        ):
+            write.run(**twice)
+        assert not twice["outputs"]["catalog"].exists()

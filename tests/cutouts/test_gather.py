@@ -31,3 +31,15 @@ def test_same_pixels_as_astrocut_convention_on_a_point_source():
     image[17, 23] = 1
     stamp = gather(image, np.array([23.3]), np.array([16.8]), 10)[0]
     assert np.argwhere(stamp).tolist() == [[5, 5]]
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "first", "last"),
+    [(8, 1.0, 4, 46), (9, 1.0, 4, 45), (8, 3.0, 12, 40), (9, 3.0, 12, 37), (8, 0.5, 2, 47)],
+)
+def test_a_resampled_stamp_reaches_over_the_edge_with_its_outermost_pixel(
+    size, factor, first, last
+):
+    x = np.arange(50.0)
+    over = over_edge((200, 50), x, np.full(50, 100.0), size, factor)
+    assert np.flatnonzero(~over).tolist() == list(range(first, last + 1))

@@ -354,3 +354,48 @@ class TestDefects:
         assert ((off.quality["flags"] & Flag.WCS_OFFSET.value) > 0).all()
         assert off.quality["usable"].any()
         assert "3.0" in (tmp_path / "files").read_text()
+
+
+class TestNeighbours:
+    """What becomes of an object must not depend on how much was read, or on what lies beside."""
+
+    def test_far_recentring_in_windows(self, tmp_path, tile, monkeypatch):
+        monkeypatch.setattr(f"{__name__}.X", X + 25)
+        found = Cut(tmp_path, [tile], recentre="peak", recentre_radius=8.0, subset_below=100)
+        np.testing.assert_allclose(found.quality["shift_x"], -25, atol=0.5)
+        assert found.quality["masked_fraction"].tolist() == [0] * 4
+
+    @pytest.mark.parametrize("subset_below", [0, 100])
+    def test_recentring_without_sky_subtraction(self, tmp_path, tile, monkeypatch, subset_below):
+        monkeypatch.setattr(f"{__name__}.X", X + 2)
+        found = Cut(tmp_path, [tile], background="none", subset_below=subset_below,
+                    recentre="centroid", recentre_radius=1.5)  # fmt: skip
+        np.testing.assert_allclose(found.quality["shift_x"], -2, atol=0.3)
+
+    def test_an_empty_place_of_a_good_image(self, tmp_path, monkeypatch):
+        pixels = observed()
+        pixels[:150, :150] = np.nan
+        image = write_image(tmp_path / "r.fits", pixels, WCS)
+        monkeypatch.setattr(f"{__name__}.X", X[:1])
+        monkeypatch.setattr(f"{__name__}.Y", Y[:1])
+        found = Cut(tmp_path, [Tile("a", "a", {"r": BandFiles(image)})], subset_below=100)
+        assert found.quality["flags"].tolist() == [Flag.MASKED | Flag.TOO_MASKED]
+        assert (tmp_path / "files").read_text().strip() == "[]"
+
+    def test_saturation_beside_an_object_shown_at_another_scale(self, tmp_path):
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[160, 156] = 2
+        name = write_image(tmp_path / "r.fits", observed(), WCS, MASK=mask)
+        tile = Tile("a", "a", {"r": BandFiles(name, mask=name.replace("IMAGE", "MASK"))})
+        extent = {"unit": "radius", "side": 4.0, "radius": "r50", "least": 2.0, "most": 60.0}
+        given = {"mask": {**INPUT["mask"], "planes": {"bad": 0, "saturated": 1}}}
+        found = Cut(tmp_path, [tile], {"r50": [2.0, 2.0, 2.0, 14.0]}, extent=extent, given=given)
+        assert found.quality["flags"][1] == Flag.MASKED
+
+    def test_relative_weights_tell_no_noise(self, tmp_path):
+        weight = np.full(SHAPE, 7.0, np.float32)
+        name = write_image(tmp_path / "r.fits", observed(), WCS, False, WEIGHT=weight)
+        files = BandFiles(name, weight=name.replace("IMAGE", "WEIGHT"))
+        tile = Tile("a", "a", {"r": files})
+        found = Cut(tmp_path, [tile], noise="weight", given={"weight": "relative"})
+        np.testing.assert_allclose(found.quality["sky_noise_r"], 2, rtol=0.1)

@@ -339,6 +339,15 @@ def test_border_sky():
     assert (level[0, 0], noise[0, 0]) == (pytest.approx(10, abs=0.1), pytest.approx(2, rel=0.05))
 
 
+def test_padding_tells_neither_sky_nor_noise():
+    stamps = np.random.default_rng(1).normal(7, 2, (3, 1, 60, 60)).astype(np.float32)
+    stamps[0, :, :40] = 0
+    stamps[1] = 0
+    level, noise = border_sky(stamps)
+    assert level[:, 0].tolist() == pytest.approx([7, 0, 7], abs=0.3)
+    assert noise[:, 0].tolist() == pytest.approx([2, 0, 2], rel=0.15)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
 def test_median_is_numpy_s(count):
     values = np.random.default_rng(1).normal(size=(3, 5, count)).astype(np.float32)
@@ -415,3 +424,41 @@ def test_templates_by_band_masks_weights_and_root(tmp_path):
     assert row["mask_g"] == f"{root}/masks/1_g.fits"
     assert row["weight_r"] == f"{root}/1.fits[VAR]"
     assert "row" not in row
+
+
+@pytest.mark.parametrize(("side", "size"), [(33, 33), (32, 33), (32, 32), (31, 32), (31, 31)])
+def test_a_recentred_stamp_that_lacks_pixels_is_flagged_at_every_side(tmp_path, side, size):
+    names, places = [], [(10, 16), (16, 10), (22, 16), (16, 22), (16, 16)]
+    for number, (y, x) in enumerate(places):
+        pixels = np.random.default_rng(0).normal(0, 1, (side, side)).astype(np.float32)
+        pixels[y, x] = 900
+        names.append([write_fits(tmp_path / f"{number}.fits", pixels)])
+    shard, quality = cut_all(
+        tmp_path, images("g", names), ["g"], size=size, recentre="peak", recentre_radius=7.0,
+        extent={"unit": "pixels", "side": size},
+    )  # fmt: skip
+    beyond = (np.isnan(shard.read(0, 5)).any(axis=(1, 2, 3))).tolist()
+    assert beyond[:4] == [True] * 4
+    assert ((quality["flags"] & Flag.EDGE.value) > 0).tolist() == beyond
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(33, 33), (33, 16), (32, 15), (100, 32), (21, 64), (200, 8), (64, 128)]
+)
+def test_a_centred_stamp_shown_whole_has_no_edge(tmp_path, side, size):
+    name = write_fits(tmp_path / "a.fits", noisy(shape=(side, side)))
+    _, quality = cut_all(tmp_path, images("g", [[name]]), ["g"], size=size)
+    assert quality["flags"].tolist() == [0]
+
+
+def test_saturation_beside_a_stamp_shown_at_another_scale(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[20, 26] = 1
+    names = {"image_g": [write_fits(tmp_path / "a.fits", noisy())] * 2,
+             "mask_g": [write_fits(tmp_path / "m.fits", mask)] * 2}  # fmt: skip
+    _, quality = cut_all(
+        tmp_path, names, ["g"], objects={"radius": [2.0, 30.0]}, pixel_scale=0.5,
+        extent={"unit": "radius", "side": 4.0, "radius": "radius", "least": 1, "most": 200},
+        mask={"planes": {"saturated": 0}, "saturated": ["saturated"]}, max_masked_fraction=1.0,
+    )  # fmt: skip
+    assert ((quality["flags"] & Flag.SATURATED.value) > 0).tolist() == [False, True]

@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from fits_files import add_star, tan_wcs, write_image
 from luneta.config import Cutouts, validate
+from luneta.cutouts.bands import BandImage, align
 from luneta.cutouts.job import run
 from luneta.cutouts.shard import Shard
 from luneta.survey.flags import Flag
@@ -184,3 +185,13 @@ def test_big_endian_input_is_not_byte_swapped(tmp_path):
     fits.PrimaryHDU(pixels, tan_wcs().to_header()).writeto(tmp_path / "r.fits")
     shard, quality, _ = cut(tmp_path, tile_of(tmp_path, r={"image": f"{tmp_path}/r.fits"}), ["r"])
     assert np.nanmax(shard.take([0])) > 50
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.3, 0.8])
+def test_noise_of_the_weight_image_on_another_grid(scale):
+    shape, target = (240, 240), (80, 80)
+    pixels = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
+    image = BandImage(pixels, noise=np.full(shape, 3, np.float32))
+    grid = tan_wcs(target, scale=0.25, rotation=0)
+    found = align(image, tan_wcs(shape, scale=scale, rotation=20), (grid, target), "a")
+    assert np.nanmedian(found.noise) == pytest.approx(np.nanstd(found.pixels), rel=0.1)

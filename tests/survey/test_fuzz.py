@@ -383,6 +383,34 @@ def test_a_reader_that_dies_or_hangs_is_noticed(monkeypatch, sign, said):
     assert reader.process is None
 
 
+FOUND = {  # what once hung, crashed or was read wrong
+    "packed.fits.gz": [[(edit_card, 2915, 231585)]],
+    "packed.fits.bz2": [
+        [(edit_card, 3279, 120141), (edit_card, 137, 231954), (insert, 3026, 162387)]
+    ],
+    "gzip_tiles.fits": [
+        [(overwrite, 455, 143415), (edit_card, 4569, 178885)],
+        [(flip, 358, 226767)],
+    ],
+    "table.fits": [[(edit_card, 6382, 18276)]],
+    "table.csv": [[(insert, 20, 1)], [(flip, 98444, 14769)], [(flip, 13, 194966)]],
+    "table.parquet": [
+        [(swap_blocks, 130867, 75490), (flip, 103, 212126)],
+        [(flip, 151, 255736)],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "blows"), [(name, blows) for name, all_of in FOUND.items() for blows in all_of]
+)
+def test_what_was_found_before(reader, folder, name, blows):
+    if name in good_tables():
+        check_table(reader, folder, name, blows)
+    else:
+        check_image(reader, folder, name, "", blows)
+
+
 @given(name=images, extension=st.sampled_from(EXTENSIONS), blows=blows)
 @searching(300)
 def test_damaged_images(reader, folder, name, extension, blows):

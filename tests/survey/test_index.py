@@ -199,11 +199,9 @@ def test_a_tile_of_the_list_goes_before_the_footprints(tmp_path):
     rows = ["one,150.0,2.0,b", "two,150.0,2.0,a", "three,150.0,2.0,c"]
     settings = given(tmp_path, rows, "object_id,ra,dec,field")
     settings["columns"]["tile"] = "field"
-    assert ids(slices(tmp_path, settings, tiles)) == {
-        "a": ["two"],
-        "b": ["one"],
-        "unplaced": ["three"],
-    }
+    tables = slices(tmp_path, settings, tiles)
+    assert ids(tables) == {"a": ["two"], "b": ["one"], "unplaced": ["three"]}
+    assert tables["unplaced"]["tile"].to_pylist() == ["c"]
 
 
 def test_pixel_positions_are_carried_from_zero(tmp_path):
@@ -237,6 +235,43 @@ def test_a_remote_tile_has_the_footprint_of_its_file(tmp_path):
     found = survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json", remote)["a"]
     expected = footprint_of(tmp_path, tan_wcs(SHAPE, 150.0, 2.0))
     assert (found.image, found.matrix) == ("memory://a.fits", expected.matrix)
+
+
+def test_a_server_that_was_down_is_asked_again(tmp_path):
+    local = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0)).bands["g"].image
+    tile = Tile("a", "a", {"g": BandFiles("memory://down/a.fits")})
+    settings = given(tmp_path, ["one,150.0,2.0"])
+    settings["remote"] = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}}
+
+    def dealt():
+        paths = deal_sources(settings, {"a": tile}, tmp_path / "index", {})
+        return ids({shard: pq.read_table(path) for shard, path in paths.items()})
+
+    assert dealt() == {"a": [], "unplaced": ["one"]}
+    with fsspec.open(tile.bands["g"].image, "wb") as file:
+        file.write(Path(local).read_bytes())
+    assert dealt() == {"a": ["one"]}
+
+
+@pytest.mark.parametrize("unit", ["degree", "DEG", "degrees"])
+def test_units_that_only_astropy_understands(tmp_path, unit):
+    wcs = tan_wcs(SHAPE, 150.0, 2.0)
+    tile = make_tile(tmp_path, "a", wcs)
+    for axis in "12":
+        fits.setval(tile.bands["g"].image, f"CUNIT{axis}", value=unit)
+    found = survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json")["a"]
+    expected = footprint_of(tmp_path, wcs)
+    assert found.matrix == pytest.approx(expected.matrix)
+
+
+def test_footprints_are_measured_again_by_new_code(tmp_path, monkeypatch):
+    tile = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0))
+    survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json")
+    make_tile(tmp_path, "a", tan_wcs(SHAPE, 160.0, 2.0))
+    monkeypatch.setattr("luneta.survey.footprints.source_digest", lambda path: "new")
+    found = survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json")["a"]
+    ra = SkyCoord(*found.centre, representation_type="cartesian").spherical.lon.deg
+    assert ra == pytest.approx(160.0, abs=1e-3)
 
 
 def test_footprints_are_read_again_where_the_file_is_new(tmp_path):

@@ -216,6 +216,9 @@ def test_a_source_list_named_by_url(server):
     found = read_list(f"{server.url}/lists/sources.csv", settings)
     assert found.object_id.tolist() == ["007", "8"]
     assert found.dec.tolist() == [2.25, -3.0]
+    server.content = b""
+    with pytest.raises(TableError, match=f"^{server.url}/lists/sources.csv: cannot be read as csv"):
+        read_list(f"{server.url}/lists/sources.csv", settings)
     server.plan = [404]
     with pytest.raises(TableError, match="sources.csv does not exist"):
         read_list(f"{server.url}/lists/sources.csv", settings)

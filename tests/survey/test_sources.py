@@ -14,9 +14,8 @@ from luneta.survey.sources import (
     read_list,
     read_sources,
     select,
-    text,
 )
-from luneta.survey.tables import TableError
+from luneta.survey.tables import TableError, text
 
 COLUMNS = {"object_id": "id", "ra": "ra", "dec": "dec"}
 EMPTY = np.array([""], object)
@@ -89,6 +88,25 @@ def test_sexagesimal_csv_that_looks_like_times_of_day(tmp_path):
     sources = read_list(tmp_path / "s.csv", {"columns": COLUMNS, "keep": {}})
     np.testing.assert_allclose(sources.ra, [187.65, 1 / 60], atol=1e-12)
     np.testing.assert_allclose(sources.dec, [10.5, 20.01], atol=1e-12)
+
+
+@pytest.mark.parametrize(("hours", "degrees"), [('"h:m:s"', '"d:m:s"'), ("h:m:s", "d:m:s")])
+def test_sexagesimal_units_as_vizier_writes_them(hours, degrees):
+    table = pa.table({"id": ["a"], "ra": ["12 30 49.4"], "dec": ["-00 30 00"]})
+    fields = [("id", None), ("ra", {"unit": hours}), ("dec", {"unit": degrees})]
+    schema = pa.schema([pa.field(name, pa.string(), metadata=unit) for name, unit in fields])
+    sources = pick(table.cast(schema))
+    assert sources.ra[0] == pytest.approx(187.7058333, abs=1e-7)
+    assert sources.dec[0] == -0.5
+
+
+@pytest.mark.parametrize("unit", ["DEG", "degrees", "Degree"])
+def test_the_config_tells_what_an_odd_unit_means(unit):
+    field = pa.field("ra", pa.float64(), metadata={"unit": unit})
+    table = pa.table({"id": ["a"], "dec": [2.0]}).append_column(field, [[10.0]])
+    assert pick(table, units={"ra": "deg"}).ra[0] == 10.0
+    with pytest.raises(TableError, match="'ra' has the unit .*; say what it is by input.units.ra"):
+        pick(table)
 
 
 def test_units_from_the_config_where_the_column_has_none():
@@ -213,6 +231,7 @@ def test_names_are_kept_byte_for_byte_but_for_blanks_around():
         (pa.array([7, None]), ["7", ""]),
         (pa.array([1237648702972625000], pa.uint64()), ["1237648702972625000"]),
         (pa.array([1.5, float("nan")]), ["1.5", ""]),
+        (pa.array([7.0, 2.0**59, -3.0]), ["7", "576460752303423488", "-3"]),
         (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
         (pa.array([b"a ", b"\xff"]), ["a", "\\xff"]),
     ],

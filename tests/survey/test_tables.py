@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
+from astropy.time import Time
 
 from luneta.survey.tables import TableError, read_table, table_columns
 
@@ -164,6 +166,24 @@ def test_names_that_are_not_ascii(tmp_path):
     columns = [fits.Column("ID", "4A", array=np.array(["é".encode("latin-1"), b"b"]))]
     fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "latin.fits")
     assert read_table(tmp_path / "latin.fits")["ID"].to_pylist() == ["é", "b"]
+
+
+@pytest.mark.parametrize("name", ["list.fits", "list.ecsv"])
+def test_columns_that_are_no_plain_numbers_are_left_out(tmp_path, table, name):
+    table["when"] = Time([2000.0, 2001.0], format="jyear")
+    table["where"] = SkyCoord([1, 2], [3, 4], unit="deg")
+    table.write(tmp_path / name)
+    assert table_columns(tmp_path / name) == ["ID", "RA", "DEC"]
+    with pytest.raises(TableError, match="there is no column 'when'"):
+        read_table(tmp_path / name, columns=["ID", "when"])
+
+
+def test_masked_values_of_parquet_written_by_astropy_are_missing(tmp_path, table):
+    table = Table(table, masked=True)
+    table["RA"].mask = [False, True]
+    table.write(tmp_path / "list.parquet")
+    assert table_columns(tmp_path / "list.parquet") == ["ID", "RA", "DEC"]
+    assert read_table(tmp_path / "list.parquet", columns=["RA"])["RA"].to_pylist() == [150.5, None]
 
 
 def test_columns_of_more_dimensions_are_left_out(tmp_path):

@@ -18,7 +18,6 @@ def test_tiles_keep_bands_paths_and_shards(tmp_path):
     tiles = read_tiles(write(tmp_path / "t.tsv", HEADER + rows), root="images")
     assert list(tiles) == ["a", "b"]
     assert tiles["a"].bands["g"].image == "images/a_g.fits[SCI]"
-    assert tiles["a"].bands["g"].paths() == [split_extension("images/a_g.fits")[0]]
     assert tiles["a"].bands["r"].image == "/data/a_r.fits"
     assert tiles["a"].bands["r"].mask is None
     assert {tile.shard for tile in tiles.values()} == {"one"}
@@ -30,13 +29,20 @@ def test_without_a_shard_column_a_tile_is_its_own_shard(tmp_path):
     assert tiles["a"].shard == "a"
 
 
+def test_a_table_as_windows_writes_it(tmp_path):
+    (tmp_path / "t.tsv").write_bytes(b"\xef\xbb\xbftile\tband\timage\r\na\tg\tx.fits\r\n")
+    assert read_tiles(tmp_path / "t.tsv")["a"].bands["g"].image == "x.fits"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("tile,band,image\n", "no column tile, band, image"),
         ("tile\tband\timage\na\tg\tx.fits\na\tg\ty.fits\n", "line 3: tile a has band g twice"),
         ("tile\tband\timage\n../a\tg\tx.fits\n", "line 2: tile '../a' cannot name a file"),
+        ("tile\tband\timage\nunplaced\tg\tx.fits\n", "line 2: tile 'unplaced' is luneta's own"),
         ("tile\tband\timage\na\tg\t\n", "has no image"),
+        ("tile\tband\timage\n\n\na\tg\t\n", "line 4: tile a, band g has no image"),
         (HEADER + "a\tg\tx\t\tone\na\tr\ty\t\ttwo\n", "in shard two here and in one above"),
     ],
 )

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luneta.config import ConfigError
+from luneta.config import ConfigError, Question
 from luneta.training import folds
 
 
@@ -94,6 +94,15 @@ def test_names_keep_leading_zeros(tmp_path, task_settings):
     quality, out = [tmp_path / "a.parquet"], tmp_path / "split.parquet"
     folds.run([tmp_path / "labels.csv"], quality, out, settings)
     assert pq.read_table(out)["object_id"].to_pylist() == names
+
+
+def test_whole_numbers_that_a_table_keeps_as_floats(tmp_path, task_settings):
+    rows = {"object_id": [7.0, 2.0**59, None], "label": [1.0, 0.0, 1.0]}
+    pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
+    task = {**task_settings(), "classes": ["0", "1"], "kind": "binary"}
+    labels, counts = folds.read_labels([tmp_path / "labels.parquet"], Question(**task))
+    assert labels == {"7": "1", "576460752303423488": "0"}
+    assert counts["without_label"] == 1
 
 
 def quality_table(**columns):

@@ -159,6 +159,7 @@ def find_placements(
         chosen_tile=chosen["tile"].reindex(group[~best]).to_numpy(),
         chosen_object_id=chosen["object_id"].reindex(group[~best]).to_numpy(),
     )
-    chosen = chosen.sort_index()
+    # A row that cannot be used takes no name from one that can.
+    chosen = chosen.sort_index().sort_values("usable", ascending=False, kind="stable")
     again = chosen["object_id"].duplicated() & (_names(chosen["object_id"]) != "")
     return Placements(lost, chosen.loc[again, ["shard", "row"]])

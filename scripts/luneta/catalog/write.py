@@ -112,14 +112,29 @@ def check_rows(expected: pa.ChunkedArray, found: pa.ChunkedArray, what: str, sha
         )
 
 
-def _mark_repeats(table: pa.Table, again: np.ndarray) -> pa.Table:
-    """Flag and reject rows, shape (objects,), whose object_id an earlier object bears."""
+def _mark_repeats(table: pa.Table, again: np.ndarray, policy: str) -> pa.Table:
+    """Flag and reject rows, shape (objects,), whose object_id an earlier object bears.
+
+    Raises
+    ------
+    CatalogError
+        If there is one, and the policy is `fail`.
+    """
+    if policy == "fail" and again.any():
+        raise CatalogError(
+            f"{again.sum()} objects bear the object_id of an earlier one, first "
+            f"{table['object_id'][int(again.argmax())].as_py()}. The config says "
+            "quality.duplicate_id: fail; mend the source list, or set it to flag or skip"
+        )
     flags = table["flags"].to_numpy() | np.where(again, Flag.DUPLICATE_ID.value, 0)
-    reason = pa.scalar(DESCRIPTIONS[Flag.DUPLICATE_ID])
+    told = " (skipped by config)" if policy == "skip" else ""
+    reason = pa.scalar(DESCRIPTIONS[Flag.DUPLICATE_ID] + told)
     given = table["reject_reason"].combine_chunks().cast(pa.string())
     reasons = pc.if_else(pc.and_(pa.array(again), pc.is_null(given)), reason, given)
     table = _put(table, "flags", pa.array(flags.astype(np.int32)))
     table = _put(table, "reject_reason", reasons)
+    if policy == "skip":
+        table = _put(table, "skipped", pa.array(table["skipped"].to_numpy() | again))
     return _put(table, "usable", pa.array(table["usable"].to_numpy() & ~again))
 
 
@@ -255,7 +270,8 @@ def _shards(
 def _shard(objects, quality, files, predictions, placements: Placements, number, policies) -> dict:
     shard = Path(objects).stem
     table = _joined(objects, quality, shard)
-    table = _mark_repeats(table, _chosen(len(table), placements.repeats_of(number)))
+    again = _chosen(len(table), placements.repeats_of(number))
+    table = _mark_repeats(table, again, policies.get("duplicate_id", "flag"))
     for path in predictions:
         table = _add_predictions(table, path, shard)
     lost = placements.overlaps_of(number)

@@ -35,15 +35,12 @@ class BandImage:
         Standard deviation of each pixel by the weight image, shape (y, x), float32.
     sky : Sky or None
         What was subtracted, or would have been, and its noise.
-    light : numpy.ndarray or None
-        The pixels less the sky, shape (y, x), float32.
     """
 
     pixels: np.ndarray
     saturated: np.ndarray | None = None
     noise: np.ndarray | None = None
     sky: Sky | None = None
-    light: np.ndarray | None = None
 
 
 def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
@@ -146,7 +143,9 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
         weight = _read_beside(files.weight, files.plane, windows, pixels.shape)
         noise = noise_of_weight(weight, settings["weight"])
         pixels[np.isnan(noise)] = np.nan
-        image.noise = noise if settings["cutouts"].get("noise") == "weight" else None
+        tells_noise = settings["weight"] != "relative"
+        if tells_noise and settings["cutouts"].get("noise") == "weight":
+            image.noise = noise
         if not _has_good(pixels):
             most = f"its largest value is {np.fmax.reduce(weight, axis=None):g}"
             reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
@@ -245,9 +244,19 @@ def align(
         spread = _resampled(saturated, wcs, target, shape, conserve_flux=False)
         saturated = (np.nan_to_num(spread) > 0.1).astype(np.float32)
     if noise is not None:
-        # Noise grows as the root of the area that a pixel collects.
-        noise = _resampled(noise, wcs, target, shape, conserve_flux=False) * np.float32(side)
+        noise = _resampled(noise, wcs, target, shape, conserve_flux=False)
+        noise *= np.float32(_noise_growth(side))
     return BandImage(pixels, saturated, noise)
+
+
+def _noise_growth(side: float) -> float:
+    """Noise of a new pixel, `side` old ones wide, over that of an old one.
+
+    It grows as the root of the area that a pixel collects, but as the area where new pixels are
+    smaller and share what they collect. The Hann kernel takes in a neighbour's light, which leaves
+    3/4: the root of the integral of cos(pi x / 2)^4 from -1 to 1, once for each axis.
+    """
+    return 0.75 * side * min(side, 1.0)
 
 
 def _resampled(pixels, wcs: WCS, target: WCS, shape, conserve_flux: bool) -> np.ndarray:
@@ -275,7 +284,13 @@ def without_sky(image: BandImage, background: str, windows: Windows | None = Non
     image.sky = fit_sky(image.pixels) if windows is None else fit_sky_in(image.pixels, windows)
     if background == "map":
         image.sky.subtract_from(image.pixels)
-        image.light = image.pixels
-    else:
-        image.light = image.pixels - np.float32(np.median(image.sky.level))
     return image
+
+
+def light_of(image: BandImage, background: str) -> np.ndarray:
+    """Give the pixels less the sky, shape (y, x), float32; a copy if they still have it."""
+    if background == "map":
+        return image.pixels
+    light = image.pixels.copy()
+    image.sky.subtract_from(light)
+    return light

@@ -75,10 +75,31 @@ def gather(image: np.ndarray, x: np.ndarray, y: np.ndarray, size: int) -> np.nda
     return stamps
 
 
-def over_edge(shape: tuple[int, int], x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Whether a stamp reaches over the image's edge; shape (objects,), bool."""
-    left, low = corner(x, size), corner(y, size)
-    return (left < 0) | (low < 0) | (left + size > shape[1]) | (low + size > shape[0])
+def over_edge(
+    shape: tuple[int, int], x: np.ndarray, y: np.ndarray, size: int, factor: float | np.ndarray = 1
+) -> np.ndarray:
+    """Whether the centre of a stamp's outermost pixel lies on the image's edge or beyond.
+
+    Parameters
+    ----------
+    shape : tuple
+        Of the image, (y, x).
+    x, y : numpy.ndarray
+        Zero-based pixel positions, shape (objects,), float64.
+    size : int
+        Side of the stamp in its own pixels.
+    factor : float or numpy.ndarray
+        Image pixels per pixel of the stamp along a side; shape (objects,) if they differ.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (objects,), bool.
+    """
+    before, after = size // 2 * factor, (size - 1 - size // 2) * factor
+    column, row = corner(x, 1), corner(y, 1)
+    first, last = np.minimum(column, row) - before, np.stack([row, column]) + after
+    return (first <= -0.5) | (last[0] >= shape[0] - 0.5) | (last[1] >= shape[1] - 0.5)
 
 
 def edge_distance(shape: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from luneta.cutouts.quality import Quality
-from luneta.cutouts.shard import ShardWriter
+from luneta.cutouts.shard import ROWS_PER_BATCH, ShardWriter
 from luneta.cutouts.stamps import cut_stamps
 from luneta.cutouts.tiles import cut_tiles
 from luneta.files import atomic_path, write_json
@@ -54,7 +54,9 @@ def run(
             blocks = cut_tiles(table, quality, settings)
         else:
             rows, images, quality = cut_stamps(table, pq.read_table(stamps), settings, threads)
-            blocks = iter([(rows, images)])
+            starts = range(0, len(rows), ROWS_PER_BATCH)
+            parts = (slice(start, start + ROWS_PER_BATCH) for start in starts)
+            blocks = ((rows[part], images[part]) for part in parts)
         _write_cutouts(outputs["cutouts"], blocks, quality, settings)
     quality.refuse(settings["quality"])
     with atomic_path(outputs["quality"]) as temporary:
@@ -70,8 +72,8 @@ def _write_cutouts(path: Path, blocks: Blocks, quality: Quality, settings: dict)
     with ShardWriter(path, bands, cutouts["size"], *kind) as shard:
         for rows, images in blocks:
             quality.measure(rows, images, cutouts["max_masked_fraction"])
-            quality.skip(settings["quality"])
+            quality.skip(rows, settings["quality"])
             good = quality.usable[rows]
             chosen = images if good.all() else images[good]
             shard.write(quality.object_id[rows[good]], quality.flags[rows[good]], chosen)
-    quality.skip(settings["quality"])
+    quality.skip(np.arange(len(quality.flags)), settings["quality"])

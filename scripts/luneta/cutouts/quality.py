@@ -104,19 +104,25 @@ class Quality:
         usable, fraction = rows[slots], bad_fraction(images)[slots]
         self.measured["masked_fraction"][usable] = fraction
         self.mark(usable[fraction > 0], Flag.MASKED)
-        self.mark(usable[fraction > max_masked_fraction], Flag.TOO_MASKED)
+        reason = (
+            f"more than {max_masked_fraction:.0%} of the cutout's pixels are bad "
+            "(cutouts.max_masked_fraction)"
+        )
+        self.mark(usable[fraction > max_masked_fraction], Flag.TOO_MASKED, reason)
 
-    def skip(self, policies: Mapping[str, str]) -> None:
-        """Leave out the objects whose defects the config wants skipped.
+    def skip(self, rows: np.ndarray, policies: Mapping[str, str]) -> None:
+        """Leave out those of some objects whose defects the config wants skipped.
 
         Parameters
         ----------
+        rows : numpy.ndarray
+            Shape (some,), int64.
         policies : mapping
             `flag`, `skip` or `fail` by the name of a flag.
         """
         for name in (name for name, policy in policies.items() if policy == "skip"):
             flag = Flag[name.upper()]
-            hit = np.flatnonzero(self.flags & flag.value)
+            hit = rows[(self.flags[rows] & flag.value) != 0]
             self.skipped[hit] = True
             self._give_reason(hit, f"{DESCRIPTIONS[flag]} (skipped by config)")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.cutouts.flux import flux_factors, source_factors
+from luneta.cutouts.gather import over_edge
 from luneta.cutouts.quality import centre_touched
 from luneta.cutouts.recentre import shifts
 from luneta.cutouts.resample import noise_growth
@@ -354,14 +355,14 @@ class StampCutter:
         """Note where and how large the cutouts are, and what they touch."""
         ny, nx = group.stamps.shape[-2:]
         block.measured.append(("resample_factor", group.slots, factor))
-        half = np.maximum(1, np.round(self.cutouts["size"] * factor)) / 2
-        beyond = (x < half - 0.5) | (y < half - 0.5) | (x + half > nx + 0.5) | (y + half > ny + 0.5)
-        if beyond.any():
-            block.marked.append((Flag.EDGE, group.slots[beyond]))
-        if group.saturated is not None:
-            side = max(3, int(2 * half.max()) // 4)
-            touched = centre_touched(around(group.saturated, x, y, side)[:, 0])
-            block.marked.append((Flag.SATURATED, group.slots[touched]))
+        size = self.cutouts["size"]
+        over = over_edge((ny, nx), x, y, size, factor)
+        block.marked.append((Flag.EDGE, group.slots[over]))
+        for value in np.unique(factor) if group.saturated is not None else ():
+            same = factor == value
+            side = max(3, int(size * value) // 4)
+            touched = centre_touched(around(group.saturated[same], x[same], y[same], side)[:, 0])
+            block.marked.append((Flag.SATURATED, group.slots[same][touched]))
 
 
 def _names(stamps: pa.Table, kind: str, bands: list[str]) -> list[tuple[str, ...]] | None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from luneta.cutouts.resample import resample, source_side
+from luneta.cutouts.resample import resample, source_side, weights
 from luneta.cutouts.sky import MAD_TO_SIGMA
 
 LARGEST_VALUE = 1e30
@@ -86,6 +86,8 @@ def border(ny: int, nx: int) -> np.ndarray:
 def border_sky(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median and noise (1.4826 MAD) of the sky in the stamps' borders.
 
+    Where most of a border has one value, that is taken for padding, and the rest for the sky.
+
     Parameters
     ----------
     stamps : numpy.ndarray
@@ -98,6 +100,19 @@ def border_sky(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     pixels = border(*stamps.shape[-2:])
     values = stamps.reshape(*stamps.shape[:2], -1)[..., pixels]
+    level, noise = _level_and_noise(values)
+    if (padded := noise == 0).any():
+        rest = stamps.reshape(*stamps.shape[:2], -1)[padded][:, pixels]
+        rest[rest == level[padded][:, None]] = np.nan
+        rest_level, rest_noise = _level_and_noise(rest)
+        known = np.isfinite(rest_noise)
+        level[padded] = np.where(known, rest_level, level[padded])
+        noise[padded] = np.where(known, rest_noise, 0)
+    return level, noise
+
+
+def _level_and_noise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and 1.4826 MAD along the last axis, whose values are lost."""
     level = np.nan_to_num(median(values))
     values -= level[..., None]
     return level, np.float32(MAD_TO_SIGMA) * median(np.abs(values, out=values))
@@ -138,11 +153,26 @@ def around(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, side: int) -> np.nd
 def kept_side(shape: tuple[int, int], fraction: float, size: int) -> int:
     """Pixels along the side of a stamp's central part.
 
-    Where it is to be resampled, the side is made even if `size` is, and odd if it is: the
-    outermost new pixels then lie on the stamp for more than half.
+    Where it is to be resampled, the side is made even if `size` is, and odd if it is, and so small
+    that the new pixel in the corner lies on the stamp for more than half: else it would be bad.
     """
-    side = max(1, round(fraction * min(shape)))
-    return side if side == size else max(1, side - (side - size) % 2)
+    length = min(shape)
+    side = max(1, round(fraction * length))
+    if side == size:
+        return side
+    side -= (side - size) % 2
+    while side > 2 and not _has_corners(length, size, side / size):
+        side -= 2
+    return max(1, side)
+
+
+@lru_cache(maxsize=256)
+def _has_corners(length: int, size: int, factor: float) -> bool:
+    """Whether the corners of a resampled cutout are good pixels; see `resample`."""
+    source = np.arange(source_side(size, factor)) - source_side(size, factor) // 2 + length // 2
+    share = weights(size, factor)[[0, -1]]
+    on_stamp = share[:, (source >= 0) & (source < length)].sum(axis=1) / share.sum(axis=1)
+    return bool(on_stamp.min() ** 2 > 0.5)
 
 
 def cut(

@@ -16,6 +16,7 @@ from luneta.cutouts.bands import (
     BandImage,
     Windows,
     align,
+    light_of,
     on_reference_grid,
     read_band,
     windows_around,
@@ -163,13 +164,22 @@ class TileCutter:
             return None
         wcs = None if band == self.reference else on_reference_grid(files, self.grid)
         windows = self._windows(files, band) if wcs is None else None
-        image = read_band(files, self.settings, windows)
+        image, windows = self._read(files, windows)
         if wcs is not None:
             image = align(image, wcs, self.grid, files.image)
         image = without_sky(image, self.cutouts["background"], windows)
         if band == self.reference:
             self._settle(image)
         return image
+
+    def _read(self, files: BandFiles, windows: Windows | None) -> tuple[BandImage, Windows | None]:
+        """Read a band in windows, or whole if they are empty: the image need not be."""
+        try:
+            return read_band(files, self.settings, windows), windows
+        except ImageError as error:
+            if windows is None or error.flag != Flag.NO_DATA:
+                raise
+        return read_band(files, self.settings), None
 
     def _windows(self, files: BandFiles, band: str) -> Windows | None:
         """Choose the parts of an image to read; None for all of it."""
@@ -178,45 +188,53 @@ class TileCutter:
         largest = float(self.factor.max())
         side = self.size if largest == 1 else source_side(self.size, largest)
         side = max(SKY_WINDOW * side, LEAST_WINDOW)
+        if band == self.reference and self.cutouts["recentre"] != "none":
+            side += 2 * self._farthest_way()
         with ImageFile(files.image, files.plane) as image:
             if worth_windows(image, len(self.rows), side, self.cutouts["subset_below"]):
                 return windows_around(self.x, self.y, image.shape, side)
         return None
 
+    def _farthest_way(self) -> float:
+        """Pixels by which recentring may move a cutout."""
+        return self.cutouts["recentre_radius"] / pixel_scale(self.grid[0])
+
     def _settle(self, image: BandImage) -> None:
         """Fix, on the reference band, where each object is cut."""
         put, shape = partial(self.quality.put, rows=self.rows), image.pixels.shape
-        self._check_astrometry(image)
+        light = light_of(image, self.cutouts["background"])
+        self._check_astrometry(light, image.sky.noise)
         if self.cutouts["recentre"] != "none":
-            radius = self.cutouts["recentre_radius"] / pixel_scale(self.grid[0])
-            way = shifts(image.light, self.x, self.y, radius, self.cutouts["recentre"])
-            self.x, self.y = self.x + way[0], self.y + way[1]
-            put("shift_x", values=way[0])
-            put("shift_y", values=way[1])
+            self._recentre(light)
         put("dx", values=self.x - np.floor(self.x + 0.5))
         put("dy", values=self.y - np.floor(self.y + 0.5))
         put("edge_distance", values=edge_distance(shape, self.x, self.y))
         put("resample_factor", values=self.factor)
-        for factor in np.unique(self.factor):
-            same = np.flatnonzero(self.factor == factor)
-            side = max(1, round(self.size * factor))
-            self.quality.mark(
-                self.rows[same[over_edge(shape, self.x[same], self.y[same], side)]], Flag.EDGE
-            )
+        over = over_edge(shape, self.x, self.y, self.size, self.factor)
+        self.quality.mark(self.rows[over], Flag.EDGE)
 
-    def _check_astrometry(self, image: BandImage) -> None:
+    def _recentre(self, light: np.ndarray) -> None:
+        """Move the objects' positions onto their light."""
+        radius, how = self._farthest_way(), self.cutouts["recentre"]
+        for part in self._parts():
+            way = shifts(light, self.x[part], self.y[part], radius, how)
+            for name, position, shift in zip("xy", (self.x, self.y), way, strict=True):
+                position[part] += shift
+                self.quality.put(f"shift_{name}", self.rows[part], shift)
+
+    def _check_astrometry(self, light: np.ndarray, noise: float) -> None:
         """Flag the tile's objects if its coordinate system disagrees with the source list."""
         asked = self.settings["astrometry"]
         if asked["max_offset"] is None:
             return
         magnitude = next((n for n in self.objects.column_names if n.startswith("magnitude")), None)
         found = median_offset(
-            image.light,
+            light,
             self.x,
             self.y,
             None if magnitude is None else -column(self.objects, magnitude),
             pixel_scale(self.grid[0]),
-            image.sky.noise,
+            noise,
             asked["sources"],
             asked["max_offset"],
         )
@@ -241,14 +259,18 @@ class TileCutter:
         if self.cutouts["noise_units"]:
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
         if image.saturated is not None:
-            side = max(3, int(self.size * factor.max()) // 4)
-            self.quality.mark(
-                rows[centre_touched(gather(image.saturated, x, y, side))], Flag.SATURATED
-            )
+            self._mark_saturated(image.saturated, rows, x, y, factor)
         if (factor == 1).all() and self.cutouts["background"] != "annulus":
             gather_into(stamps[:, number], image.pixels, x, y, scale)
         else:
             self._cut_resampled(image.pixels, x, y, factor, scale, stamps[:, number])
+
+    def _mark_saturated(self, saturated: np.ndarray, rows, x, y, factors) -> None:
+        for factor in np.unique(factors):
+            same = factors == factor
+            side = max(3, int(self.size * factor) // 4)
+            touched = centre_touched(gather(saturated, x[same], y[same], side))
+            self.quality.mark(rows[same][touched], Flag.SATURATED)
 
     def _growth(self, factors: np.ndarray) -> np.ndarray:
         """Noise of a cutout's pixel over that of an image's; shape (objects,), float64."""

@@ -13,9 +13,10 @@ from luneta.plan.survey import SurveyPlan, digest
 from luneta.survey.index import OBJECTS
 
 INGEST_KEYS = {
-    "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "zero_points",
-    "pixel_scale", "remote", "mask", "weight", "overlap_radius",
+    "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
+    "overlap_radius",
 }  # fmt: skip
+DETECTION_KEYS = {"mask", "weight", "zero_points"}
 CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "seeing", "remote", "astrometry", "pixels",
     "axes",
@@ -68,12 +69,13 @@ class Plan(SurveyPlan):
 
     @cached_property
     def _ingest_settings(self) -> dict:
+        detects = self.given.get("detection") is not None
         return {
             "columns": self.given["columns"],
             "keep": self.given["keep"],
             "reference_band": self.config.input.reference if self.is_tiles else None,
             "sliced": bool(self.slices),
-            **self._part_of_input(INGEST_KEYS),
+            **self._part_of_input(INGEST_KEYS | DETECTION_KEYS if detects else INGEST_KEYS),
         }
 
     def cutouts(self, shard: str) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from luneta.config import ConfigError, validate
 from luneta.config_checks import check_paths
 from luneta.plan.jobs import Plan
+from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import TileTableError
 
@@ -25,5 +26,5 @@ def make_plan(data: dict) -> Plan:
     check_paths(config)
     try:
         return Plan(config)
-    except (TableError, TileTableError) as error:
+    except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None

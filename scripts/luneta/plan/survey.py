@@ -11,15 +11,14 @@ from pathlib import Path
 
 from luneta.config import Config, ConfigError, Tiles
 from luneta.files import read_json, write_json
-from luneta.survey.fingerprints import fingerprints
+from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
-from luneta.survey.index import UNPLACED, deal_sources, shards_with, signature
+from luneta.survey.index import deal_sources, shards_with, signature
 from luneta.survey.remote import is_remote
 from luneta.survey.shards import survey_tiles
-from luneta.survey.sources import text
 from luneta.survey.stamp_index import deal_stamps
-from luneta.survey.tables import read_table
-from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.tables import read_table, text
+from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 
 
 def digest(content) -> str:
@@ -146,9 +145,9 @@ class SurveyPlan:
         return [path for path in self.sources(shard) if not is_remote(path)]
 
     def images(self, shard: str) -> list[str]:
-        """Image files of a shard that exist, or that the simulation will make.
+        """Image files of a shard that can be read, or that the simulation will make.
 
-        A missing file is no input, but a defect that the cutouts job flags. Files named by URL
+        Another one is no input, but a defect that the cutouts job flags. Files named by URL
         are not watched.
         """
         return self._existing(f for t in self.tiles_of(shard) for f in t.bands.values())
@@ -170,7 +169,7 @@ class SurveyPlan:
     def _existing(self, files: Iterable[BandFiles]) -> list[str]:
         names = (name for f in files for name in (f.image, f.mask, f.weight))
         paths = dict.fromkeys(self._path[name] for name in names if name in self._path)
-        return [path for path in paths if self._made(path) or self.versions[path] is not None]
+        return [path for path in paths if self._made(path) or is_readable(self.versions[path])]
 
     def _made(self, path: str) -> bool:
         return self.config.simulation is not None and self.results in Path(path).parents
@@ -229,10 +228,11 @@ class SurveyPlan:
 
     def _shards_with(self, task: str, files: list[str]) -> list[str]:
         memory = self.index / f"labelled_{task}.json"
-        key = digest([read_json(self.index / "key.json"), [signature(f) for f in files]])
+        column = self.config.tasks[task].id_column
+        lists = [signature(f) for f in files]
+        key = digest([read_json(self.index / "key.json"), lists, column])
         if memory.exists() and (known := read_json(memory))["key"] == key:
             return known["shards"]
-        column = self.config.tasks[task].id_column
         ids = {name for f in files for name in text(read_table(f, [column])[column]) if name}
         found = shards_with(self.index, ids) - {UNPLACED}
         shards = [shard for shard in self.shards if shard in found]

@@ -18,6 +18,7 @@ from luneta.files import read_json, write_json
 
 # Below this size Snakemake goes by content, above it by time.
 SMALL = 1_000_000
+UNREADABLE = "unreadable"
 READERS = 8
 
 
@@ -43,7 +44,12 @@ def fingerprint(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"{UNREADABLE}: {error.strerror}"
+
+
+def is_readable(version: str | None) -> bool:
+    """Whether a fingerprint is of a file that is there and may be read."""
+    return version is not None and not version.startswith(UNREADABLE)
 
 
 def _listing(folder: str) -> list:

@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     Flag.MISSING_FILE: "an image of the object does not exist",
     Flag.UNREADABLE_FILE: "an image of the object cannot be read",
     Flag.NO_WCS: "an image of the object has no celestial coordinate system",
-    Flag.NO_DATA: "an image of the object holds no finite pixel",
+    Flag.NO_DATA: "an image of the object holds no usable pixel",
     Flag.TOO_MASKED: "more of the cutout is bad than the config allows",
     Flag.WCS_OFFSET: "the tile's coordinate system disagrees with the source list",
     Flag.SHAPE_MISMATCH: "images that belong together differ in shape",

@@ -15,8 +15,16 @@ from astropy.wcs import WCS, WcsError, Wcsprm
 from astropy.wcs.utils import wcs_to_celestial_frame
 from scipy.spatial import cKDTree
 
+from luneta.code_digest import source_digest
 from luneta.files import read_json, write_json
-from luneta.survey.images import ImageError, ImageFile, read_grid, to_pixels
+from luneta.survey.images import (
+    ImageError,
+    ImageFile,
+    is_singular,
+    read_grid,
+    refuse_no_numbers,
+    to_pixels,
+)
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
 
@@ -113,8 +121,9 @@ def survey_footprints(
         else known[name]
         for name in tiles
     }
-    if new or len(state) != len(known):
-        write_json(memory, state, indent=None)
+    lasting = {n: s for n, s in state.items() if s[1] or not is_unwatched(tiles[n])}
+    if lasting != known:
+        write_json(memory, lasting, indent=None)
     return {name: None if f is None else _restored(f) for name, (_, f) in state.items()}
 
 
@@ -124,7 +133,13 @@ def _restored(values: Mapping) -> Footprint:
 
 
 def _key(tile: Tile, reference: str, versions: Mapping[str, str | None]) -> list:
-    return [reference, *([f.image, versions.get(f.image)] for f in tile.bands.values())]
+    images = [[files.image, versions.get(files.image)] for files in tile.bands.values()]
+    return [source_digest(Path(__file__)), reference, *images]
+
+
+def is_unwatched(tile: Tile) -> bool:
+    """Whether a tile has images on a server, which may be there the next time."""
+    return any(is_remote(files.image) for files in tile.bands.values())
 
 
 @dataclass(frozen=True)
@@ -172,8 +187,15 @@ def _plain_grid(image: str) -> _Grid | None:
     frame = _FRAMES.get((unit.get("RADESYS"), unit.get("EQUINOX")))
     if types != ("RA---TAN", "DEC--TAN") or special or frame is None:
         return None
+    refuse_no_numbers(unit, image)
     cards = b"".join(card for keyword, card in unit.cards.items() if _PLAIN.fullmatch(keyword))
     system = Wcsprm(header=cards)
+    try:
+        system.set()
+    except WcsError:
+        return None  # such as the unit `degree`, which astropy mends
+    if is_singular(system.cd if system.has_cd() else system.get_pc() * system.get_cdelt()[:, None]):
+        return None
     world = system.p2s(pixels := _probes(shape), 0)["world"]
     return _Grid(image, shape, pixels, world[:, 0], world[:, 1], frame)
 

@@ -83,8 +83,8 @@ def _teaching(method):
         except MemoryError:
             raise unreadable(self.path, "asks for more memory than there is") from None
         except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
-            detail = _FITSIO_STATUS.sub("", " ".join(str(error).split()))[:200]
-            detail = detail or type(error).__name__
+            first = str(error).strip().split("\n")[0]  # CFITSIO tells its way there in others
+            detail = _FITSIO_STATUS.sub("", first)[:200] or type(error).__name__
             raise unreadable(self.path, f"is damaged: {detail}") from None
 
     return wrapped
@@ -277,11 +277,16 @@ class ImageFile:
             check_fallback_tiles(self.unit, self._stored(), self.path)
             if _by_astropy(self.unit):
                 file = fits.open(self._unpacked_path(), memmap=False)
-                self._tiles = self._open_things.enter_context(file)[self.unit.number].section
+                tiles = self._open_things.enter_context(file)[self.unit.number].section
+                shape = tiles.shape
             else:
                 file = self._open_things.enter_context(fitsio.FITS(self._plain_path()))
-                self._tiles = file[self.unit.number]
-                self._tiles.ignore_scaling = _scaled_here(self.unit)
+                tiles = file[self.unit.number]
+                tiles.ignore_scaling = _scaled_here(self.unit)
+                shape = tiles.get_dims()
+            if tuple(shape) != self.unit.shape:
+                raise unreadable(self.path, f"is damaged: it is read with shape {tuple(shape)}")
+            self._tiles = tiles
         return self._tiles
 
     def _unpacked_path(self) -> str:
@@ -487,7 +492,7 @@ def _no_wcs(name: str, reason: str) -> ImageError:
 
 
 def _celestial(unit: Unit, name: str) -> WCS:
-    _refuse_no_numbers(unit, name)
+    refuse_no_numbers(unit, name)
     header = _wcs_header(unit, name)
     if any(keyword.startswith(("CPDIS", "D2IMDIS")) for keyword in unit.cards):
         with fits.open(split_extension(name)[0]) as file:  # tables of other extensions matter
@@ -515,19 +520,29 @@ def _axis_types(unit: Unit) -> str:
     )
 
 
-def _refuse_no_numbers(unit: Unit, name: str) -> None:
-    """Raise ImageError if a number of the coordinate system is none: wcslib takes it for zero."""
+def refuse_no_numbers(unit: Unit, name: str) -> None:
+    """Refuse a coordinate system one of whose numbers is none: wcslib takes it for zero.
+
+    Raises
+    ------
+    ImageError
+        Naming the keyword.
+    """
     for keyword in filter(_WCS_NUMBER.fullmatch, unit.cards):
         value = unit.get(keyword)
         if type(value) not in (int, float) or not math.isfinite(value):
             raise _no_wcs(name, f"{keyword} of its coordinate system is {value!r}, not a number")
 
 
+def is_singular(matrix: np.ndarray) -> bool:
+    """Whether a matrix, shape (2, 2), maps the plane onto a line or a point."""
+    return abs(np.linalg.det(matrix)) <= 1e-10 * np.square(matrix).sum()
+
+
 def _refuse_singular(wcs: WCS, unit: Unit, name: str) -> None:
-    matrix = wcs.pixel_scale_matrix
     given = [unit.get(f"CD{i}_{j}") for i in (1, 2) for j in (1, 2)]
     all_zero = any(value is not None for value in given) and not any(given)
-    if all_zero or abs(np.linalg.det(matrix)) <= 1e-10 * np.square(matrix).sum():
+    if all_zero or is_singular(wcs.pixel_scale_matrix):
         raise _no_wcs(
             name,
             "its matrix from pixels to the sky (CD, or PC and CDELT) is singular: it maps the "

@@ -10,8 +10,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,10 @@ import pyarrow.parquet as pq
 from luneta.code_digest import source_digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.fingerprints import fingerprint
-from luneta.survey.footprints import holders, survey_footprints
+from luneta.survey.footprints import Footprint, holders, is_unwatched, survey_footprints
 from luneta.survey.sources import Sources, read_list
-from luneta.survey.tiles import Tile
+from luneta.survey.tiles import UNPLACED, Tile
 
-UNPLACED = "unplaced"
 OBJECTS = "objects.arrow"
 
 log = logging.getLogger(__name__)
@@ -96,7 +94,7 @@ def _known(folder: Path) -> dict:
     return read_json(path) if path.exists() else {"key": None, "shards": []}
 
 
-def deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Path]:
+def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[str, Path]:
     """Write the slices that changed, remove those of shards that are gone, remember the key.
 
     Parameters
@@ -105,8 +103,8 @@ def deal(slices: Mapping[str, pa.Table], folder: Path, key: str) -> dict[str, Pa
         Rows of each shard.
     folder : path
         Where the slices go; `key.json` there holds the digest of each.
-    key : str
-        Digest of all that the dealing depends on.
+    key : str or None
+        Digest of all that the dealing depends on; None to deal again the next time.
 
     Returns
     -------
@@ -208,31 +206,41 @@ def deal_sources(
     if (paths := remembered(folder, key)) is not None:
         return paths
     sources = read_list(settings["sources"], settings)
-    rows, numbers = _placements(sources, settings, tiles, folder, versions)
-    return deal(_slices(sources, rows, numbers, tiles), folder, key)
-
-
-def _placements(
-    sources: Sources, settings: Mapping, tiles: Mapping[str, Tile], folder: Path, versions: Mapping
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the list and numbers of the tiles that hold them; number -1 for no tile.
-
-    Sorted by row, then by depth. A tile that the list names is taken as it stands.
-    """
     if settings["columns"].get("tile") is not None:
-        number = {name: position for position, name in enumerate(tiles)}
-        numbers = np.array([number.get(name, -1) for name in sources.tile], np.int64)
-        if (lost := np.unique(sources.tile[numbers < 0].astype(str))).size:
-            log.warning(
-                "%s: %d rows are of tiles that the survey does not have: %s",
-                settings["sources"], (numbers < 0).sum(), ", ".join(lost[:10]),
-            )  # fmt: skip
-        return np.arange(len(numbers)), numbers
+        rows, numbers = _placements_by_name(sources, tiles, settings["sources"])
+        return deal(_slices(sources, rows, numbers, tiles), folder, key)
     reference = settings["reference_band"] or settings["bands"][0]
     memory, remote = folder / "footprints.json", settings.get("remote")
     known = survey_footprints(tiles, reference, versions, memory, remote)
+    rows, numbers = _placements_by_sky(sources, list(known.values()), remote)
+    if any(known[name] is None and is_unwatched(tile) for name, tile in tiles.items()):
+        key = None  # asked again the next time
+    return deal(_slices(sources, rows, numbers, tiles), folder, key)
+
+
+def _placements_by_name(
+    sources: Sources, tiles: Mapping[str, Tile], path: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the list and numbers of the tiles it names for them; number -1 for no tile."""
+    number = {name: position for position, name in enumerate(tiles)}
+    numbers = np.array([number.get(name, -1) for name in sources.tile], np.int64)
+    if (lost := np.unique(sources.tile[numbers < 0].astype(str))).size:
+        log.warning(
+            "%s: %d rows are of tiles that the survey does not have: %s",
+            path, (numbers < 0).sum(), ", ".join(lost[:10]),
+        )  # fmt: skip
+    return np.arange(len(numbers)), numbers
+
+
+def _placements_by_sky(
+    sources: Sources, footprints: Sequence[Footprint | None], remote: Mapping | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the list and numbers of the tiles that hold them; number -1 for no tile.
+
+    Sorted by row, then by depth.
+    """
     good = np.flatnonzero(sources.on_the_sky())
-    rows, numbers = holders(sources.ra[good], sources.dec[good], list(known.values()), remote)
+    rows, numbers = holders(sources.ra[good], sources.dec[good], footprints, remote)
     rows = good[rows]
     outside = np.setdiff1d(np.arange(len(sources.ra)), rows)
     rows = np.concatenate([rows, outside])
@@ -248,13 +256,13 @@ def _slices(
     shards = list(dict.fromkeys(tile.shard for tile in tiles.values()))
     position = {shard: n for n, shard in enumerate(shards)}
     of_tile = np.array([position[tile.shard] for tile in tiles.values()] + [len(shards)])
-    names = np.array([*tiles, ""], object)
     order = np.argsort(of_tile[numbers], kind="stable")
     rows, numbers = rows[order], numbers[order]
-    placed = replace(sources, tile=np.full(len(sources.ra), "", object))
-    table = slice_table(placed, rows, None)
+    table = slice_table(sources, rows, None)
+    # A tile that only the list knows stays named, so that `ingest` can tell.
+    names = np.where(numbers < 0, sources.tile[rows], np.array([*tiles, ""], object)[numbers])
     column = table.schema.get_field_index("tile")
-    table = table.set_column(column, "tile", pa.array(names[numbers], pa.string()))
+    table = table.set_column(column, "tile", pa.array(names, pa.string()))
     table = table.combine_chunks()
     bounds = np.searchsorted(of_tile[numbers], np.arange(len(shards) + 2))
     if bounds[-1] > bounds[-2]:

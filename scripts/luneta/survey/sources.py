@@ -17,12 +17,13 @@ from astropy.time import Time
 
 from luneta.survey.images import ImageError
 from luneta.survey.remote import local_copy
-from luneta.survey.tables import TableError, read_table, require_columns
+from luneta.survey.tables import TableError, is_text, read_table, require_columns, text
 
 POSITION_COLUMNS = ("ra", "dec", "x", "y", "pm_ra", "pm_dec")
 PLAIN = r"^(?P<v>[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)$"
 COLONS = r"^(?P<s0>[+-]?)(?P<d>\d+)[: ](?P<m>\d+)[: ](?P<s>\d+\.?\d*)$"
 SEXAGESIMAL = {"ra": "hourangle", "dec": "deg"}
+VIZIER = {"h:m:s": "hourangle", "d:m:s": "deg"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,6 @@ def on_the_sky(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         return np.isfinite(ra) & (np.abs(dec) <= 90)
 
 
-def _is_text(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-
-
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Read a column as float64; NaN where missing."""
     return np.asarray(column.cast(pa.float64()).fill_null(np.nan), float)
@@ -107,7 +104,7 @@ def degrees(column: pa.ChunkedArray, unit: str | None, name: str) -> np.ndarray:
     TableError
         If the text, or the unit, is no angle.
     """
-    if _is_text(column):
+    if is_text(column):
         return _degrees_of_text(column, unit or "deg", name)
     try:
         values = _numbers(column)
@@ -160,40 +157,35 @@ def _unit(table: pa.Table, name: str) -> str | None:
     return metadata[b"unit"].decode() if b"unit" in metadata else None
 
 
-def text(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Read a column of names, numbers included, as text; shape (objects,), object.
-
-    Blanks around a name go, as FITS pads with them; all other characters stay as they are.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.string())
-    if not _is_text(column):
-        return np.array([_written(v) for v in column.to_pylist()], object)
-    column = pc.utf8_trim(column, characters=" \t\r\n").fill_null("")
-    return np.array(column.to_pylist(), object)
-
-
-def _written(value) -> str:
-    """Write a name that is not text; missing and not-a-number are empty."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    return str(value).strip(" \t\r\n")
+def _known_unit(table: pa.Table, name: str, key: str, given: str | None) -> str | None:
+    """Unit of a column; that of the config where the column has none, or one not known."""
+    unit = _unit(table, name)
+    if unit is None:
+        return given
+    if (written := unit.strip('"')) in VIZIER:
+        return VIZIER[written]
+    try:
+        units.Unit(unit)
+    except ValueError:
+        if given is None:
+            raise TableError(
+                f"column {name!r} has the unit {unit!r}, which is not known; say what it is by "
+                f"input.units.{key}"
+            ) from None
+        return given
+    return unit
 
 
 def _position(table: pa.Table, name: str | None, key: str, given: str | None) -> np.ndarray:
     """Read a coordinate in degrees; text such as 12:30:49.4 without unit is hours in ra."""
     if name is None:
         return np.full(len(table), np.nan)
-    column, unit = table[name], _unit(table, name) or given
+    column, unit = table[name], _known_unit(table, name, key, given)
     if pa.types.is_time(column.type):  # as CSV readers take 12:30:49
         column = column.cast(pa.string())
     if unit == "sexagesimal":
         unit = SEXAGESIMAL[key]
-    elif unit is None and _is_text(column):
+    elif unit is None and is_text(column):
         first = next((t.strip() for t in column.to_pylist() if t and t.strip()), "")
         unit = SEXAGESIMAL[key] if any(mark in first for mark in ": ") else None
     return degrees(column, unit, name)
@@ -209,9 +201,9 @@ def _pixel(table: pa.Table, name: str | None, first_pixel: int) -> np.ndarray:
         raise TableError(f"column {name!r} holds text that is no pixel: {error}") from None
 
 
-def _motion(table: pa.Table, name: str, given: str | None) -> np.ndarray:
+def _motion(table: pa.Table, name: str, key: str, given: str | None) -> np.ndarray:
     """Read a proper motion in mas/yr; zero where there is none."""
-    unit = _unit(table, name) or given or "mas/yr"
+    unit = _known_unit(table, name, key, given) or "mas/yr"
     try:
         factor = units.Unit(unit).to(units.mas / units.yr)
         return np.nan_to_num(_numbers(table[name]) * factor, posinf=0, neginf=0)
@@ -225,7 +217,7 @@ def _null(table: pa.Table, names: Sequence[str | None]) -> np.ndarray:
     for name in filter(None, names):
         column = table[name]
         null = pc.is_null(column)
-        if _is_text(column):
+        if is_text(column):
             null = pc.or_(null, pc.equal(pc.utf8_trim(column, characters=" ").fill_null(""), ""))
         empty |= np.asarray(null, bool)
     return empty
@@ -366,14 +358,14 @@ def select(
         sky = [_position(table, names[key], key, given.get(key)) for key in ("ra", "dec")]
         motion = None
         if names["pm_ra"] is not None:
-            motion = tuple(_motion(table, names[k], given.get(k)) for k in ("pm_ra", "pm_dec"))
+            motion = tuple(_motion(table, names[k], k, given.get(k)) for k in ("pm_ra", "pm_dec"))
         ra, dec = to_icrs(*sky, settings, motion)
         x, y = (_pixel(table, names[key], settings.get("first_pixel", 1)) for key in "xy")
         names_of_rows = object_names(table, columns["object_id"])
         tiles = tile if columns.get("tile") is None else text(table[columns["tile"]])
     except (TableError, pa.ArrowInvalid, UnicodeDecodeError) as error:  # bytes that are no text
         raise TableError(f"{path}: {error}") from None
-    given = Sources(
+    found = Sources(
         object_id=names_of_rows,
         ra=ra,
         dec=dec,
@@ -383,7 +375,7 @@ def select(
         y=y,
     )
     empty = _null(table, [names[key] for key in ("ra", "dec", "x", "y")])
-    return replace(given, missing=empty & ~given.on_the_sky() & ~given.on_a_pixel())
+    return replace(found, missing=empty & ~found.on_the_sky() & ~found.on_a_pixel())
 
 
 def wanted_columns(columns: Mapping, keep: Mapping) -> list[str]:
@@ -450,13 +442,19 @@ def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
         columns["tile"] = None
     wanted = wanted_columns(columns, settings["keep"])
     names = [*parts_of(columns["object_id"]), *([columns["tile"]] if columns.get("tile") else [])]
-    try:
-        with local_copy(str(path), settings.get("remote") or {}) as local:
-            table = read_table(local, names, wanted)
-    except ImageError as error:
-        raise TableError(str(error)) from None
+    table = _fetched(str(path), names, wanted, settings.get("remote") or {})
     rows = np.full(len(table), tile, object)
     return select(table, columns, settings["keep"], rows, path, settings)
+
+
+def _fetched(name: str, text_columns, columns, remote: Mapping) -> pa.Table:
+    """Read a list by path or URL; an error names it as it was given."""
+    local = name
+    try:
+        with local_copy(name, remote) as local:
+            return read_table(local, text_columns, columns)
+    except (ImageError, TableError) as error:
+        raise TableError(str(error).replace(local, name)) from None
 
 
 def _read_slice(path: Path, keep: Mapping) -> Sources:

@@ -19,6 +19,7 @@ from luneta.survey.remote import is_remote
 from luneta.survey.sources import select, wanted_columns
 from luneta.survey.tables import TableError, read_table, require_columns
 
+OWN_COLUMNS = ("row", "refused", "signature")  # of a slice, beside those of the templates
 STACKS = (".npy", ".h5", ".hdf5", ".hdf")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset as ds
 
@@ -30,6 +31,7 @@ HDF5 = (".h5", ".hdf5", ".hdf")
 SUFFIXES = (*ASTROPY_FORMATS, *DELIMITERS, *PARQUET, *HDF5)
 HATS_PROPERTIES = ("hats.properties", "properties")
 PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
+YAML = b"table_meta_yaml"
 VOPARQUET = b"IVOA.VOTable-Parquet.content"
 
 
@@ -44,8 +46,6 @@ def _suffix(path: Path) -> str:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
-    if not path.exists():
-        raise FileNotFoundError(path)
     raise TableError(
         f"{path}: the suffix {path.suffix!r} names no known table format; "
         f"rename the file to one of {', '.join(SUFFIXES)}, or name the folder of a HATS catalog"
@@ -101,7 +101,7 @@ def _check_fits(path: Path) -> None:
 
 
 def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Table:
-    from astropy.table import Table
+    from astropy.table import Column, Table
 
     if form == "fits":
         _check_fits(path)
@@ -109,7 +109,8 @@ def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Ta
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = Table.read(path, format=form, **options)
-    names = [name for name in table.colnames if table[name].ndim == 1]
+    # Times and coordinates, which astropy writes too, are no plain numbers.
+    names = [n for n in table.colnames if isinstance(table[n], Column) and table[n].ndim == 1]
     _require(names, columns or (), path)
     names = [name for name in names if columns is None or name in columns]
     return _arrow_table(
@@ -211,8 +212,16 @@ def _parquet_names(schema: pa.Schema) -> list[str]:
     return [
         field.name
         for field in schema
-        if not pa.types.is_nested(field.type) and field.name not in PARTITION_COLUMNS
+        if not pa.types.is_nested(field.type)
+        and field.name not in PARTITION_COLUMNS
+        and not _is_mask(field.name, schema)
     ]
+
+
+def _is_mask(name: str, schema: pa.Schema) -> bool:
+    """Whether a column is the mask that astropy writes beside a masked one."""
+    masked = name.removesuffix(".mask")
+    return masked != name and masked in schema.names and YAML in (schema.metadata or {})
 
 
 def _from_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
@@ -221,12 +230,24 @@ def _from_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
     _require(names, columns or (), path)
     wanted = [name for name in names if columns is None or name in columns]
     units = {**_astropy_units(parts.schema), **_voparquet_units(parts.schema)}
-    return _with_units(parts.to_table(columns=wanted), units)
+    masks = [n for n in parts.schema.names if _is_mask(n, parts.schema)]
+    masks = [name for name in masks if name.removesuffix(".mask") in wanted]
+    return _with_units(_masked(parts.to_table(columns=[*wanted, *masks]), masks), units)
+
+
+def _masked(table: pa.Table, masks: Sequence[str]) -> pa.Table:
+    """Make the values missing that the masks beside them say are."""
+    for mask in masks:
+        position = table.schema.get_field_index(mask.removesuffix(".mask"))
+        field, column = table.schema.field(position), table.column(position)
+        column = pc.if_else(table[mask], pa.scalar(None, field.type), column)
+        table = table.set_column(position, field, column)
+    return table.drop_columns(list(masks))
 
 
 def _astropy_units(schema: pa.Schema) -> dict[str, str]:
     """Units of a Parquet file written by astropy, which keeps them as YAML in its metadata."""
-    content = (schema.metadata or {}).get(b"table_meta_yaml")
+    content = (schema.metadata or {}).get(YAML)
     if content is None:
         return {}
     from astropy.table.meta import get_header_from_yaml
@@ -298,10 +319,9 @@ def read_table(
         suffix says.
     """
     path = Path(path)
-    try:
-        suffix = _suffix(path)
-    except FileNotFoundError:
-        raise _absent(path) from None
+    if not path.exists():
+        raise _absent(path)
+    suffix = _suffix(path)
     try:
         return _read(path, suffix, text_columns, columns)
     except TableError:
@@ -348,3 +368,34 @@ def _require(found: Sequence[str], names: Sequence[str], path: Path | str) -> No
 def require_columns(table: pa.Table, names: Sequence[str], path: Path | str) -> None:
     """Raise TableError unless the table has the columns."""
     _require(table.column_names, names, path)
+
+
+def is_text(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds text."""
+    return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+
+
+def text(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Read a column of names, numbers included, as text; shape (objects,), object.
+
+    Blanks around a name go, as FITS pads with them; all other characters stay as they are.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
+    if not is_text(column):
+        return np.array([_written(v) for v in column.to_pylist()], object)
+    column = pc.utf8_trim(column, characters=" \t\r\n").fill_null("")
+    return np.array(column.to_pylist(), object)
+
+
+def _written(value) -> str:
+    """Write a name that is not text; missing and not-a-number are empty, 7.0 is 7."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return str(value).strip(" \t\r\n")

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
 
 REQUIRED = ("tile", "band", "image")
 OPTIONAL = ("mask", "weight", "shard")
+UNPLACED = "unplaced"  # shard of the objects outside every tile
 
 
 class TileTableError(ValueError):
@@ -34,12 +34,6 @@ class BandFiles:
     mask: str | None = None
     weight: str | None = None
     plane: int = 0
-
-    def paths(self) -> list[Path]:
-        """The files on disk, without extensions, repetitions and what is named by URL."""
-        given = [name for name in (self.image, self.mask, self.weight) if name]
-        local = [split_extension(name)[0] for name in given if not is_remote(name)]
-        return list(dict.fromkeys(local))
 
 
 @dataclass(frozen=True)
@@ -76,8 +70,13 @@ def check_name(name: str, what: str, where: str) -> str:
     Raises
     ------
     TileTableError
-        If no file could bear the name.
+        If no file could bear the name, or luneta itself uses it.
     """
+    if name == UNPLACED:
+        raise TileTableError(
+            f"{where}: {what} {name!r} is luneta's own name for what lies outside every tile; "
+            f"choose another"
+        )
     if not name or name.startswith(".") or not all(c.isalnum() or c in "_-+.," for c in name):
         raise TileTableError(
             f"{where}: {what} {name!r} cannot name a file; use letters, digits and _ - + . ,"
@@ -85,11 +84,12 @@ def check_name(name: str, what: str, where: str) -> str:
     return name
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows of the table, each with the number of its line."""
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, delimiter="\t")
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
             columns = reader.fieldnames or []
     except (OSError, UnicodeDecodeError) as error:
         raise TileTableError(f"{path}: cannot be read ({error})") from None
@@ -121,7 +121,7 @@ def read_tiles(path: Path | str, root: Path | str = ".") -> dict[str, Tile]:
     """
     path, root = Path(path), Path(root)
     tiles: dict[str, Tile] = {}
-    for number, row in enumerate(_rows(path), start=2):
+    for number, row in _rows(path):
         _add_row(tiles, row, root, f"{path}, line {number}")
     return tiles
 

@@ -34,12 +34,14 @@ def fold_of(object_id: str, folds: int, seed: int) -> int:
     return int.from_bytes(value[:8], "big") % folds
 
 
-def _column(table: pa.Table, name: str, key: str, path: Path | str) -> list[str | None]:
+def _column(table: pa.Table, name: str, key: str, path: Path | str) -> list[str]:
+    from luneta.survey.tables import text
+
     if name not in table.column_names:
         raise ConfigError(
             f"{key} = {name!r}: {path} has no such column; it has {table.column_names}"
         )
-    return [None if v is None else str(v).strip() for v in table[name].to_pylist()]
+    return text(table[name]).tolist()
 
 
 def class_of_value(task: Question) -> dict[str, str | None]:
