@@ -399,3 +399,30 @@ class TestNeighbours:
         tile = Tile("a", "a", {"r": files})
         found = Cut(tmp_path, [tile], noise="weight", given={"weight": "relative"})
         np.testing.assert_allclose(found.quality["sky_noise_r"], 2, rtol=0.1)
+
+
+class TestWithoutCoordinates:
+    """Positions in pixels, on images that know of no sky."""
+
+    @pytest.fixture
+    def bare(self, tmp_path):
+        name = write_image(tmp_path / "bare.fits", observed(), None)
+        return Tile("a", "a", {"r": BandFiles(name), "g": BandFiles(name)})
+
+    def test_they_are_cut_all_the_same(self, tmp_path, bare, tile):
+        found = Cut(tmp_path, [bare], bands=("g", "r"))
+        assert found.quality["usable"].all()
+        np.testing.assert_array_equal(found.images[:, 1:], Cut(tmp_path, [tile]).images)
+
+    def test_an_extent_in_arcsec_asks_for_a_scale(self, tmp_path, bare):
+        extent = {"unit": "arcsec", "side": 16.0, "radius": None, "least": 2, "most": 60}
+        found = Cut(tmp_path, [bare], extent=extent)
+        assert "set input.pixel_scale" in found.quality["reject_reason"][0]
+        found = Cut(tmp_path, [bare], extent=extent, given={"pixel_scale": 0.25})
+        assert found.quality["resample_factor"].tolist() == [2] * 4
+
+    def test_bands_must_be_alike(self, tmp_path, bare):
+        small = write_image(tmp_path / "small.fits", observed()[:90, :80], None)
+        tile = Tile("a", "a", {**bare.bands, "g": BandFiles(small)})
+        found = Cut(tmp_path, [tile], bands=("g", "r"))
+        assert (found.quality["flags"] & Flag.SHAPE_MISMATCH.value).all()

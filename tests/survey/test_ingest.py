@@ -250,3 +250,15 @@ def test_objects_of_a_tile_stand_together_in_the_order_of_the_list():
     found = in_tile_order(table, ["x", "y"])
     assert found["object_id"].to_pylist() == ["b", "d", "f", "a", "e", "c"]
     assert in_tile_order(found, ["x", "y"]) is found
+
+
+def test_without_coordinates_only_those_by_sky_are_refused(tmp_path):
+    bare = write_image(tmp_path / "bare.fits", np.ones((40, 50), np.float32))
+    table = Table({"ID": ["a", "b"], "X": [11.0, np.nan], "Y": [21.0, 5.0]})
+    table["RA"], table["DEC"] = [150.0, 150.0], [2.0, 2.0]
+    table.write(tmp_path / "s.fits")
+    tile = Tile("t", "t", {"r": BandFiles(bare)})
+    columns = {"object_id": "ID", "x": "X", "y": "Y", "ra": "RA", "dec": "DEC"}
+    objects = ingest(tmp_path, tile, columns=columns, keep={}, first_pixel=1)
+    assert objects["flags"].to_pylist() == [0, Flag.NO_WCS]
+    assert "no celestial coordinate system" in objects["reject_reason"][1].as_py()

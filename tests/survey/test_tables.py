@@ -172,6 +172,7 @@ def test_names_that_are_not_ascii(tmp_path):
 def test_columns_that_are_no_plain_numbers_are_left_out(tmp_path, table, name):
     table["when"] = Time([2000.0, 2001.0], format="jyear")
     table["where"] = SkyCoord([1, 2], [3, 4], unit="deg")
+    table["fluxes"] = np.array([np.array([1.0, 2.0]), np.array([3.0])], object)
     table.write(tmp_path / name)
     assert table_columns(tmp_path / name) == ["ID", "RA", "DEC"]
     with pytest.raises(TableError, match="there is no column 'when'"):

@@ -37,14 +37,14 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
 NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
 CATALOG_COLUMNS = (
-    "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "dx", "dy",
-    "masked_fraction", "edge_distance", "resample_factor", "shift_x", "shift_y",
+    "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "skipped",
+    "dx", "dy", "masked_fraction", "edge_distance", "resample_factor", "shift_x", "shift_y",
     "galaxy_area_ratio",
 )  # fmt: skip
 
 
 def _free_names(value: dict[str, str]) -> dict[str, str]:
-    taken = sorted(set(value) & set(CATALOG_COLUMNS))
+    taken = sorted(n for n in value if n in CATALOG_COLUMNS or n.startswith("sky_noise_"))
     if taken:
         raise ValueError(f"{taken} are columns of the catalog already; keep them by other names")
     return value

@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from luneta.config.fields import Bands, Keep, Name, PositiveInt, Section
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _no_url(value: Any) -> Any:
+    if "://" in str(value):
+        raise ValueError("must be a folder; write URLs whole, as the names of images")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_no_url)]
 
 
 class Mask(Section):
@@ -220,7 +229,7 @@ class Tiles(Survey):
         default_factory=dict,
         description="Plane of each band in a cube (band, y, x), from 0; else the order of `bands`.",
     )
-    root: Path = Field(Path(), description="Folder from which relative paths and patterns start.")
+    root: Folder = Field(Path(), description="Folder from which relative paths and patterns start.")
     tiles_per_shard: PositiveInt | None = Field(
         None,
         description="Tiles computed as one job; if not given, one, or as many as keep the tiles "
@@ -329,7 +338,7 @@ class Stamps(Survey):
     weights: str | dict[Name, str] | None = Field(
         None, description="Path of an object's weight image, likewise."
     )
-    root: Path | None = Field(
+    root: Folder | None = Field(
         None, description="Folder from which the templates start; the table's own if not given."
     )
     row: str | None = Field(

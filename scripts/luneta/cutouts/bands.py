@@ -205,16 +205,33 @@ def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
     return bool(np.abs(there - [x, y]).max() < GRID_TOLERANCE)
 
 
-def on_reference_grid(files: BandFiles, reference: tuple[WCS, tuple[int, int]]) -> WCS | None:
+def on_reference_grid(
+    files: BandFiles, reference: tuple[WCS | None, tuple[int, int]]
+) -> WCS | None:
     """Tell whether a band must be resampled: its coordinate system if so, else None.
 
     Raises
     ------
     ImageError
-        If the band has no celestial coordinate system.
+        If the band has no celestial coordinate system; or if the reference band has none, and
+        their shapes differ.
     """
+    if reference[0] is None:
+        _require_shape(files, reference[1])
+        return None
     wcs, shape = read_grid(files.image)
     return None if same_grid(wcs, shape, *reference) else wcs
+
+
+def _require_shape(files: BandFiles, shape: tuple[int, int]) -> None:
+    with ImageFile(files.image, files.plane) as image:
+        if image.shape != shape:
+            raise ImageError(
+                Flag.SHAPE_MISMATCH,
+                f"{files.image} has shape {image.shape}, the reference band {shape}, and without a "
+                f"coordinate system it cannot be brought onto it",
+                files.image,
+            )
 
 
 def align(

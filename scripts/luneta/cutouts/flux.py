@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.cutouts.resample import rounded_factors
+from luneta.survey.flags import Flag
+from luneta.survey.images import ImageError
 
 NANOJANSKY = 31.4  # AB magnitude of 1 nJy, as 0 mag is 3631 Jy (Oke & Gunn 1983)
 
@@ -19,13 +21,13 @@ def column(objects: pa.Table, name: str) -> np.ndarray:
     return np.asarray(objects[name].cast(pa.float64()).fill_null(np.nan), float)
 
 
-def source_factors(objects: pa.Table, scale: float, settings: dict) -> np.ndarray:
+def source_factors(objects: pa.Table, scale: float | None, settings: dict) -> np.ndarray:
     """Image pixels per cutout pixel of each object.
 
     Parameters
     ----------
-    scale : float
-        Arcsec per image pixel.
+    scale : float or None
+        Arcsec per image pixel, where it is known.
     settings : dict
         `cutouts` of the config.
 
@@ -33,6 +35,11 @@ def source_factors(objects: pa.Table, scale: float, settings: dict) -> np.ndarra
     -------
     numpy.ndarray
         Shape (objects,), float64; steps of one per cent if they follow each object's radius.
+
+    Raises
+    ------
+    ImageError
+        If the extent is in arcsec, and the scale is not known.
     """
     cutouts = settings["cutouts"]
     extent, size = cutouts.get("extent"), cutouts["size"]
@@ -40,6 +47,12 @@ def source_factors(objects: pa.Table, scale: float, settings: dict) -> np.ndarra
         return np.ones(len(objects))
     if extent["unit"] == "pixels":
         return np.full(len(objects), extent["side"] / size)
+    if scale is None:
+        raise ImageError(
+            Flag.NO_WCS,
+            "the image has no celestial coordinate system, so its pixels have no size in arcsec, "
+            "which cutouts.extent asks for; set input.pixel_scale",
+        )
     if extent["unit"] == "arcsec":
         return np.full(len(objects), extent["side"] / scale / size)
     sides = extent["side"] * column(objects, extent["radius"])

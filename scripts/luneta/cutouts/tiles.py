@@ -100,7 +100,8 @@ class TileCutter:
         self.bands, self.reference = settings["bands"], settings["reference_band"]
         self.size = self.cutouts["size"]
         self.factor = np.ones(len(rows))  # image pixels per cutout pixel
-        self.grid: tuple[WCS, tuple[int, int]] | None = None
+        self.grid: tuple[WCS | None, tuple[int, int]] | None = None
+        self.scale: float | None = None  # arcsec per image pixel
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give the cutouts some objects at a time; see `cut_tiles`.
@@ -157,8 +158,7 @@ class TileCutter:
 
     def _prepared(self, files: BandFiles, band: str) -> BandImage | None:
         if band == self.reference:
-            self.grid = read_grid(files.image)
-            self.factor = source_factors(self.objects, pixel_scale(self.grid[0]), self.settings)
+            self._open_grid(files)
         if self.grid is None or not self.quality.usable[self.rows].any():
             read_band(files, self.settings)  # only to learn whether this file is good
             return None
@@ -171,6 +171,20 @@ class TileCutter:
         if band == self.reference:
             self._settle(image)
         return image
+
+    def _open_grid(self, files: BandFiles) -> None:
+        """Learn the reference band's grid; one without a sky will do for positions in pixels."""
+        try:
+            self.grid = read_grid(files.image)
+            self.scale = pixel_scale(self.grid[0])
+        except ImageError as error:
+            # Ingest has let only those objects through that have a place on this image.
+            if error.flag != Flag.NO_WCS or not len(self.rows):
+                raise
+            with ImageFile(files.image, files.plane) as image:
+                self.grid = None, image.shape
+            self.scale = self.settings["pixel_scale"]
+        self.factor = source_factors(self.objects, self.scale, self.settings)
 
     def _read(self, files: BandFiles, windows: Windows | None) -> tuple[BandImage, Windows | None]:
         """Read a band in windows, or whole if they are empty: the image need not be."""
@@ -197,7 +211,7 @@ class TileCutter:
 
     def _farthest_way(self) -> float:
         """Pixels by which recentring may move a cutout."""
-        return self.cutouts["recentre_radius"] / pixel_scale(self.grid[0])
+        return self.cutouts["recentre_radius"] / (self.scale or 1.0)
 
     def _settle(self, image: BandImage) -> None:
         """Fix, on the reference band, where each object is cut."""
@@ -225,7 +239,7 @@ class TileCutter:
     def _check_astrometry(self, light: np.ndarray, noise: float) -> None:
         """Flag the tile's objects if its coordinate system disagrees with the source list."""
         asked = self.settings["astrometry"]
-        if asked["max_offset"] is None:
+        if asked["max_offset"] is None or self.scale is None:
             return
         magnitude = next((n for n in self.objects.column_names if n.startswith("magnitude")), None)
         found = median_offset(
@@ -233,7 +247,7 @@ class TileCutter:
             self.x,
             self.y,
             None if magnitude is None else -column(self.objects, magnitude),
-            pixel_scale(self.grid[0]),
+            self.scale,
             noise,
             asked["sources"],
             asked["max_offset"],

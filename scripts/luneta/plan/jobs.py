@@ -18,7 +18,7 @@ INGEST_KEYS = {
 }  # fmt: skip
 DETECTION_KEYS = {"mask", "weight", "zero_points"}
 CUTOUTS_KEYS = {
-    "mask", "weight", "zero_points", "pixel_scale", "seeing", "remote", "astrometry", "pixels",
+    "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
 LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
@@ -97,6 +97,7 @@ class Plan(SurveyPlan):
             "cutouts": self.config.cutouts.model_dump(mode="json"),
             "quality": dict(self.config.quality),
             **self._part_of_input(CUTOUTS_KEYS),
+            "seeing": self.given["seeing"] if self.config.cutouts.area_ratio else None,
         }
 
     def _part_of_input(self, keys: set[str]) -> dict:

@@ -232,18 +232,21 @@ def _place_on(tile: Tile, reference: str, rows: np.ndarray, placed: dict, remote
         return
     by_pixel = here & np.isfinite(placed["x"]) & np.isfinite(placed["y"])
     try:
-        wcs, (ny, nx) = _grid(tile.bands[reference], bool(by_pixel[rows].all()), remote)
+        wcs, (ny, nx) = _grid(tile.bands[reference], bool(by_pixel.any()), remote)
     except ImageError as error:
         log.warning("tile %s: %s", tile.name, error)
         mark(placed["flags"], placed["reject_reason"], here, error.flag, str(error))
         return
     x, y = placed["x"], placed["y"]
     by_sky = here & ~by_pixel
-    if by_sky.any():
+    if wcs is None:
+        reason = f"{tile.bands[reference].image} has no celestial coordinate system"
+        mark(placed["flags"], placed["reject_reason"], by_sky, Flag.NO_WCS, reason)
+    elif by_sky.any():
         x[by_sky], y[by_sky] = to_pixels(wcs, placed["ra"][by_sky], placed["dec"][by_sky])
     with np.errstate(invalid="ignore"):
         inside = (x >= -0.5) & (x < nx - 0.5) & (y >= -0.5) & (y < ny - 0.5)
-    outside = here & ~inside
+    outside = here & ~inside if wcs is not None else by_pixel & ~inside
     if outside.any():
         reason = _beyond(wcs, (ny, nx))
         mark(placed["flags"], placed["reject_reason"], outside, Flag.OUTSIDE, reason)
@@ -261,15 +264,13 @@ def _beyond(wcs: WCS | None, shape: tuple[int, int]) -> str:
     return f"the position lies outside its tile, whose centre is at ra {ra:.5f}, dec {dec:.5f}"
 
 
-def _grid(
-    files: BandFiles, only_pixels: bool, remote: Mapping
-) -> tuple[WCS | None, tuple[int, int]]:
-    """Grid of an image; without a coordinate system, if only pixel positions ask for it."""
+def _grid(files: BandFiles, by_pixel: bool, remote: Mapping) -> tuple[WCS | None, tuple[int, int]]:
+    """Grid of an image; without a coordinate system, if there are positions in pixels."""
     with local_copy(files.image, remote) as name:
         try:
             return read_grid(name)
         except ImageError as error:
-            if error.flag != Flag.NO_WCS or not only_pixels:
+            if error.flag != Flag.NO_WCS or not by_pixel:
                 raise
         with ImageFile(name, files.plane) as image:
             return None, image.shape

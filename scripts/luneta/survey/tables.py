@@ -101,7 +101,7 @@ def _check_fits(path: Path) -> None:
 
 
 def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Table:
-    from astropy.table import Column, Table
+    from astropy.table import Table
 
     if form == "fits":
         _check_fits(path)
@@ -109,13 +109,21 @@ def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Ta
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = Table.read(path, format=form, **options)
-    # Times and coordinates, which astropy writes too, are no plain numbers.
-    names = [n for n in table.colnames if isinstance(table[n], Column) and table[n].ndim == 1]
+    names = [name for name in table.colnames if _is_plain(table[name])]
     _require(names, columns or (), path)
     names = [name for name in names if columns is None or name in columns]
     return _arrow_table(
         {name: table[name] for name in names}, {name: table[name].unit for name in names}
     )
+
+
+def _is_plain(column) -> bool:
+    """Whether a column has one number or word a row: no arrays, times or coordinates."""
+    from astropy.table import Column
+
+    if not isinstance(column, Column) or column.ndim != 1:
+        return False
+    return column.dtype.kind != "O" or not any(np.ndim(value) for value in column[:1])
 
 
 def _from_text(
