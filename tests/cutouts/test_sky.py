@@ -15,7 +15,7 @@ def test_a_slope_is_taken_away_and_the_noise_is_known(side):
     random = np.random.default_rng(0)
     pixels = (slope(side) + random.normal(0, 3, (side, side))).astype(np.float32)
     sky = fit_sky(pixels)
-    assert sky.step == (1 if side == 300 else 2)
+    assert sky.step == (1 if side == 300 else 3)
     assert sky.noise == pytest.approx(3, rel=0.02)
     sky.subtract_from(pixels)
     assert abs(np.median(pixels)) < 0.06  # 2 % of the noise

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 
-LARGE = 1024
+LARGE, SPARSE = 1024, 3
+ROWS_AT_ONCE = 64
 MAD_TO_SIGMA = 1.482602218505602
 MOST_SAMPLES = 512
 
@@ -32,26 +33,34 @@ class Sky:
 
     def subtract_from(self, pixels: np.ndarray) -> None:
         """Subtract the map from the image in place; shape (y, x), float32."""
-        step, width = self.step, pixels.shape[1]
-        wide = np.repeat(self.level, step, axis=1)[:, :width]
-        whole = len(pixels) // step
-        pixels[: whole * step].reshape(whole, step, width)[...] -= wide[:whole, None]
-        pixels[whole * step :] -= wide[whole:]
+        step = self.step
+        wide = np.empty((ROWS_AT_ONCE, pixels.shape[1]), np.float32)
+        for start in range(0, len(self.level), ROWS_AT_ONCE):
+            level = self.level[start : start + ROWS_AT_ONCE]
+            for first in range(step):
+                columns = wide[: len(level), first::step]
+                columns[...] = level[:, : columns.shape[1]]
+            block = pixels[start * step : (start + len(level)) * step]
+            for first in range(step):
+                rows = block[first::step]
+                rows -= wide[: len(rows)]
 
 
 def fit_sky(pixels: np.ndarray) -> Sky:
     """Fit the sky of an image with SEP (Barbary 2016), as SExtractor does (Bertin & Arnouts 1996).
 
     The mesh is about 64 pixels wide. In an image of 1024 pixels or more it is twice as wide, and
-    every second pixel of every second row is looked at: as many pixels decide its level.
+    every third pixel of every third row is looked at: the 1,800 in a mesh, and the median of nine
+    meshes that SEP takes, tell the level to about 2 % of the noise.
 
     Parameters
     ----------
     pixels : numpy.ndarray
         Shape (y, x), float32; NaN is bad.
     """
-    step = 2 if min(pixels.shape) >= LARGE else 1
-    sky = _background(pixels[::step, ::step])
+    large = min(pixels.shape) >= LARGE
+    step, cell = (SPARSE, 128) if large else (1, 64)
+    sky = _background(pixels[::step, ::step], cell / step)
     return Sky(sky.back(dtype=np.float32), step, float(sky.globalrms))
 
 
@@ -79,14 +88,14 @@ def fit_sky_in(pixels: np.ndarray, windows: list[tuple[slice, slice]]) -> Sky:
     return Sky(level, 1, float(np.median(noises)))
 
 
-def _background(pixels: np.ndarray) -> sep.Background:
+def _background(pixels: np.ndarray, cell: float = 64) -> sep.Background:
     bad = np.isnan(pixels)
     sample = np.where(bad, np.float32(0), pixels) if bad.any() else np.ascontiguousarray(pixels)
-    high, wide = (_even_cell(side) for side in pixels.shape)
+    high, wide = (_even_cell(side, cell) for side in pixels.shape)
     return sep.Background(sample, mask=bad if bad.any() else None, bw=wide, bh=high)
 
 
-def _even_cell(side: int, cell: int = 64) -> int:
+def _even_cell(side: int, cell: float) -> int:
     """Width near `cell` that divides a side without leaving a sliver."""
     return -(-side // max(1, round(side / cell)))
 
