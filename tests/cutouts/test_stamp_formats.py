@@ -12,6 +12,7 @@ from hypothesis import strategies
 from PIL import Image
 
 from luneta.cutouts.plain_fits import read_plain
+from luneta.cutouts.quality import Quality
 from luneta.cutouts.stamp_files import StampFiles
 from luneta.cutouts.stamps import cut_stamps
 from luneta.survey.flags import DESCRIPTIONS, Flag
@@ -134,7 +135,9 @@ def cut_shard(path, given, pixels="flux", **cutouts):
         "cutouts": {"size": SIDE, "crop": 1.0, "background": "none", "noise_units": False,
                     **cutouts},
     }  # fmt: skip
-    rows, images, quality = cut_stamps(objects, stamps, job, 1)
+    quality = Quality.of(objects, given["bands"])
+    blocks = [(r, i.copy()) for r, i in cut_stamps(objects, stamps, quality, job, 1)]
+    rows, images = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
     assert rows.tolist() == list(range(len(stamps)))
     return images, quality
 

@@ -296,6 +296,24 @@ def test_a_process_that_dies_costs_its_slot_only():
     assert array.tolist() == [n if n not in (5, 23) else 0 for n in range(40)]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_buffer_of_cutouts_is_used_again_and_again(tmp_path, monkeypatch, threads):
+    names = []
+    for number in range(30):
+        path = tmp_path / f"{number}.fits"
+        fits.PrimaryHDU(np.random.default_rng(number).normal(0, 1, (40, 40))).writeto(path)
+        names.append([str(path)])
+    (tmp_path / "17.fits").write_bytes(b"no image")
+    whole, quality = cut_all(tmp_path, images("g", names), ["g"])
+    expected = whole.read(0, 29)
+    monkeypatch.setattr("luneta.cutouts.stamps.OBJECTS_AT_ONCE", 4)
+    monkeypatch.setattr("luneta.cutouts.stamps.AHEAD", 2)
+    shard, found = cut_all(tmp_path, images("g", names), ["g"], threads=threads)
+    np.testing.assert_array_equal(shard.read(0, 29), expected)
+    assert found.equals(quality)
+    assert quality["usable"].tolist() == [number != 17 for number in range(30)]
+
+
 def test_a_shard_without_a_usable_object(tmp_path):
     flags = {"flags": pa.array([8], pa.int32())}
     for threads in (1, 2):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from luneta.cutouts.quality import Quality
-from luneta.cutouts.shard import ROWS_PER_BATCH, ShardWriter
+from luneta.cutouts.shard import ShardWriter
 from luneta.cutouts.stamps import cut_stamps
 from luneta.cutouts.tiles import cut_tiles
 from luneta.files import atomic_path, write_json
@@ -49,14 +49,11 @@ def run(
     table = pq.read_table(objects)
     # The matrices of a resampling are small: threads of the linear algebra would only wait.
     with threadpool_limits(1, user_api="blas"):
+        quality = Quality.of(table, settings["bands"])
         if stamps is None:
-            quality = Quality.of(table, settings["bands"])
             blocks = cut_tiles(table, quality, settings)
         else:
-            rows, images, quality = cut_stamps(table, pq.read_table(stamps), settings, threads)
-            starts = range(0, len(rows), ROWS_PER_BATCH)
-            parts = (slice(start, start + ROWS_PER_BATCH) for start in starts)
-            blocks = ((rows[part], images[part]) for part in parts)
+            blocks = cut_stamps(table, pq.read_table(stamps), quality, settings, threads)
         _write_cutouts(outputs["cutouts"], blocks, quality, settings)
     quality.refuse(settings["quality"])
     with atomic_path(outputs["quality"]) as temporary:

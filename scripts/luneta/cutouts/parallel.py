@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +44,9 @@ def shared_array(shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(memory, np.float32, count).reshape(shape)
 
 
-def work_through(worker: Worker, count: int, at_once: int, processes: int) -> Iterator[Any]:
+def work_through(
+    worker: Worker, count: int, at_once: int, processes: int, ahead: int = 16
+) -> Iterator[Any]:
     """Do slots 0 to `count`, some at once, and give the results in their order.
 
     With more than one process the worker is inherited by a fork, not pickled, so that arrays made
@@ -56,15 +59,26 @@ def work_through(worker: Worker, count: int, at_once: int, processes: int) -> It
         Slots done by one call; the results must not depend on it.
     processes : int
         1: all is done in this process.
+    ahead : int
+        Calls under way at most, that whose result is being used included.
     """
     parts = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
     if processes == 1 or len(parts) < 2:
         yield from map(worker, parts)
         return
     with _pool(worker, min(processes, len(parts))) as pool:
-        futures = [pool.submit(_do, part) for part in parts]
-        for part, future in zip(parts, futures, strict=True):
-            yield from _outcome(worker, part, future)
+        waiting = deque((part, _submitted(pool, part)) for part in parts[:ahead])
+        for following in [*parts[ahead:], *([None] * len(waiting))]:
+            yield from _outcome(worker, *waiting.popleft())
+            if following is not None:
+                waiting.append((following, _submitted(pool, following)))
+
+
+def _submitted(pool: ProcessPoolExecutor, part: range) -> Future | None:
+    try:
+        return pool.submit(_do, part)
+    except BrokenProcessPool:
+        return None
 
 
 def _pool(worker: Worker, processes: int) -> ProcessPoolExecutor:
@@ -74,7 +88,10 @@ def _pool(worker: Worker, processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, context, initializer=_adopt, initargs=(worker,))
 
 
-def _outcome(worker: Worker, part: range, future: Future) -> Iterator[Any]:
+def _outcome(worker: Worker, part: range, future: Future | None) -> Iterator[Any]:
+    if future is None:  # another part has broken the pool
+        yield from _apart(worker, part)
+        return
     try:
         result = future.result()
     except BrokenProcessPool:

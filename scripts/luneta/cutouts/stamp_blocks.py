@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +48,8 @@ class Block:
 
     Attributes
     ----------
+    slots : range
+        The objects' places among all that are cut.
     rejected : dict
         `Rejection` by the object's slot among the cutouts.
     marked : list of (Flag, numpy.ndarray)
@@ -56,6 +58,7 @@ class Block:
         Measurement, slots, values; `sky_noise` of shape (slots, band), all others (slots,).
     """
 
+    slots: range
     rejected: dict[int, Rejection] = field(default_factory=dict)
     marked: list[tuple[Flag, np.ndarray]] = field(default_factory=list)
     measured: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -127,7 +130,8 @@ class StampCutter:
     settings : dict
         See `luneta.plan.Plan.cutouts`.
     images : numpy.ndarray
-        Where the cutouts go, shape (slots, band, size, size), float32.
+        Where the cutouts go, slot by slot and then from the start again, shape (places, band, size,
+        size), float32.
     """
 
     def __init__(self, objects: pa.Table, stamps: pa.Table, settings: dict, images: np.ndarray):
@@ -150,19 +154,23 @@ class StampCutter:
 
     def __call__(self, slots: range) -> Block:
         """Cut the objects of some slots."""
-        block = Block()
+        block = Block(slots)
         for group in self._read(slots, block):
             self._cut(group, block)
         if block.rejected:
-            self.images[list(block.rejected)] = np.nan
+            self.images[self._places(list(block.rejected))] = np.nan
         return block
 
     def lost(self, slot: int) -> Block:
         """Report an object whose reading ended the process."""
-        self.images[slot] = np.nan
+        self.images[self._places([slot])] = np.nan
         name = self.names["image"][slot][0]
         reason = f"{name} is damaged: the process that read it came to a sudden end"
-        return Block({slot: Rejection(Flag.UNREADABLE_FILE, reason, name)})
+        rejected = {slot: Rejection(Flag.UNREADABLE_FILE, reason, name)}
+        return Block(range(slot, slot + 1), rejected)
+
+    def _places(self, slots: Sequence[int] | np.ndarray) -> np.ndarray:
+        return np.asarray(slots, np.int64) % len(self.images)
 
     def _read(self, slots: range, block: Block) -> Iterator[Group]:
         """Read the files of some objects; what cannot be read is noted in the block."""
@@ -275,7 +283,9 @@ class StampCutter:
     def _cut_pictures(self, group: Group, block: Block) -> None:
         x, y = self._centres(group, None, block)
         factor = self._factors(group)
-        self.images[group.slots] = cut(group.stamps, x, y, factor, self.cutouts["size"], mean=True)
+        self.images[self._places(group.slots)] = cut(
+            group.stamps, x, y, factor, self.cutouts["size"], mean=True
+        )
         self._note_place(group, x, y, factor, block)
 
     def _cut_fluxes(self, group: Group, block: Block) -> None:
@@ -294,10 +304,10 @@ class StampCutter:
             images = images - ring.reshape(level.shape)[..., None, None]
         scale = self._scales(group, noise, factor, block)[..., None, None]
         if np.ptp(group.slots) == len(group.slots) - 1:  # without gaps: no copy in between
-            first = group.slots[0]
+            first = self._places(group.slots[:1])[0]
             np.multiply(images, scale, out=self.images[first : first + len(images)])
         else:
-            self.images[group.slots] = images * scale
+            self.images[self._places(group.slots)] = images * scale
         self._note_place(group, x, y, factor, block)
 
     def _scales(self, group: Group, noise, factor, block: Block) -> np.ndarray:

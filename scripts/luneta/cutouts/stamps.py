@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,14 @@ from luneta.cutouts.quality import Quality
 from luneta.cutouts.stamp_blocks import Block, StampCutter
 from luneta.survey.flags import Flag
 
-OBJECTS_AT_ONCE = 64
+OBJECTS_AT_ONCE, AHEAD = 64, 16
 
 log = logging.getLogger(__name__)
 
 
 def cut_stamps(
-    objects: pa.Table, stamps: pa.Table, settings: dict, threads: int
-) -> tuple[np.ndarray, np.ndarray, Quality]:
+    objects: pa.Table, stamps: pa.Table, quality: Quality, settings: dict, threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Read and cut the stamps of a shard; a file that cannot be used costs its own objects only.
 
     Parameters
@@ -29,33 +30,35 @@ def cut_stamps(
     objects, stamps : pyarrow.Table
         The shard's objects, and its slice of the stamp table: `image_{band}` and maybe
         `mask_{band}`, `weight_{band}`, `row` and `refused`, see `luneta.survey.stamp_index`.
+    quality : Quality
+        Takes the objects' flags and measurements.
     settings : dict
         See `luneta.plan.Plan.cutouts`.
     threads : int
         Processes that read and cut; the result does not depend on their number.
 
-    Returns
-    -------
+    Yields
+    ------
     rows : numpy.ndarray
-        Rows of the objects whose stamps were asked for, shape (cut,), int64.
+        Rows of some objects, shape (block,), int64.
     images : numpy.ndarray
-        Their cutouts, shape (cut, band, y, x), float32.
-    quality : Quality
-        Flags and measurements of all objects.
+        Their cutouts, shape (block, band, y, x), float32; only good until the next block.
     """
     bands, size = settings["bands"], settings["cutouts"]["size"]
-    quality = Quality.of(objects, bands)
     rows = np.flatnonzero(quality.usable)
-    images = shared_array((len(rows), len(bands), size, size))
+    places = min(AHEAD * OBJECTS_AT_ONCE, len(rows))
+    images = shared_array((places, len(bands), size, size))
     chosen = pa.array(rows)
     cutter = StampCutter(objects.take(chosen), stamps.take(chosen), settings, images)
-    blocks = list(work_through(cutter, len(rows), OBJECTS_AT_ONCE, threads))
-    for block in blocks:
+    rejections = Rejections(quality)
+    for block in work_through(cutter, len(rows), OBJECTS_AT_ONCE, threads, AHEAD):
         _note(block, rows, quality, bands)
-    _reject(blocks, rows, quality)
+        rejections.add(block, rows)
+        here = np.asarray(block.slots)
+        yield rows[here], images[here[0] % places :][: len(here)]
+    rejections.note_files()
     if settings["cutouts"].get("area_ratio"):
         quality.put("galaxy_area_ratio", slice(None), area_ratio(objects, settings))
-    return rows, images, quality
 
 
 def _note(block: Block, rows: np.ndarray, quality: Quality, bands: list[str]) -> None:
@@ -69,12 +72,21 @@ def _note(block: Block, rows: np.ndarray, quality: Quality, bands: list[str]) ->
             quality.put(name, rows[slots], values)
 
 
-def _reject(blocks: list[Block], rows: np.ndarray, quality: Quality) -> None:
-    """Reject objects, those with one reason together: a file may hold many stamps."""
-    alike: dict[tuple[Flag, str, str | None], list[int]] = defaultdict(list)
-    for block in blocks:
+class Rejections:
+    """Rejected objects, counted by their reason: one file may hold many stamps."""
+
+    def __init__(self, quality: Quality):
+        self._quality = quality
+        self._objects: Counter[tuple[Flag, str, str | None]] = Counter()
+
+    def add(self, block: Block, rows: np.ndarray) -> None:
+        """Reject what a block has rejected."""
         for slot, why in block.rejected.items():
-            alike[why.flag, why.reason, why.path].append(slot)
-    for (flag, reason, path), slots in alike.items():
-        log.warning("%s (%d objects)", reason, len(slots))
-        quality.reject_file(rows[slots], flag, reason, None, None, path)
+            self._quality.mark(rows[slot : slot + 1], why.flag, why.reason)
+            self._objects[why.flag, why.reason, why.path] += 1
+
+    def note_files(self) -> None:
+        """Note each file once, however many objects it has cost."""
+        for (flag, reason, path), count in self._objects.items():
+            log.warning("%s (%d objects)", reason, count)
+            self._quality.note_file(flag, reason, None, None, path)
