@@ -54,7 +54,7 @@ def test_task_inherits_training():
         ("cutouts.size", 4, "cutouts.size = 4: must be greater than or equal to 8 (Side of"),
         ("cutouts.size", "big", "cutouts.size = 'big': must be a valid integer"),
         ("cutouts", [1], "cutouts = [1]: must hold keys"),
-        ("training.backbone", "VGG", "= 'VGG': must be 'MobileNetV2', 'ResNet50' or"),
+        ("training.backbone", "VGG", "= 'VGG': there is no backbone 'VGG'; did you mean VGG19"),
         ("training", ["folds"], "training = ['folds']: must hold keys"),
         ("input.kind", "tile", "input.kind = 'tile': must be tiles"),
         ("input.bands", ["g", "g"], "input.bands = ['g', 'g']: ['g', 'g'] hold a name twice"),

@@ -132,7 +132,7 @@ def test_missing_label_table_and_weights_are_told_together(survey):
 def test_weights_of_another_format(survey, tmp_path):
     (tmp_path / "net.pth").write_bytes(b"")
     survey["tasks"]["shape"]["training"]["weights"] = "net.pth"
-    assert "named *.weights.h5" in only_problem(survey)
+    assert "named *.weights.h5, .h5, .keras, .safetensors" in only_problem(survey)
 
 
 def test_what_the_simulation_makes_is_not_missing(survey):

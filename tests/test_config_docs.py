@@ -23,7 +23,7 @@ def test_default_yaml_is_the_defaults():
     config = validate(given)
     required = Config(survey=config.survey, input=config.input, tasks=config.tasks)
     assert config == required
-    assert set(given) == set(Config.model_fields) - {"simulation"}
+    assert set(given) == set(Config.model_fields) - {"simulation", "clustering"}
     assert set(given["input"]) == set(Tiles.model_fields) - {"detection"}
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luneta.config import Config, Stamps, Task, Tiles, did_you_mean, refusal
+from luneta.config import BUILT_IN_WEIGHTS, Config, Stamps, Task, Tiles, did_you_mean, refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Lists of one format look alike, and 1000 of ECSV or VOTable take seconds already.
 MOST_LISTS = 1000
-BUILT_IN_WEIGHTS = ("imagenet", "pretrain", "none")
+WEIGHTS_FILES = (".weights.h5", ".h5", ".keras", ".safetensors")
 
 
 def check_paths(config: Config) -> None:
@@ -235,17 +235,19 @@ def _weights_problems(config: Config) -> Iterator[str]:
     seen: set[str] = set()
     for name, task in config.tasks.items():
         weights = task.training.weights
-        if weights in BUILT_IN_WEIGHTS or weights in seen:
+        if weights in BUILT_IN_WEIGHTS or weights in seen or weights.startswith("hf_hub:"):
             continue
         seen.add(weights)
         where = f"tasks.{name}.training.weights = {weights!r}"
         if not Path(weights).is_file():
             yield (
-                f"{where}: there is no such file; give the path of a .weights.h5 file, or one of "
+                f"{where}: there is no such file; give the path of a weights file "
+                f"({', '.join(WEIGHTS_FILES)}), hf_hub:owner/name, or one of "
                 f"{', '.join(BUILT_IN_WEIGHTS)}"
             )
-        elif not weights.endswith(".weights.h5"):
-            yield f"{where}: Keras reads weights from files named *.weights.h5; rename the file"
+        elif not weights.endswith(WEIGHTS_FILES):
+            names = ", ".join(WEIGHTS_FILES)
+            yield f"{where}: weights are read from files named *{names}; convert or rename it"
 
 
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:

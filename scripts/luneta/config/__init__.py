@@ -14,13 +14,29 @@ from luneta.config.survey import (
     Stamps,
     Tiles,
 )
-from luneta.config.tasks import Inference, Pretraining, Question, Task, Training
+from luneta.config.tasks import Question, Task
+from luneta.config.training import (
+    ACTIVATIONS,
+    BACKBONES,
+    BUILT_IN_WEIGHTS,
+    Augmentation,
+    Clustering,
+    Inference,
+    Preprocessing,
+    Pretraining,
+    Training,
+)
 
 __all__ = [
+    "ACTIVATIONS",
+    "BACKBONES",
+    "BUILT_IN_WEIGHTS",
     "CATALOG_COLUMNS",
     "Annulus",
     "AreaRatio",
     "Astrometry",
+    "Augmentation",
+    "Clustering",
     "Config",
     "ConfigError",
     "Cutouts",
@@ -29,6 +45,7 @@ __all__ = [
     "Extinction",
     "Inference",
     "Mask",
+    "Preprocessing",
     "Pretraining",
     "Question",
     "Remote",

@@ -16,7 +16,8 @@ from luneta.config.fields import (
     did_you_mean,
 )
 from luneta.config.survey import Stamps, Tiles
-from luneta.config.tasks import Inference, Pretraining, Task, Training
+from luneta.config.tasks import Task
+from luneta.config.training import Clustering, Inference, Pretraining, Training
 
 
 class Simulation(Section):
@@ -41,6 +42,12 @@ def _known_defect(name: str) -> str:
 
 DefectName = Annotated[str, AfterValidator(_known_defect)]
 Policy = Literal["flag", "skip", "fail"]
+
+
+def _merged(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Lay a task's settings over the common ones, key by key in nested sections too."""
+    both = {key for key in own if isinstance(own[key], dict) and isinstance(common.get(key), dict)}
+    return {**common, **own, **{key: {**common[key], **own[key]} for key in both}}
 
 
 class Config(Section):
@@ -72,10 +79,20 @@ class Config(Section):
         default_factory=Training, description="How networks are fine-tuned; a task may differ."
     )
     pretraining: Pretraining = Field(
-        default_factory=Pretraining, description="The simulated source set of `weights: pretrain`."
+        default_factory=Pretraining, description="How `weights: pretrain` are trained."
     )
     inference: Inference = Field(
         default_factory=Inference, description="How the trained networks are applied."
+    )
+    clustering: Clustering | None = Field(
+        None,
+        description="Groups, a map and anomaly scores from what the networks see; none if not "
+        "given.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto",
+        description="`gpu` stops if the backend sees none; `auto` takes what is there. All GPUs "
+        "that a job sees share its training.",
     )
     simulation: Simulation | None = Field(
         None, description="Demo only: the tiles are simulated before they are read."
@@ -90,12 +107,22 @@ class Config(Section):
         if not isinstance(common, dict):
             return data
         tasks = {
-            name: {**task, "training": {**common, **(task.get("training") or {})}}
+            name: {**task, "training": _merged(common, task.get("training") or {})}
             if isinstance(task, dict) and isinstance(task.get("training") or {}, dict)
             else task
             for name, task in data["tasks"].items()
         }
         return {**data, "tasks": tasks}
+
+    @model_validator(mode="after")
+    def _clustered_tasks_exist(self) -> Config:
+        for name in self.clustering.tasks if self.clustering else ():
+            if name not in self.tasks or not self.tasks[name].predict:
+                raise ValueError(
+                    f"clustering.tasks = {name!r}: is no task that predicts; "
+                    f"{did_you_mean(name, [n for n, t in self.tasks.items() if t.predict])}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _display_pixels_are_not_noise(self) -> Config:
