@@ -51,7 +51,7 @@ class Labelled:
     labels
         Index of the class, int32.
     folds
-        Fold that holds the object out, int32.
+        Fold that holds the object out, int32; -1 for the hold-out test split.
     """
 
     ids: np.ndarray
@@ -85,6 +85,11 @@ def read_split(path: Path | str, classes: Sequence[str]) -> Labelled:
         labels=np.array([index[label] for label in table["label"].to_pylist()], dtype="int32"),
         folds=table["fold"].to_numpy().astype("int32"),
     )
+
+
+def training_part(objects: Labelled, fold: int) -> Labelled:
+    """Give the objects on which a fold's network may learn: of no hold-out, and of other folds."""
+    return objects.where((objects.folds >= 0) & (objects.folds != fold))
 
 
 def data_digest(objects: Labelled, cutouts: Cutouts, step: int = 1024) -> str:

@@ -22,6 +22,7 @@ from luneta.training.data import (
     class_weights,
     data_digest,
     read_split,
+    training_part,
 )
 from luneta.training.loop import Journal, Phase, train, write_history
 
@@ -141,7 +142,7 @@ def run(
     pretrained = source != "none"
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
     everything = read_split(split, task.classes)
-    objects = everything.where(everything.folds != fold)
+    objects = training_part(everything, fold)
     chosen = validation_mask(objects, settings["seed"])
     importance = class_weights(objects.labels, len(task.classes), training.class_weight_cap)
 
