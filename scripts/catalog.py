@@ -18,6 +18,7 @@ run(
     predictions={
         task: [next(predictions) for _ in settings["shards"]] for task in settings["predicted"]
     },
+    clusters=dict(zip(settings["clustered"], snakemake.input.clusters, strict=True)),
     metrics=dict(zip(settings["predicted"], snakemake.input.metrics, strict=True)),
     outputs={name: snakemake.output[name] for name in ("catalog", "rejects", "overlaps")},
     settings=settings,

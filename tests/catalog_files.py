@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.clustering.job import table_of
+from luneta.clustering.space import Places
+
 CLASSES = ["smooth", "spiral"]
 
 
@@ -72,6 +75,21 @@ def write_shard(root, shard, ids, rejected=(), tiles=None, **changes):
     return paths
 
 
+def write_clusters(path, task, shards):
+    """Write clusters/{task}.parquet: each usable object is its own group."""
+    parts = []
+    for paths in shards:
+        quality = pq.read_table(paths["quality"])
+        usable = quality["usable"].to_numpy()
+        number = np.arange(usable.sum())
+        plane = np.stack([number, -number], 1).astype(np.float32)
+        places = Places(plane, plane + 0.5, number.astype(np.int32), number.astype(np.float32))
+        shard = paths["objects"].stem
+        parts.append(table_of(task, shard, quality["object_id"], usable, places))
+    pq.write_table(pa.concat_tables(parts), path)
+    return path
+
+
 def arguments(root, shards):
     """Arguments of `write.run` for shards that are written."""
     metrics = {}
@@ -84,6 +102,7 @@ def arguments(root, shards):
     return {
         **{name: [paths[name] for paths in shards] for name in ("objects", "quality", "files")},
         "predictions": {task: [paths[task] for paths in shards] for task in tasks},
+        "clusters": {"morphology": write_clusters(root / "clusters.parquet", "morphology", shards)},
         "metrics": metrics,
         "outputs": {name: root / "catalog" / f"{name}.parquet" for name in outputs},
         "settings": {

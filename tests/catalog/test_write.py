@@ -121,6 +121,8 @@ def test_without_tasks_there_is_a_catalog(survey):
 def test_an_empty_shard_adds_nothing(survey):
     for paths in (*(survey[n] for n in ("objects", "quality")), *survey["predictions"].values()):
         pq.write_table(pq.read_table(paths[0]).slice(0, 0), paths[0])
+    clusters = survey["clusters"]["morphology"]
+    pq.write_table(pq.read_table(clusters).slice(7), clusters)
     write.run(**survey)
     rows = pd.read_parquet(survey["outputs"]["catalog"])
     assert list(rows["object_id"]) == ["s0", "same", "s2"]
@@ -183,3 +185,16 @@ def test_code_without_git_is_unknown(monkeypatch):
 def test_config_digest_ignores_the_order_of_keys():
     assert provenance.digest({"a": 1, "b": 2}) == provenance.digest({"b": 2, "a": 1})
     assert provenance.digest({"a": 1}) != provenance.digest({"a": 2})
+
+
+def test_clusters_follow_their_objects(survey):
+    write.run(**survey)
+    table = pq.read_table(survey["outputs"]["catalog"]).to_pandas().set_index("object_id")
+    groups = table["morphology_group"]
+    # rows 2 of north and 0 of south are not usable, "same" of south is the repeat of north's
+    assert groups[["n0", "n1", "n3", "n5", "s2"]].tolist() == [0, 1, 2, 4, 1]
+    assert groups[["n2", "s0"]].isna().all()
+    assert table.loc["n3", "morphology_map_2"] == -1.5
+    assert "lens_group" not in table
+    field = pq.read_schema(survey["outputs"]["catalog"]).field("morphology_anomaly_score")
+    assert field.metadata[b"ucd"] == b"stat.value"

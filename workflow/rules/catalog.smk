@@ -6,6 +6,7 @@ rule catalog:
         predictions=collect(
             rules.infer.output.predictions, task=PLAN.predicted, shard=PLAN.shards
         ),
+        clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
         metrics=collect(rules.evaluate.output.metrics, task=PLAN.predicted),
     output:
         catalog=f"<results>/catalog/{PLAN.config.survey}.parquet",

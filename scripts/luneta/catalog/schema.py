@@ -188,6 +188,37 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
     ]
 
 
+def cluster_columns(task: str) -> list[Column]:
+    """List the columns that say where an object is in the space of a task's features."""
+    space = f"what the network of {task} sees"
+    return [
+        *(
+            Column(
+                f"{task}_pca_{i}", pa.float32(), None, None, f"Principal component {i} of {space}"
+            )
+            for i in (1, 2)
+        ),
+        *(
+            Column(f"{task}_map_{i}", pa.float32(), None, None, f"UMAP coordinate {i} of {space}")
+            for i in (1, 2)
+        ),
+        Column(
+            f"{task}_group",
+            pa.int32(),
+            None,
+            "meta.id;src.class",
+            f"Group of objects that are alike in {space}, 0 the largest; -1 is none",
+        ),
+        Column(
+            f"{task}_anomaly_score",
+            pa.float32(),
+            None,
+            "stat.value",
+            f"Isolation forest score in {space}, 0 to 1; 0.5 is common, higher is rarer",
+        ),
+    ]
+
+
 def kept_fields(objects: pa.Schema) -> list[pa.Field]:
     """List the fields of an objects file that came from the source list."""
     known = {column.name for column in OBJECT_COLUMNS + QUALITY_COLUMNS} | {"usable", "skipped"}
@@ -202,7 +233,8 @@ def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -
     objects, quality : pyarrow.Schema
         Of all shards' files, unified.
     settings : mapping
-        `bands`, `keep` (name: column of the source list), `tasks` (name: kind and classes).
+        `bands`, `keep` (name: column of the source list), `tasks` (name: kind and classes),
+        `clustered` (tasks).
     """
     given = [column for column in QUALITY_COLUMNS if column.name in quality.names]
     noise = [noise_column(band) for band in settings["bands"]]
@@ -213,7 +245,8 @@ def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -
         for column in task_columns(name, task["kind"], task["classes"])
     ]
     noise = [column for column in noise if column.name in quality.names]
-    return [*OBJECT_COLUMNS, *given, *noise, *kept, *tasks]
+    clusters = [column for task in settings["clustered"] for column in cluster_columns(task)]
+    return [*OBJECT_COLUMNS, *given, *noise, *kept, *tasks, *clusters]
 
 
 def _standard_unit(column: Column) -> Column:

@@ -157,8 +157,17 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
 
 def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
-    found = pq.read_table(path)
-    check_rows(table["object_id"], found["object_id"], f"predictions ({path})", shard)
+    return _add_columns(table, pq.read_table(path), f"predictions ({path})", shard)
+
+
+def _add_clusters(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
+    """Append a shard's part of a task's clusters, likewise."""
+    found = pq.read_table(path, filters=pc.field("shard") == shard).drop_columns(["shard"])
+    return _add_columns(table, found, f"clusters ({path})", shard)
+
+
+def _add_columns(table: pa.Table, found: pa.Table, what: str, shard: str) -> pa.Table:
+    check_rows(table["object_id"], found["object_id"], what, shard)
     keep = table["usable"].combine_chunks()
     for name in found.schema.names:
         if name != "object_id":
@@ -263,17 +272,21 @@ def _shards(
         of_tasks = [found[number] for found in predictions.values() if found[number] is not None]
         yield _shard(
             objects, paths["quality"][number], paths["files"][number], of_tasks,
-            placements, number, settings["config"].get("quality", {}),
+            paths["clusters"], placements, number, settings["config"].get("quality", {}),
         )  # fmt: skip
 
 
-def _shard(objects, quality, files, predictions, placements: Placements, number, policies) -> dict:
+def _shard(
+    objects, quality, files, predictions, clusters, placements: Placements, number, policies
+) -> dict:
     shard = Path(objects).stem
     table = _joined(objects, quality, shard)
     again = _chosen(len(table), placements.repeats_of(number))
     table = _mark_repeats(table, again, policies.get("duplicate_id", "flag"))
     for path in predictions:
         table = _add_predictions(table, path, shard)
+    for path in clusters:
+        table = _add_clusters(table, path, shard)
     lost = placements.overlaps_of(number)
     overlaps = _overlaps(table, lost, shard)
     table = table.filter(pa.array(~_chosen(len(table), lost["row"].to_numpy(np.int64))))
@@ -297,6 +310,7 @@ def run(
     quality: Sequence[Path | str],
     files: Sequence[Path | str],
     predictions: Mapping[str, Sequence[Path | str | None]],
+    clusters: Mapping[str, Path | str],
     metrics: Mapping[str, Path | str],
     outputs: Mapping[str, Path | str],
     settings: Mapping,
@@ -314,6 +328,8 @@ def run(
         one order of shards.
     predictions : mapping
         By task, `predictions/{task}/{shard}.parquet` in that order; None where a shard has none.
+    clusters : mapping
+        By task, `clusters/{task}.parquet`; only of tasks that are clustered.
     metrics : mapping
         By task, `metrics/{task}.json`.
     outputs : mapping
@@ -324,10 +340,13 @@ def run(
     """
     tasks = {name: settings["tasks"][name] for name in predictions}
     columns = schema.catalog_columns(
-        unified_schema(objects), unified_schema(quality), {**settings, "tasks": tasks}
+        unified_schema(objects),
+        unified_schema(quality),
+        {**settings, "tasks": tasks, "clustered": list(clusters)},
     )
     data = {"objects": objects, "quality": quality}
     data |= {f"predictions.{t}": [p for p in ps if p] for t, ps in predictions.items()}
+    data |= {f"clusters.{task}": [path] for task, path in clusters.items()}
     facts = provenance(settings["config"], data, metrics)
     columns = with_lengths(columns, [path for paths in data.values() for path in paths])
     schemas = {
@@ -336,6 +355,7 @@ def run(
         "overlaps": OVERLAPS,
     }
     paths = {"objects": objects, "quality": quality, "files": files}
+    paths["clusters"] = list(clusters.values())
     with ExitStack() as stack:
         temporary = {n: stack.enter_context(atomic_path(outputs[n])) for n in schemas}
         writers = {

@@ -32,8 +32,8 @@ class Plan(SurveyPlan):
     """
 
     RULES = (
-        "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "catalog",
-        "report",
+        "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
+        "cluster", "catalog", "report",
     )  # fmt: skip
 
     @property
@@ -111,12 +111,20 @@ class Plan(SurveyPlan):
 
     def split(self, task: str) -> dict:
         """Settings of `split`."""
-        folds = {"folds": self.config.tasks[task].training.folds}
+        keys = {"folds", "holdout", "group_column", "group_radius"}
+        dealt = self.config.tasks[task].training.model_dump(mode="json", include=keys)
         return {
-            "task": {**self._task(task), "training": folds},
+            "task": {**self._task(task), "training": dealt},
             "shards": self.labelled_shards(task),
             "seed": self.config.seed,
         }
+
+    def positions(self, task: str) -> list[str]:
+        """Object lists from which `split` tells near-duplicates; none unless it has to."""
+        if self.config.tasks[task].training.group_radius == 0:
+            return []
+        folder = self.results / "objects"
+        return [str(folder / f"{shard}.parquet") for shard in self.labelled_shards(task)]
 
     def finetune(self, task: str) -> dict:
         """Settings of `finetune`."""
@@ -149,6 +157,24 @@ class Plan(SurveyPlan):
             "task_name": task,
             "task": {"kind": section.kind, "classes": list(section.classes)},
             "batch_size": self.config.inference.batch_size,
+        }
+
+    @property
+    def clustered(self) -> list[str]:
+        """Tasks whose networks' features place every object."""
+        return list(self.config.clustering.tasks) if self.config.clustering else []
+
+    def embed(self, task: str) -> dict:
+        """Settings of `embed`."""
+        return {"batch_size": self.config.inference.batch_size}
+
+    def cluster(self, task: str) -> dict:
+        """Settings of `cluster`."""
+        return {
+            **self.config.clustering.model_dump(mode="json", exclude={"tasks"}),
+            "task_name": task,
+            "shards": self.shards,
+            "seed": self.config.seed,
         }
 
     def _backbone_settings(self, training: Training) -> dict:
@@ -197,6 +223,7 @@ class Plan(SurveyPlan):
             "detected": self.given.get("detection") is not None,
             "shards": self.shards,
             "predicted": self.predicted,
+            "clustered": self.clustered,
             "tasks": {name: self._task_shape(name) for name in self.predicted},
         }
 

@@ -1,0 +1,17 @@
+"""Rule `cluster`: place every object in the space of a network's features."""
+
+from typing import TYPE_CHECKING
+
+from luneta.clustering.job import run
+from luneta.files import log_to
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+run(
+    snakemake.input.embeddings,
+    snakemake.output.clusters,
+    snakemake.output.neighbours,
+    snakemake.params.settings,
+)

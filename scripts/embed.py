@@ -1,0 +1,20 @@
+"""Rule `embed`: write the features of every object of a shard."""
+
+from typing import TYPE_CHECKING
+
+from luneta.files import log_to
+from luneta.inference.embed import run
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to(snakemake.log[0])
+run(
+    snakemake.input.cutouts,
+    snakemake.input.quality,
+    snakemake.input.model,
+    snakemake.output.embeddings,
+    snakemake.params.settings,
+    snakemake.threads,
+    snakemake.params.device,
+)

@@ -1,0 +1,1 @@
+"""What a trained network is still good for: maps, groups, anomalies, neighbours."""

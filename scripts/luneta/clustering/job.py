@@ -1,0 +1,157 @@
+"""Rule cluster: place every object of a survey in the space of a network's features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from luneta.clustering.neighbours import nearest
+from luneta.clustering.space import Places, Space
+from luneta.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FEWEST = 10
+NEIGHBOURS = pa.schema(
+    [
+        ("object_id", pa.string()),
+        ("neighbours", pa.list_(pa.string())),
+        ("distances", pa.list_(pa.float32())),
+    ]
+)
+
+
+def schema(task: str) -> pa.Schema:
+    """Give the columns of clusters/{task}.parquet."""
+    return pa.schema(
+        [
+            ("shard", pa.string()),
+            ("object_id", pa.string()),
+            *((f"{task}_pca_{i}", pa.float32()) for i in (1, 2)),
+            *((f"{task}_map_{i}", pa.float32()) for i in (1, 2)),
+            (f"{task}_group", pa.int32()),
+            (f"{task}_anomaly_score", pa.float32()),
+        ]
+    )
+
+
+def read_features(path: Path | str) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
+    """Read the names of a shard's rows, bool (row,) of the usable, and features of these.
+
+    Returns
+    -------
+    tuple
+        Names, mask, float32 (usable object, feature).
+    """
+    table = pq.read_table(path)
+    column = table["features"].combine_chunks()
+    usable = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.drop_null().flatten().to_numpy()
+    return table["object_id"], usable, values.reshape(int(usable.sum()), column.type.list_size)
+
+
+def sample(paths: Sequence[Path | str], most: int, seed: int) -> np.ndarray:
+    """Draw at most `most` usable objects of all shards, each as likely: (object, feature)."""
+    counts = [pc.count(pq.read_table(p, columns=["features"])["features"]).as_py() for p in paths]
+    total = sum(counts)
+    chosen = np.arange(total)
+    if total > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
+    parts, first = [], 0
+    for path, count in zip(paths, counts, strict=True):
+        rows = chosen[(chosen >= first) & (chosen < first + count)] - first
+        if len(rows):
+            parts.append(read_features(path)[2][rows])
+        first += count
+    return np.concatenate(parts) if parts else np.empty((0, 0), "float32")
+
+
+def _nothing() -> Places:
+    empty = np.empty((0, 2), "float32")
+    return Places(empty, empty, np.empty(0, "int32"), np.empty(0, "float32"))
+
+
+def table_of(
+    task: str, shard: str, ids: pa.ChunkedArray, usable: np.ndarray, places: Places
+) -> pa.Table:
+    """Lay the places of the usable objects over all rows of a shard, null for the others."""
+    row = np.cumsum(usable) - 1
+
+    def spread(values: np.ndarray) -> pa.Array:
+        full = values[row] if len(values) else np.zeros(len(usable), values.dtype)
+        return pa.array(full, mask=~usable)
+
+    columns = [*places.components.T[:2], *places.map.T, places.group, places.anomaly]
+    arrays = [pa.repeat(shard, len(ids)), ids, *(spread(column) for column in columns)]
+    return pa.Table.from_arrays(arrays, schema=schema(task))
+
+
+def _neighbour_table(names: list[str], components: np.ndarray, settings: dict) -> pa.Table:
+    rows, distances = nearest(
+        components, settings["neighbours"], settings["exact_below"], settings["seed"]
+    )
+    offsets = pa.array(np.arange(len(names) + 1, dtype="int32") * rows.shape[1])
+    everyone = pa.array(names, pa.string())
+    lists = [everyone.take(pa.array(rows.ravel())), pa.array(distances.ravel())]
+    arrays = [everyone, *(pa.ListArray.from_arrays(offsets, values) for values in lists)]
+    return pa.Table.from_arrays(arrays, schema=NEIGHBOURS)
+
+
+def run(
+    embeddings: Sequence[Path | str],
+    clusters: Path | str,
+    neighbours: Path | str,
+    settings: dict[str, Any],
+) -> None:
+    """Place all objects of a survey.
+
+    Parameters
+    ----------
+    embeddings
+        embeddings/{task}/{shard}.parquet, in the order of `settings["shards"]`.
+    clusters
+        Written: clusters/{task}.parquet, a row for each row of the embeddings; null where the
+        object could not be used.
+    neighbours
+        Written: clusters/{task}_neighbours.parquet, a row for each usable object.
+    settings
+        `task_name`, `shards`, `seed` and the section `clustering` of the config.
+
+    Notes
+    -----
+    With fewer than 10 usable objects there is nothing to fit: all places are null.
+    """
+    task, seed = settings["task_name"], settings["seed"]
+    features = sample(embeddings, settings["sample"], seed)
+    space = Space(features, settings, seed) if len(features) >= FEWEST else None
+    if space is None:
+        logger.warning("%s: %d usable objects are too few to place", task, len(features))
+    names: list[str] = []
+    components = []
+    with atomic_path(clusters) as temporary, pq.ParquetWriter(temporary, schema(task)) as writer:
+        for shard, ids, usable, places in _placed(embeddings, settings["shards"], space):
+            writer.write_table(table_of(task, shard, ids, usable, places))
+            names += ids.filter(pa.array(usable)).to_pylist()
+            components.append(places.components)
+    together = np.concatenate(components) if names else np.empty((0, 1), "float32")
+    with atomic_path(neighbours) as temporary:
+        pq.write_table(_neighbour_table(names, together, settings), temporary)
+    logger.info("%s: %d objects placed", task, len(names))
+
+
+def _placed(
+    paths: Sequence[Path | str], shards: Sequence[str], space: Space | None
+) -> Iterator[tuple[str, pa.ChunkedArray, np.ndarray, Places]]:
+    for shard, path in zip(shards, paths, strict=True):
+        ids, usable, features = read_features(path)
+        if space is None:
+            yield shard, ids, np.zeros_like(usable), _nothing()
+        else:
+            yield shard, ids, usable, space.place(features)

@@ -1,0 +1,25 @@
+import numpy as np
+
+from luneta.clustering.neighbours import nearest
+
+
+def test_neighbours_on_a_line():
+    rows, distances = nearest(np.array([[0.0], [1.0], [3.0], [7.0]], "float32"), 2, 100, 1)
+    assert rows.tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+    assert distances.tolist() == [[1, 3], [1, 2], [2, 3], [4, 6]]
+
+
+def test_fewer_objects_than_neighbours():
+    rows, _ = nearest(np.array([[0.0], [1.0]], "float32"), 10, 100, 1)
+    assert rows.tolist() == [[1], [0]]
+    assert nearest(np.zeros((1, 3), "float32"), 10, 100, 1)[0].shape == (1, 0)
+
+
+def test_index_finds_what_the_exact_search_finds():
+    points = np.random.default_rng(2).normal(size=(600, 4)).astype("float32")
+    exact, distance = nearest(points, 5, 1000, 1)
+    found, near = nearest(points, 5, 100, 1)
+    same = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(exact, found, strict=True)])
+    assert same > 0.97
+    assert not (found == np.arange(600)[:, None]).any()
+    np.testing.assert_allclose(np.median(near), np.median(distance), rtol=0.02)

@@ -1,0 +1,21 @@
+rule cluster:
+    input:
+        embeddings=collect(
+            rules.embed.output.embeddings, shard=PLAN.shards, allow_missing=True
+        ),
+    output:
+        clusters="<results>/clusters/{task}.parquet",
+        neighbours="<results>/clusters/{task}_neighbours.parquet",
+    log:
+        "<logs>/cluster/{task}.log",
+    benchmark:
+        "<benchmarks>/cluster/{task}.jsonl"
+    conda:
+        "../../envs/luneta-cpu.yaml"
+    params:
+        settings=of_task("cluster"),
+        code=code_digest("cluster"),
+    message:
+        "Placing the objects of {wildcards.task} by their features"
+    script:
+        "../../scripts/cluster.py"
