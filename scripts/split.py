@@ -14,4 +14,5 @@ run(
     quality=snakemake.input.quality,
     split=snakemake.output.split,
     settings=snakemake.params.settings,
+    objects=snakemake.input.objects,
 )

@@ -283,7 +283,7 @@ def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | No
 
 def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[str]:
     """Compare the labels found with the classes, before usability and folds have their say."""
-    from luneta.training.folds import class_of_value
+    from luneta.training.labels import class_of_value
 
     allowed = class_of_value(task)
     members: Counter[str] = Counter()

@@ -100,9 +100,9 @@ def test_whole_numbers_that_a_table_keeps_as_floats(tmp_path, task_settings):
     rows = {"object_id": [7.0, 2.0**59, None], "label": [1.0, 0.0, 1.0]}
     pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
     task = {**task_settings(), "classes": ["0", "1"], "kind": "binary"}
-    labels, counts = folds.read_labels([tmp_path / "labels.parquet"], Question(**task))
-    assert labels == {"7": "1", "576460752303423488": "0"}
-    assert counts["without_label"] == 1
+    found = folds.read_labels([tmp_path / "labels.parquet"], Question(**task))
+    assert found.classes == {"7": "1", "576460752303423488": "0"}
+    assert found.counts["without_label"] == 1
 
 
 def quality_table(**columns):

@@ -2,6 +2,7 @@ rule split:
     input:
         labels=of_task("label_files"),
         quality=labelled(rules.cutouts.output.quality),
+        objects=of_task("positions"),
     output:
         split="<results>/splits/{task}.parquet",
     log:

@@ -1,0 +1,161 @@
+"""Label tables: the class of each object, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from luneta.config import ConfigError, Question
+
+FEW = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the label tables of a task say.
+
+    Attributes
+    ----------
+    classes : dict
+        Class by object name, in order of first appearance.
+    groups : dict
+        Value of `training.group_column` by object name, where there is one.
+    conflicting : list of str
+        Objects labelled with two classes; they are left out of `classes`.
+    counts : collections.Counter
+        Rows `without_label` and `ignored`, objects `conflicting`.
+    """
+
+    classes: dict[str, str]
+    groups: dict[str, str]
+    conflicting: list[str]
+    counts: Counter[str]
+
+
+def class_of_value(task: Question) -> dict[str, str | None]:
+    """Map each allowed label to its class, ignored ones to None."""
+    allowed: dict[str, str | None] = dict.fromkeys(task.ignore)
+    for name, values in task.merge.items():
+        allowed.update(dict.fromkeys(values, name))
+    return {**allowed, **{name: name for name in task.classes}}
+
+
+def first_few(names: Iterable[str]) -> str:
+    """Write the first names of a list, and dots where there are more."""
+    names = list(names)
+    return ", ".join(map(repr, names[:FEW])) + (", ..." if len(names) > FEW else "")
+
+
+def _column(table: pa.Table, name: str, key: str, path: Path | str) -> list[str]:
+    from luneta.survey.tables import text
+
+    if name not in table.column_names:
+        raise ConfigError(
+            f"{key} = {name!r}: {path} has no such column; it has {table.column_names}"
+        )
+    return text(table[name]).tolist()
+
+
+def _rows(path: Path | str, task: Question) -> Iterator[tuple[str, str, str]]:
+    """Give name, label and group of each row; what is missing is empty."""
+    from luneta.survey.tables import read_table
+
+    keys = {"id_column": task.id_column, "label_column": task.label_column}
+    if task.training.group_column is not None:
+        keys["training.group_column"] = task.training.group_column
+    table = read_table(path, text_columns=list(keys.values()))
+    columns = [_column(table, name, key, path) for key, name in keys.items()]
+    if task.training.group_column is None:
+        columns.append([""] * len(table))
+    return zip(*columns, strict=True)
+
+
+def read_labels(paths: Sequence[Path | str], task: Question) -> Labels:
+    """Read the label tables of a task.
+
+    Raises
+    ------
+    ConfigError
+        If a column is missing, a label is none of the task's, or an object is in two groups.
+    """
+    allowed = class_of_value(task)
+    found: dict[str, set[str]] = {}
+    groups: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for path in paths:
+        for name, value, group in _rows(path, task):
+            if not name or not value:
+                counts["without_label"] += 1
+            elif value not in allowed:
+                raise _unknown_label(path, name, value, allowed)
+            elif (label := allowed[value]) is None:
+                counts["ignored"] += 1
+            else:
+                found.setdefault(name, set()).add(label)
+                if groups.setdefault(name, group) != group:
+                    raise _two_groups(path, name, [groups[name], group], task)
+    conflicting = [name for name, labels in found.items() if len(labels) > 1]
+    counts["conflicting"] = len(conflicting)
+    classes = {name: min(labels) for name, labels in found.items() if len(labels) == 1}
+    return Labels(classes, {n: g for n, g in groups.items() if g}, conflicting, counts)
+
+
+def _unknown_label(path: Path | str, name: str, value: str, allowed: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        f"{path}: label {value!r} of object {name!r} is not allowed; allowed are "
+        f"{sorted(allowed)}. Add it to classes, merge or ignore of the task"
+    )
+
+
+def _two_groups(path: Path | str, name: str, groups: list[str], task: Question) -> ConfigError:
+    return ConfigError(
+        f"{path}: object {name!r} is in two groups: training.group_column = "
+        f"{task.training.group_column!r} is {groups[0]!r} in one row and {groups[1]!r} in another. "
+        "Its group decides its fold: give it the same in all rows"
+    )
+
+
+def _loosely(name: str) -> str:
+    """Write a name as another table may: small letters; no leading zeros, `.0` or blanks."""
+    return re.sub(r"^0+(?=.)|\.0+$|[\s_]+", "", name.lower())
+
+
+def check_found(labelled: Collection[str], cutouts: Collection[str], task: Question) -> str | None:
+    """Refuse labels whose names are not those of the cutouts.
+
+    A label table of which the survey covers a small part is none of these, so that most labels
+    may lack a cutout; but not all, and not for the spelling of their names.
+
+    Returns
+    -------
+    str or None
+        A warning, where more than half have no cutout.
+
+    Raises
+    ------
+    ConfigError
+        If none has a cutout; or if more than half have none, and most of these have one by
+        another spelling: leading zeros, capitals, blanks, or decimals.
+    """
+    absent = [name for name in labelled if name not in cutouts]
+    if 2 * len(absent) <= len(labelled):
+        return None
+    loose = {_loosely(name) for name in cutouts}
+    alike = sum(_loosely(name) in loose for name in absent)
+    problem = (
+        f"id_column = {task.id_column!r}: {len(absent)} of {len(labelled)} labelled objects have "
+        f"no cutout; the label tables name {first_few(absent)}, the survey "
+        f"{first_few(cutouts) or 'none of them'}"
+    )
+    if len(absent) < len(labelled) and 2 * alike <= len(absent):
+        return problem
+    spelling = f" ({alike} differ in zeros, capitals, blanks or decimals alone)" if alike else ""
+    raise ConfigError(
+        f"{problem}{spelling}. Name the column of the label tables that holds the survey's "
+        f"object_id, and spell the names as there"
+    )
