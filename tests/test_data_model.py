@@ -14,7 +14,7 @@ from luneta.cutouts.shard import write_shard
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
 TEXT = (Path(__file__).parents[1] / "docs" / "data_model.md").read_text()
-NAMES = set(re.findall(r"`([A-Za-z_{}]+)`", TEXT))
+NAMES = set(re.findall(r"`([A-Za-z0-9_{}]+)`", TEXT))
 
 
 def flag_rows():
