@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from sklearn.covariance import LedoitWolf
+
+from luneta.training import outliers
+from luneta.training.outliers import Gaussians, OutlierModel
+
+
+def features_of(labels, seed=0, features=200):
+    """Two classes, apart along the first axis; features of widths 2, then 1, then 0.1."""
+    width = np.where(np.arange(features) < 5, 2.0, np.where(np.arange(features) < 20, 1.0, 0.1))
+    found = np.random.default_rng(seed).normal(size=(len(labels), features)) * width + 3
+    found[:, 0] += 12.0 * labels
+    return found.astype("float32")
+
+
+def test_literal_distance():
+    model = Gaussians(np.array([[2.0, 0, 0], [0, 1, 0]], "f4"), np.array([[0, 0], [10, 0]], "f4"))
+    got = model.distances(np.array([[1.5, 4.0, 99.0], [5.0, 0, 0]]))
+    np.testing.assert_allclose(got, [5.0, 0.0])
+
+
+def test_distance_is_mahalanobis_with_a_shrunk_shared_covariance():
+    labels = np.arange(300) % 2
+    features = features_of(labels, features=12)  # fewer than the components kept
+    centres = np.stack([features[labels == k].mean(axis=0) for k in (0, 1)])
+    covariance = LedoitWolf(assume_centered=True).fit(features - centres[labels])
+    new = features_of(np.array([0, 1, 1, 0]), seed=1, features=12)
+    each = [covariance.mahalanobis(new - centre) for centre in centres]
+    expected = np.sqrt(np.min(each, axis=0))
+    got = outliers.fit(features, labels).distances(new)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_strange_objects_are_flagged_and_familiar_ones_are_not():
+    labels = np.arange(2000) % 2
+    fitted = outliers.fit(features_of(labels), labels)
+    held = fitted.distances(features_of(labels, seed=1))
+    model = OutlierModel((fitted,), outliers.threshold(held, 0.95))
+    familiar = model.scores(features_of(labels, seed=2)[None])
+    assert model.flags(familiar).mean() == pytest.approx(0.05, abs=0.02)
+    strange = features_of(labels, seed=3)
+    strange[:, 0] += 30 - 60 * labels  # beyond both classes, along a direction that is known
+    assert model.flags(model.scores(strange[None])).mean() > 0.99
+    between = features_of(labels, seed=4)
+    between[:, 7] += 8  # along a direction in which the classes do not differ
+    assert model.flags(model.scores(between[None])).mean() > 0.9
+
+
+def test_fewer_objects_than_features_and_dead_features():
+    labels = np.arange(30) % 2
+    features = features_of(labels)
+    features[:, 100:] = 0
+    fitted = outliers.fit(features, labels)
+    assert fitted.projection.shape[0] <= 29
+    held = features_of(np.arange(40) % 2, seed=1)
+    held[:, 100:] = 0
+    near = fitted.distances(held)
+    assert np.isfinite(near).all()
+    assert np.median(fitted.distances(held + 5)) > near.max()
+
+
+def test_features_that_never_vary_give_zero():
+    fitted = outliers.fit(np.ones((10, 4), "f4"), np.arange(10) % 2)
+    np.testing.assert_allclose(fitted.distances(np.ones((3, 4))), 0, atol=1e-6)
+
+
+def test_scores_are_means_over_networks():
+    one = Gaussians(np.eye(2, dtype="f4"), np.zeros((1, 2), "f4"))
+    model = OutlierModel((one, one), 3.0)
+    scores = model.scores(np.array([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, np.nan]]]))
+    np.testing.assert_array_equal(scores, [3.0, np.nan])
+    assert model.flags(np.array([3.0, 3.1, np.nan])).tolist() == [False, True, True]
+
+
+def test_files_come_back_and_are_the_same_bytes(tmp_path):
+    labels = np.arange(100) % 2
+    one, two = (outliers.fit(features_of(labels, seed), labels) for seed in (0, 1))
+    model = OutlierModel((one, two), 7.25)
+    for name in ("a", "b"):
+        model.save(tmp_path / f"{name}.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    again = OutlierModel.load(tmp_path / "a.npz")
+    assert again.digest == model.digest
+    assert again.digest != OutlierModel((two, one), 7.25).digest
+    assert again.digest != OutlierModel((one, two), 7.5).digest
+    features = np.stack([features_of(labels, 2)] * 2)
+    np.testing.assert_array_equal(again.scores(features), model.scores(features))
+
+
+def test_classes_are_sampled_evenly():
+    labels = np.array([0] * 90 + [1] * 10)
+    chosen = outliers.sample(labels, seed=1, most=40)
+    assert np.bincount(labels[chosen]).tolist() == [20, 10]
+    assert (np.diff(chosen) > 0).all()
+    np.testing.assert_array_equal(chosen, outliers.sample(labels, seed=1, most=40))
+    assert not np.array_equal(chosen, outliers.sample(labels, seed=2, most=40))
+    np.testing.assert_array_equal(outliers.sample(labels, seed=1), np.arange(90 + 10))
