@@ -109,6 +109,65 @@ def test_class_without_labels(survey):
     assert "disc (10), round (10)" in line
 
 
+def test_class_smaller_than_the_folds_counts_objects_not_rows(survey, tmp_path):
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("100,ring\n100,ring\n100,ring\n101,ring\n102,ring\n")
+    survey["tasks"]["shape"]["classes"] += ["ring"]
+    line = only_problem(survey)
+    assert "tasks.shape.classes = 'ring': 3 objects have this label, fewer than" in line
+    assert "training.folds = 5; labels found: disc (10), round (10), ring (3). Correct" in line
+    survey["tasks"]["shape"]["training"]["folds"] = 3
+    check_paths(validate(survey))
+
+
+def test_every_unknown_label_is_told_at_once(survey, tmp_path):
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("100,artefact\n101,rond\n")
+    first, second = problems(survey)
+    assert "tasks.shape.labels: label 'artefact' (1 objects) is none of classes, merge" in first
+    assert "label 'rond' (1 objects)" in second and "did you mean round?" in second
+    survey["tasks"]["shape"] |= {"ignore": ["artefact"], "merge": {"round": ["rond"]}}
+    check_paths(validate(survey))
+
+
+def grouped(tmp_path, *more):
+    """Write labels whose column `field` is the group, with some rows added."""
+    rows = [f"{n},{'round' if n % 2 else 'disc'},f{n // 2}" for n in range(20)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label,field", *rows, *more, ""]))
+
+
+def test_group_column(survey, tmp_path):
+    survey["tasks"]["shape"]["training"]["group_column"] = "feild"
+    grouped(tmp_path)
+    line = only_problem(survey)
+    assert "tasks.shape.training.group_column = 'feild': labels.csv has no such column" in line
+    assert "did you mean field?" in line
+    survey["tasks"]["shape"]["training"]["group_column"] = "field"
+    check_paths(validate(survey))
+
+
+def test_objects_in_two_groups(survey, tmp_path):
+    survey["tasks"]["shape"]["training"]["group_column"] = "field"
+    # no label, an ignored one, and the same again are no contradiction
+    survey["tasks"]["shape"]["ignore"] = ["unsure"]
+    grouped(tmp_path, "1,,f9", "2,unsure,f9", "3,round,f1")
+    check_paths(validate(survey))
+    grouped(tmp_path, "7,round,f9", "8,disc,")
+    line = only_problem(survey)
+    assert "tasks.shape.training.group_column = 'field': 2 objects are in two groups" in line
+    assert "('7', '8'; the first in 'f3' and 'f9')" in line
+
+
+def test_near_duplicates_of_stamps_without_positions(survey, tmp_path):
+    (tmp_path / "stamps.csv").write_text("object_id,image,ra,dec\n1,a.jpg,1,2\n")
+    survey["input"] = {"kind": "stamps", "table": "stamps.csv", "bands": ["r"]}
+    survey["tasks"]["shape"]["training"]["group_radius"] = 2.5
+    line = only_problem(survey)
+    assert "training.group_radius = 2.5: the positions of the stamps are not known; name" in line
+    survey["input"]["columns"] = {"ra": "ra", "dec": "dec"}
+    check_paths(validate(survey))
+
+
 def test_merged_and_ignored_labels(survey):
     survey["tasks"]["shape"] |= {"classes": ["galaxy", "star"], "ignore": ["disc"]}
     survey["tasks"]["shape"]["merge"] = {"galaxy": ["round"]}

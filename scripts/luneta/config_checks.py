@@ -35,6 +35,7 @@ def check_paths(config: Config) -> None:
     problems = [*_input_problems(config), *_cross_problems(config), *_weights_problems(config)]
     for name, task in config.tasks.items():
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
+        problems += _position_problems(f"tasks.{name}", task, config.input)
     if problems:
         raise refusal(problems)
 
@@ -253,7 +254,7 @@ def _weights_problems(config: Config) -> Iterator[str]:
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
     from luneta.survey.tables import text
 
-    counts: Counter[str] = Counter()
+    rows: set[tuple[str, str, str]] = set()
     for path in task.labels:
         if made(path):
             return
@@ -261,24 +262,66 @@ def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
         if table is None:
             yield problem
             return
-        counts.update(filter(None, text(table[task.label_column]).tolist()))
-    yield from _class_problems(where, task, counts)
+        names = _label_columns(task).values()
+        columns = [text(table[name]).tolist() for name in names]
+        rows.update(zip(*columns, *[[""] * len(table)] * (3 - len(columns)), strict=True))
+    labelled = [row for row in rows if row[0] and row[1]]
+    pairs = {(name, label) for name, label, _ in labelled}
+    yield from _class_problems(where, task, Counter(label for _, label in pairs))
+    yield from _group_problems(where, task, labelled)
+
+
+def _label_columns(task: Task) -> dict[str, str]:
+    """Columns of the label tables, by the key that names them."""
+    columns = {"id_column": task.id_column, "label_column": task.label_column}
+    if task.training.group_column is not None:
+        columns["training.group_column"] = task.training.group_column
+    return columns
 
 
 def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | None]:
     """Read a label table, or say why not."""
     from luneta.survey.tables import TableError, read_table
 
+    columns = _label_columns(task)
     try:
-        table = read_table(path, [task.id_column, task.label_column])
+        table = read_table(path, list(columns.values()))
     except TableError as error:
         return f"{where}.labels: {error}", None
-    for key in ("id_column", "label_column"):
-        name = getattr(task, key)
+    for key, name in columns.items():
         if name not in table.column_names:
             mend = did_you_mean(name, table.column_names)
             return f"{where}.{key} = {name!r}: {path} has no such column; {mend}", None
     return "", table
+
+
+def _group_problems(where: str, task: Task, rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Find objects in two groups: the group decides the fold."""
+    from luneta.training.labels import class_of_value, first_few
+
+    allowed = class_of_value(task)
+    groups: dict[str, set[str]] = {}
+    for name, label, group in rows:
+        if allowed.get(label) is not None:
+            groups.setdefault(name, set()).add(group)
+    several = sorted(name for name, values in groups.items() if len(values) > 1)
+    if several:
+        values = " and ".join(map(repr, sorted(groups[several[0]])[:2]))
+        yield (
+            f"{where}.training.group_column = {task.training.group_column!r}: {len(several)} "
+            f"objects are in two groups ({first_few(several)}; the first in {values}); the group "
+            f"decides the fold: give an object the same in all its rows"
+        )
+
+
+def _position_problems(where: str, task: Task, given: Tiles | Stamps) -> Iterator[str]:
+    columns, radius = given.columns, task.training.group_radius
+    if radius > 0 and isinstance(given, Stamps) and not (columns.ra and columns.dec):
+        yield (
+            f"{where}.training.group_radius = {radius:g}: the positions of the stamps are not "
+            f"known; name their columns by input.columns.ra and .dec, or set it to 0 and name the "
+            f"near-duplicates by training.group_column"
+        )
 
 
 def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[str]:
@@ -295,7 +338,7 @@ def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[st
             )
         elif allowed[label] is not None:
             members[allowed[label]] += count
-    found = ", ".join(f"{label} ({count})" for label, count in counts.most_common(10)) or "none"
+    found = ", ".join(f"{label} ({count})" for label, count in _commonest(counts)) or "none"
     for name in task.classes:
         if members[name] < task.training.folds:
             yield (
@@ -303,3 +346,7 @@ def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[st
                 f"training.folds = {task.training.folds}; labels found: {found}. Correct the "
                 f"name, merge other labels into it, or drop the class"
             )
+
+
+def _commonest(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]
