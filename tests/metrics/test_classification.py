@@ -122,3 +122,43 @@ def test_mean_and_standard_error():
     assert mean == {"a": 2.0, "b": 2.0}
     assert error["a"] == pytest.approx(np.std([1, 3], ddof=1) / np.sqrt(2))
     assert np.isnan(error["b"])
+
+
+def test_the_rest_of_the_binary_scores_by_hand():
+    # falling by the probability of class 1: + + - + - -
+    labels = np.array([1, 1, 0, 1, 0, 0])
+    positive = np.array([0.95, 0.9, 0.8, 0.6, 0.4, 0.1])
+    found = c.scores(labels, np.column_stack([1 - positive, positive]), "binary")
+    assert found["tpr0"] == pytest.approx(2 / 3)
+    assert found["tpr10"] == 1
+    assert found["completeness_at_fpr_0.01"] == pytest.approx(2 / 3)
+    assert found["completeness_at_fpr_0.001"] == pytest.approx(2 / 3)
+    assert found["purity_at_completeness_0.5"] == 1
+    assert found["kappa"] == pytest.approx((5 / 6 - 1 / 2) / (1 / 2))
+    assert found["mcc"] == pytest.approx((3 * 2 - 0 * 1) / np.sqrt(4 * 3 * 3 * 2))
+    squares = [0.05**2, 0.1**2, 0.8**2, 0.4**2, 0.4**2, 0.1**2]
+    assert found["brier"] == pytest.approx(np.mean(squares))
+
+
+def test_every_score_is_described_and_in_order():
+    for kind, classes in (("binary", 2), ("multiclass", 2), ("multiclass", 4)):
+        names = list(c.scores(*make(classes=classes), kind))
+        assert names == [name for name in c.DESCRIPTIONS if name in names]
+    assert "top_2_accuracy" in names
+    assert "top_2_accuracy" not in c.scores(*make(classes=2), "multiclass")
+
+
+def test_accuracy_and_completeness_agree_at_probability_one_half():
+    """Equal probabilities go to class 0, in every score."""
+    found = c.scores([1, 1], [[0.5, 0.5], [0.4, 0.6]], "binary")
+    assert found["accuracy"] == found["completeness"] == 0.5
+
+
+def test_a_binary_task_has_two_columns():
+    with pytest.raises(ValueError, match="two columns of probabilities, here are 3"):
+        c.scores(*make(classes=3), "binary")
+
+
+def test_logits_are_refused():
+    with pytest.raises(ValueError, match="Apply softmax to logits"):
+        c.scores([0], [[3.0, -2.0]], "binary")

@@ -21,8 +21,8 @@ from luneta.metrics.checks import checked
 from luneta.metrics.classification import Kind, scores
 from luneta.metrics.delong import delong_interval
 
-# Draws are taken in blocks of this many weights, which stay in the processor's cache.
-BLOCK = 2**19
+# Draws are scored in blocks of this many weights (16 MB), as each block sorts anew.
+BLOCK = 2**21
 
 
 def _strata_of_groups(groups: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
