@@ -23,6 +23,7 @@ run(
         task: [next(histories) for _ in range(settings["folds"][task])]
         for task in settings["tasks"]
     },
+    clusters=dict(zip(settings["clustered"], snakemake.input.clusters, strict=True)),
     truth=snakemake.input.get("truth", []),
     settings=settings,
 )

@@ -5,7 +5,7 @@ import pytest
 
 from luneta.clustering import job
 from luneta.clustering.neighbours import neighbours_of
-from luneta.inference.embed import spread
+from luneta.inference.embeddings import spread
 
 SETTINGS = {
     "task_name": "shape", "seed": 1, "components": 3, "method": "kmeans", "groups": 2,

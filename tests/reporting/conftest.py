@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from luneta.catalog import write
+from luneta.clustering import job
 from luneta.cutouts.shard import write_shard
+from luneta.inference.embeddings import spread
 from luneta.metrics import classification
 
 BANDS = ["g", "r", "i"]
@@ -23,7 +25,7 @@ TASKS = {
     "lens": {"kind": "binary", "classes": ["nolens", "lens"]},
 }
 PREDICTED = ["morphology", "lens"]
-FOLDS = 3
+FOLDS, HELD_OUT = 3, 4
 
 
 def softmax(logits):
@@ -117,6 +119,24 @@ def write_predictions(root, task, rows, random):
         pq.write_table(pa.table(columns), path)
 
 
+def write_clusters(root, task, shards, random):
+    paths = []
+    for shard in shards:
+        quality = pq.read_table(root / f"quality/{shard}.parquet")
+        usable = quality["usable"].to_numpy()
+        group = random.integers(0, 3, usable.sum())
+        features = random.normal(size=(usable.sum(), 6)) + 12 * np.eye(6)[group]
+        names = quality["object_id"].combine_chunks()
+        table = pa.Table.from_batches([spread(names, usable, features.astype("float32"))])
+        paths.append(root / f"{task}_{shard}_embeddings.parquet")
+        pq.write_table(table, paths[-1])
+    outputs = root / f"clusters/{task}.parquet", root / f"clusters/{task}_neighbours.parquet"
+    settings = {"components": 4, "method": "hdbscan", "groups": 3, "smallest_group": 20}
+    settings |= {"neighbours": 2, "exact_below": 1000, "sample": 1000, "seed": 1}
+    job.run(paths, *outputs, settings | {"task_name": task, "shards": shards})
+    return outputs[0]
+
+
 def write_training(root, task, random):
     for fold in range(FOLDS):
         epoch = np.arange(10)
@@ -150,8 +170,13 @@ def write_metrics(root, task, rows, random):
     (root / "metrics").mkdir(exist_ok=True)
     (root / "splits").mkdir(exist_ok=True)
     pd.DataFrame(columns).to_parquet(root / "metrics" / f"{task}_out_of_fold.parquet")
-    split = rows[["object_id", "shard", "row"]].assign(label=rows[column], fold=fold)
-    split.to_parquet(root / "splits" / f"{task}.parquet")
+    held = rows.iloc[:HELD_OUT].assign(object_id=[f"held{i}" for i in range(HELD_OUT)], fold=-1)
+    split = pd.concat([rows.assign(fold=fold), held])
+    split = split[["object_id", "shard", "row", "fold"]].assign(label=split[column])
+    counts = {"used": len(split), "conflicting": 7, "absent": 1200, "not_usable": 0}
+    told = {"counts": json.dumps(counts), "conflicting": json.dumps(["a1", "b2", "c3"])}
+    table = pa.Table.from_pandas(split, preserve_index=False).replace_schema_metadata(told)
+    pq.write_table(table, root / "splits" / f"{task}.parquet")
     folds = [classification.scores(labels[fold == k], after[fold == k], kind) for k in range(FOLDS)]
     mean, error = classification.mean_and_standard_error(folds)
     content = {
@@ -187,6 +212,7 @@ def results(tmp_path_factory):
         "shards": shards,
         "tasks": TASKS,
         "predicted": PREDICTED,
+        "clustered": ["morphology"],
         "keep": {"magnitude_r": "MAG_R"},
         "truth": True,
         "comparison": ["morphology", "frozen"],
@@ -198,11 +224,13 @@ def results(tmp_path_factory):
         "rejects": root / "catalog" / "rejects.parquet",
         "overlaps": root / "catalog" / "overlaps.parquet",
     }
+    clusters = {"morphology": write_clusters(root, "morphology", shards, random)}
     write.run(
         objects=[root / f"objects/{s}.parquet" for s in shards],
         quality=[root / f"quality/{s}.parquet" for s in shards],
         files=[root / f"quality/{s}_files.json" for s in shards],
         predictions={t: [root / f"predictions/{t}/{s}.parquet" for s in shards] for t in PREDICTED},
+        clusters=clusters,
         metrics={t: root / f"metrics/{t}.json" for t in PREDICTED},
         outputs=outputs,
         settings=settings,
@@ -216,6 +244,7 @@ def results(tmp_path_factory):
         "histories": {
             t: [root / f"models/{t}/fold{k}_history.csv" for k in range(FOLDS)] for t in TASKS
         },
+        "clusters": clusters,
         "truth": [root / f"raw/{s}_truth.parquet" for s in shards],
         "settings": settings,
     }

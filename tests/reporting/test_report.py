@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imread
@@ -33,6 +34,7 @@ TASK_FIGURES = {
     *("labels", "training", "confusion", "roc", "precision_recall", "calibration"),
     *("magnitude_size", "examples"),
 }
+CLUSTER_FIGURES = {"map", "groups", "anomalies"}
 CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral"]
 
 
@@ -51,6 +53,7 @@ def test_every_planned_figure_is_drawn(reported):
     root, arguments = reported
     names = {f"{name}.png" for name in (*SURVEY_FIGURES, "truth", "comparison")}
     names |= {f"{task}_{f}.png" for task in arguments["settings"]["tasks"] for f in TASK_FIGURES}
+    names |= {f"morphology_{name}.png" for name in CLUSTER_FIGURES}
     assert {path.name for path in (root / "figures").iterdir()} == names
     for path in (root / "figures").iterdir():
         picture = imread(path)
@@ -59,7 +62,16 @@ def test_every_planned_figure_is_drawn(reported):
 
 
 def test_every_planned_figure_has_a_caption():
-    names = {*SURVEY_FIGURES, *TASK_FIGURES, "truth", "comparison", "rejects", "scores", "workflow"}
+    names = {
+        *SURVEY_FIGURES,
+        *TASK_FIGURES,
+        *CLUSTER_FIGURES,
+        "truth",
+        "comparison",
+        "rejects",
+        "scores",
+        "workflow",
+    }
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == names
     for path in CAPTIONS.glob("*.rst"):
         assert len(path.read_text().split()) > 25, path.name
@@ -132,14 +144,37 @@ def test_summary_tells_the_numbers(results):
     assert "600 objects: 578 usable, 22 rejected; 2 files" in text
     assert f"lens: balanced accuracy {content['mean']['balanced_accuracy']:.3f} ±" in text
     assert "against the hidden truth: lens 0." in text
+    assert "lens: 7 objects left out, labelled with two classes: a1, b2, c3, ..." in text
     assert text.splitlines()[-1] == f"catalog: {arguments['catalog']}; report: {root / 'report'}"
     command = [sys.executable, "-m", "luneta.reporting.summary", str(root)]
     assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == text
 
 
+def test_the_holdout_is_no_fold(results, tmp_path):
+    path = results[1]["out_of_fold"]["morphology"]
+    table = pq.read_table(path)
+    held = table.slice(0, 9).set_column(2, "fold", pa.array([-1] * 9, table["fold"].type))
+    pq.write_table(pa.concat_tables([table, held]), tmp_path / "out_of_fold.parquet")
+    with_holdout = read_out_of_fold(tmp_path / "out_of_fold.parquet", CLASSES, "multiclass")
+    assert len(list(with_holdout.folds())) == 3
+    assert with_holdout.object_id.tolist() == table["object_id"].to_pylist()
+
+
+def test_labels_figure_says_what_was_held_and_left_out(results):
+    split = pq.read_table(results[1]["splits"]["lens"])
+    note = "4 of the labelled held out as test; left out: 7 of two classes, 1,200 without cutout"
+    assert report.note_on_labels(split) == note
+    plain = split.filter(pc.field("fold") >= 0).replace_schema_metadata(None)
+    assert report.note_on_labels(plain) == ""
+    counts = np.array([3, 5])
+    drawn = figures.labels(["nolens", "lens"], counts, None, note)
+    assert drawn.axes[0].get_title() == note
+
+
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):
     _, arguments = results
-    empty = {name: {} for name in ("metrics", "out_of_fold", "splits", "histories")}
+    by_task = ("metrics", "out_of_fold", "splits", "histories", "clusters")
+    empty = {name: {} for name in by_task}
     changes = {"tasks": {}, "predicted": [], "keep": {}, "comparison": [], "truth": False}
     places = {"figures": str(tmp_path / "figures"), "report": str(tmp_path / "report")}
     settings = {**arguments["settings"], **changes, **places}

@@ -11,6 +11,7 @@ rule report:
             collect(rules.finetune.output.history, task=task, fold=PLAN.folds(task))
             for task in PLAN.tasks
         ],
+        clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
         truth=PLAN.truth(),
     output:
         objects=report(
@@ -83,10 +84,25 @@ rule report:
             caption="../report/calibration.rst",
             category="4. Calibration",
         ),
+        map=report(
+            collect("<results>/figures/{task}_map.png", task=PLAN.clustered),
+            caption="../report/map.rst",
+            category="5. Features",
+        ),
+        groups=report(
+            collect("<results>/figures/{task}_groups.png", task=PLAN.clustered),
+            caption="../report/groups.rst",
+            category="5. Features",
+        ),
+        anomalies=report(
+            collect("<results>/figures/{task}_anomalies.png", task=PLAN.clustered),
+            caption="../report/anomalies.rst",
+            category="5. Features",
+        ),
         truth=report(
             PLAN.truth_figure(),
             caption="../report/truth.rst",
-            category="5. Hidden truth",
+            category="6. Hidden truth",
         ),
     log:
         "<logs>/report.log",

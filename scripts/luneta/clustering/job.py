@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from luneta.clustering.neighbours import nearest
 from luneta.clustering.space import Places, Space
 from luneta.files import atomic_path
+from luneta.inference.embeddings import read_features
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +41,6 @@ def schema(task: str) -> pa.Schema:
             (f"{task}_anomaly_score", pa.float32()),
         ]
     )
-
-
-def read_features(path: Path | str) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
-    """Read the names of a shard's rows, bool (row,) of the usable, and features of these.
-
-    Returns
-    -------
-    tuple
-        Names, mask, float32 (usable object, feature).
-    """
-    table = pq.read_table(path)
-    column = table["features"].combine_chunks()
-    usable = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.drop_null().flatten().to_numpy()
-    return table["object_id"], usable, values.reshape(int(usable.sum()), column.type.list_size)
 
 
 def sample(paths: Sequence[Path | str], most: int, seed: int) -> np.ndarray:

@@ -8,20 +8,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from luneta.cutouts.shard import Shard
 from luneta.files import atomic_path
+from luneta.inference.embeddings import schema, spread
 from luneta.models import devices
 from luneta.models import network as networks
 
 logger = logging.getLogger(__name__)
-
-
-def schema(count: int) -> pa.Schema:
-    """Give the columns of embeddings/{task}/{shard}.parquet, for so many features."""
-    return pa.schema([("object_id", pa.string()), ("features", pa.list_(pa.float32(), count))])
 
 
 def features_of(extractor: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -42,27 +37,6 @@ def features_of(extractor: keras.Model, images: np.ndarray, batch_size: int) -> 
     padding = ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0))
     features, _ = extractor.predict_on_batch(np.pad(images, padding))
     return np.asarray(features[: len(images)], "float32")
-
-
-def spread(ids: pa.Array, usable: np.ndarray, features: np.ndarray) -> pa.RecordBatch:
-    """Lay the features of the usable objects over all rows, null for the others.
-
-    Parameters
-    ----------
-    ids
-        Names of all rows.
-    usable
-        bool (row,).
-    features
-        (usable object, feature), float32.
-    """
-    count = features.shape[1]
-    full = np.zeros((len(usable), count), "float32")
-    full[usable] = features
-    values = pa.FixedSizeListArray.from_arrays(
-        pa.array(full.ravel()), count, mask=pa.array(~usable)
-    )
-    return pa.record_batch([ids, values], schema=schema(count))
 
 
 def run(

@@ -242,6 +242,7 @@ class Plan(SurveyPlan):
             "labels": {name: self.label_files(name) for name in self.tasks},
             "labelled_shards": {name: self.labelled_shards(name) for name in self.tasks},
             "predicted": self.predicted,
+            "clustered": self.clustered,
             "keep": self.kept,
             "truth": bool(self.truth()),
             "comparison": self.compared(),

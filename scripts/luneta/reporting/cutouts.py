@@ -196,7 +196,7 @@ class Pictures:
         }
 
 
-def _place(axes: Axes, picture: np.ndarray, column: float, row: float) -> None:
+def place(axes: Axes, picture: np.ndarray, column: float, row: float) -> None:
     """Draw a picture in a unit square; rows count downwards."""
     extent = (column, column + SIDE, row + SIDE, row)
     axes.imshow(picture, extent=extent, interpolation="nearest", aspect="equal")
@@ -218,7 +218,8 @@ def shortened(name: str, length: int) -> str:
     return f"{name[: length // 2]}…{name[len(name) - (length - length // 2 - 1) :]}"
 
 
-def _blank(axes: Axes, columns: float, rows: float) -> None:
+def blank(axes: Axes, columns: float, rows: float) -> None:
+    """Show a page of unit squares alone, rows counted downwards."""
     axes.set_axis_off()
     axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal")
 
@@ -248,16 +249,17 @@ def montage(pictures: Sequence[Picture]) -> Figure:
     figure, (axes,) = panels(1, side * columns + 0.2, side * height * rows + 0.2)
     for number, picture in enumerate(pictures):
         x, y = number % columns, number // columns * height
-        _place(axes, picture.pixels, x, y)
+        place(axes, picture.pixels, x, y)
         _tick(axes, picture, x, y)
         if named:
             text = shortened(picture.object_id, int(side * 15))
-            _caption(axes, text, x + SIDE / 2, y + SIDE + 0.02)
-    _blank(axes, columns, rows * height)
+            picture_caption(axes, text, x + SIDE / 2, y + SIDE + 0.02)
+    blank(axes, columns, rows * height)
     return figure
 
 
-def _caption(axes: Axes, text: str, x: float, y: float) -> None:
+def picture_caption(axes: Axes, text: str, x: float, y: float) -> None:
+    """Write a small text below a picture."""
     # A name may hold dollar signs, which are no formula.
     axes.text(x, y, text, ha="center", va="top", fontsize=7, parse_math=False)
 
@@ -271,13 +273,15 @@ def flagged_cutouts(found: Mapping[Flag, Sequence[Picture]]) -> Figure:
     width = max(columns, 4) + 1.2
     figure, (axes,) = panels(1, side * width + 0.2, side * height * len(found) + 0.2)
     for row, (flag, pictures) in enumerate(found.items()):
-        name = words(flag.name.lower())
-        axes.text(-0.08, row * height + SIDE / 2, name, ha="right", va="center", fontsize=10)
+        title = words(flag.name.lower())
+        axes.text(-0.08, row * height + SIDE / 2, title, ha="right", va="center", fontsize=10)
         for column, picture in enumerate(pictures):
-            _place(axes, picture.pixels, column, row * height)
+            place(axes, picture.pixels, column, row * height)
             _tick(axes, picture, column, row * height)
-            _caption(axes, shortened(picture.object_id, 20), column + SIDE / 2, row * height + 0.96)
-    _blank(axes, columns, len(found) * height)
+            picture_caption(
+                axes, shortened(picture.object_id, 20), column + SIDE / 2, row * height + 0.96
+            )
+    blank(axes, columns, len(found) * height)
     axes.set_xlim(-1.2, max(columns, 4))
     return figure
 
@@ -306,7 +310,7 @@ def chosen_examples(found: OutOfFold, number: int) -> list[np.ndarray]:
 
 
 def _example(axes: Axes, picture: Picture, found: OutOfFold, i: int, x: float, y: float) -> None:
-    _place(axes, picture.pixels, x, y)
+    place(axes, picture.pixels, x, y)
     predicted = int(found.probabilities[i].argmax())
     text = f"{found.probabilities[i, predicted]:.2f} {words(found.classes[predicted])}"
     color = "black" if predicted == found.labels[i] else "#B00000"
@@ -338,6 +342,6 @@ def examples(found: OutOfFold, places: Mapping[str, tuple[str, int]], pictures: 
     for group, title in enumerate(GROUPS):
         x = group * (PER_GROUP + 0.35)
         axes.text(x, -0.15, title, ha="left", va="bottom", fontsize=10, color=GREY)
-    _blank(axes, width, 1.22 * rows)
+    blank(axes, width, 1.22 * rows)
     axes.set(xlim=(-1.3, width), ylim=(1.22 * rows, -0.5))
     return figure

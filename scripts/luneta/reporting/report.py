@@ -14,15 +14,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.files import read_json
+from luneta.reporting import clusters as clustered
 from luneta.reporting import figures, tables
 from luneta.reporting.cutouts import FEW, Pictures, examples, flagged_cutouts, montage
-from luneta.reporting.predictions import OutOfFold, against_truth, read_out_of_fold, read_truth
+from luneta.reporting.predictions import (
+    OutOfFold,
+    against_truth,
+    read_out_of_fold,
+    read_truth,
+    told_of_split,
+)
 from luneta.reporting.reckoning import Reckoning, batches, reckon
 from luneta.reporting.style import save
 
 log = logging.getLogger(__name__)
 
 RANDOM_CUTOUTS, FLAGGED_CUTOUTS = 96, 8
+LEFT_OUT = {
+    "conflicting": "of two classes",
+    "absent": "without cutout",
+    "not_usable": "not usable",
+    "near_duplicate": "near-duplicate",
+}
 
 
 def kept_column(keep: Sequence[str], what: str) -> str | None:
@@ -61,6 +74,15 @@ def _of_objects(catalog: Path | str, name: str | None, ids: np.ndarray):
 def _counts(values: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
     found = Counter(values)
     return np.array([found[name] for name in classes], int)
+
+
+def note_on_labels(split: pa.Table) -> str:
+    """Say how many labelled objects of a split are held out, and how many were left out, why."""
+    counts = told_of_split(split.schema, "counts")
+    held = pc.sum(pc.less(split["fold"], 0)).as_py() or 0
+    parts = [f"{held:,} of the labelled held out as test"] if held else []
+    left_out = [f"{counts[key]:,} {why}" for key, why in LEFT_OUT.items() if counts.get(key)]
+    return "; ".join(parts + (["left out: " + ", ".join(left_out)] if left_out else []))
 
 
 def _predicted_counts(catalog: Path | str, task: str, classes: Sequence[str]) -> np.ndarray:
@@ -105,7 +127,7 @@ def _task_figures(
     )
     labelled = _counts(split["label"].to_pylist(), found.classes)
     drawn = {
-        "labels": figures.labels(found.classes, labelled, chosen),
+        "labels": figures.labels(found.classes, labelled, chosen, note_on_labels(split)),
         "training": figures.training([pd.read_csv(path) for path in histories]),
         "confusion": figures.confusion_matrix(found),
         "roc": figures.roc(found),
@@ -117,6 +139,25 @@ def _task_figures(
     for name, figure in drawn.items():
         save(figure, folder / f"{task}_{name}.png")
     log.info("drew %s", task)
+
+
+def _cluster_figures(
+    folder: Path,
+    task: str,
+    path: Path | str,
+    catalog: Path | str,
+    pictures: Pictures,
+    classes: Sequence[str],
+) -> None:
+    found = clustered.read_clusters(path, task)
+    rows = _some_rows(catalog, [f"{task}_class"], found.object_id)
+    number = {name: i for i, name in enumerate(classes)}
+    names = zip(rows["object_id"].to_pylist(), rows[f"{task}_class"].to_pylist(), strict=True)
+    predicted = {name: number.get(value, -1) for name, value in names}
+    of_objects = np.array([predicted.get(name, -1) for name in found.object_id], int)
+    save(clustered.feature_map(found, list(classes), of_objects), folder / f"{task}_map.png")
+    save(clustered.groups(found, pictures), folder / f"{task}_groups.png")
+    save(clustered.anomalies(found, pictures), folder / f"{task}_anomalies.png")
 
 
 def _truth_figure(
@@ -146,6 +187,7 @@ def run(
     out_of_fold: Mapping[str, Path | str],
     splits: Mapping[str, Path | str],
     histories: Mapping[str, Sequence[Path | str]],
+    clusters: Mapping[str, Path | str],
     truth: Sequence[Path | str],
     settings: Mapping,
 ) -> None:
@@ -162,6 +204,8 @@ def run(
         `splits/{task}.parquet`.
     histories : mapping
         By task, `models/{task}/fold{k}_history.csv` in the order of the folds.
+    clusters : mapping
+        By task, `clusters/{task}.parquet`; only of tasks that are clustered.
     truth : sequence of path
         `raw/{tile}_truth.parquet`; none if the survey is real.
     settings : mapping
@@ -181,6 +225,9 @@ def run(
         _task_figures(
             folder, task, found[task], split, histories[task], catalog, pictures, settings
         )
+    for task, path in clusters.items():
+        classes = settings["tasks"][task]["classes"]
+        _cluster_figures(folder, task, path, catalog, pictures, classes)
     if truth:
         _truth_figure(folder, catalog, truth, found, settings)
     if len(settings["comparison"]) > 1:
