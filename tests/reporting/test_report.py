@@ -162,13 +162,13 @@ def test_the_holdout_is_no_fold(results, tmp_path):
 
 def test_labels_figure_says_what_was_held_and_left_out(results):
     split = pq.read_table(results[1]["splits"]["lens"])
-    note = "4 of the labelled held out as test; left out: 7 of two classes, 1,200 without cutout"
+    note = "4 of the labelled held out as test\nleft out: 7 of two classes, 1,200 without cutout"
     assert report.note_on_labels(split) == note
     plain = split.filter(pc.field("fold") >= 0).replace_schema_metadata(None)
     assert report.note_on_labels(plain) == ""
     counts = np.array([3, 5])
     drawn = figures.labels(["nolens", "lens"], counts, None, note)
-    assert drawn.axes[0].get_title() == note
+    assert drawn.axes[0].get_title(loc="left") == note
 
 
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):

@@ -94,7 +94,9 @@ _USED_OR_NOT = ((BLUE, "usable objects that bear it"), (ORANGE, "objects rejecte
 
 
 @styled
-def labels(classes: Sequence[str], labelled: np.ndarray, predicted: np.ndarray | None) -> Figure:
+def labels(
+    classes: Sequence[str], labelled: np.ndarray, predicted: np.ndarray | None, note: str = ""
+) -> Figure:
     """Show the balance of the classes among the labels and in the catalog.
 
     Parameters
@@ -104,8 +106,10 @@ def labels(classes: Sequence[str], labelled: np.ndarray, predicted: np.ndarray |
     labelled, predicted : numpy.ndarray
         Objects of each class, shape (classes,), int; `predicted` is None for a task that is not
         in the catalog.
+    note : str, optional
+        Title: what is held out, and what was left out.
     """
-    figure, (axes,) = panels(1, 7.5, 1.4 + 0.55 * len(classes))
+    figure, (axes,) = panels(1, 7.5, 1.4 + 0.55 * len(classes) + 0.2 * len(note.splitlines()))
     given = [("labelled", labelled, BLUE)]
     given += (
         [] if predicted is None else [("most probable class in the catalog", predicted, ORANGE)]
@@ -125,6 +129,7 @@ def labels(classes: Sequence[str], labelled: np.ndarray, predicted: np.ndarray |
     axes.margins(x=0.12)
     axes.grid(False, axis="y")
     axes.set_xlabel("fraction of the objects")
+    axes.set_title(note, fontsize=8.5)
     figure.legend(loc="outside upper left", ncols=2)
     return figure
 

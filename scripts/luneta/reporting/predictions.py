@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.metrics.classification import nan_mean
@@ -63,8 +66,8 @@ class OutOfFold:
 
 
 def read_out_of_fold(path: Path | str, classes: list[str], kind: str) -> OutOfFold:
-    """Read `metrics/{task}_out_of_fold.parquet`."""
-    table = pq.read_table(path)
+    """Read `metrics/{task}_out_of_fold.parquet`, without the hold-out if it is there."""
+    table = pq.read_table(path, filters=pc.field("fold") >= 0)
     number = {name: i for i, name in enumerate(classes)}
 
     def columns(stem: str) -> np.ndarray:
@@ -79,6 +82,17 @@ def read_out_of_fold(path: Path | str, classes: list[str], kind: str) -> OutOfFo
         classes=list(classes),
         kind=kind,
     )
+
+
+def told_of_split(schema: pa.Schema, key: str) -> Any:
+    """Read what `splits/{task}.parquet` tells in its metadata: `counts`, `conflicting`, ...
+
+    Returns
+    -------
+    object
+        An empty dict where it tells nothing.
+    """
+    return json.loads((schema.metadata or {}).get(key.encode(), b"{}"))
 
 
 def read_truth(paths: Sequence[Path | str]) -> pa.Table:

@@ -82,7 +82,7 @@ def note_on_labels(split: pa.Table) -> str:
     held = pc.sum(pc.less(split["fold"], 0)).as_py() or 0
     parts = [f"{held:,} of the labelled held out as test"] if held else []
     left_out = [f"{counts[key]:,} {why}" for key, why in LEFT_OUT.items() if counts.get(key)]
-    return "; ".join(parts + (["left out: " + ", ".join(left_out)] if left_out else []))
+    return "\n".join(parts + (["left out: " + ", ".join(left_out)] if left_out else []))
 
 
 def _predicted_counts(catalog: Path | str, task: str, classes: Sequence[str]) -> np.ndarray:

@@ -7,10 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.files import read_json
-from luneta.reporting.predictions import against_truth, balanced_accuracy, read_truth
+from luneta.reporting.predictions import (
+    against_truth,
+    balanced_accuracy,
+    read_truth,
+    told_of_split,
+)
 from luneta.reporting.reckoning import reckon, total
 from luneta.reporting.tables import counted, measured
 
@@ -35,7 +41,21 @@ def _task_line(task: str, content: dict) -> str:
 
 def _labelled(folder: Path, task: str) -> set[str]:
     path = folder / "metrics" / f"{task}_out_of_fold.parquet"
-    return set(pq.read_table(path, columns=["object_id"])["object_id"].to_pylist())
+    in_folds = pc.field("fold") >= 0
+    table = pq.read_table(path, columns=["object_id"], filters=in_folds)
+    return set(table["object_id"].to_pylist())
+
+
+def _conflict_line(folder: Path, task: str) -> Iterable[str]:
+    path = folder / "splits" / f"{task}.parquet"
+    schema = pq.read_schema(path) if path.exists() else pa.schema([])
+    if number := told_of_split(schema, "counts").get("conflicting"):
+        names = told_of_split(schema, "conflicting")
+        dots = ", ..." if number > len(names) else ""
+        yield (
+            f"{task}: {counted(number, 'object')} left out, labelled with two classes: "
+            f"{', '.join(names)}{dots}"
+        )
 
 
 def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
@@ -61,6 +81,7 @@ def lines(folder: Path | str) -> Iterable[str]:
     yield _objects_line(catalog)
     for task, content in contents.items():
         yield _task_line(task, content)
+        yield from _conflict_line(folder, task)
     if any(folder.glob("raw/*_truth.parquet")):
         yield _truth_line(folder, catalog, contents)
     page = folder / "report" / "report.html"
