@@ -15,7 +15,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format bench schema requirements clean python runtime tools
+.PHONY: help demo test test-all lint format models bench schema requirements clean python runtime tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ format: tools ## format code and workflow
 	$(BIN)/ruff check --fix --exit-zero
 	$(BIN)/ruff format
 	$(BIN)/snakefmt workflow
+
+models: runtime ## list the networks: parameters, input, weights, paper
+	@$(BIN)/python scripts/list_models.py
 
 bench: tools ## run the benchmarks
 	@for file in benchmarks/bench_*.py; do \

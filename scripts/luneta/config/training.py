@@ -13,8 +13,9 @@ from luneta.config.fields import Fraction, Name, PositiveInt, Section, did_you_m
 BACKBONES = (
     "LeNet5", "AlexNet", "OverFeat", "VGG16", "VGG19", "GoogLeNet", "InceptionV3", "InceptionV4",
     "InceptionResNetV2", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152",
-    "ResNet50V2", "ResNet101V2", "ResNet152V2", "ResNeXt50", "ResNet26", "ResNet50LensFinder",
-    "DeepLens", "LensDetectNet", "Xception", "DenseNet121", "SqueezeNet", "MobileNet",
+    "ResNet50V2", "ResNet101V2", "ResNet152V2", "ResNeXt50", "DaiTongResNet26",
+    "ResNet50LensFinder",
+    "CMUDeepLens", "LensDetectNet", "Xception", "DenseNet121", "SqueezeNet", "MobileNet",
     "MobileNetV2", "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3",
     "EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtTiny", "ConvNeXtSmall",
     "ConvNeXtBase", "ConvNeXtLarge",
@@ -141,7 +142,7 @@ class Training(Section):
         None,
         description="Bands that stand for red, green and blue; the first three if not given.",
     )
-    image_size: Annotated[int, Field(ge=28, le=512)] | None = Field(
+    image_size: Annotated[int, Field(ge=16, le=512)] | None = Field(
         None,
         description="Side to which the network resizes a cutout; the cutout's own if not given.",
     )
