@@ -1,50 +1,78 @@
-"""The whole network, raw cutout in and logits out: building, freezing, saving, predicting."""
+"""The whole network, raw cutout in and logits out: building and freezing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+from keras import layers
 
-from luneta.config import Training
-from luneta.files import atomic_path
-from luneta.models import backbones
-from luneta.models.preprocessing import (
-    ChannelsLast,
-    InputScaling,
-    Resize,
-    Stretch,
-    mixing_kernel,
-)
+from luneta.config.training import Training
+from luneta.models import preprocessing, registry, stems
+from luneta.models import weights as weight_files
+from luneta.models.activations import activate
+from luneta.models.preprocessing import Statistics
+from luneta.models.saving import digest, load, save
+
+__all__ = [
+    "batch_norms",
+    "blocks",
+    "build",
+    "digest",
+    "freeze",
+    "head",
+    "load",
+    "lower_momentum",
+    "predict_logits",
+    "rgb_indices",
+    "save",
+    "with_features",
+]
 
 # Moving statistics of a network trained from nothing must follow within few hundred steps; the
 # 0.999 of MobileNetV2 leaves them near their start, and inference is garbage.
 MOMENTUM = 0.9
 
 
+def rgb_indices(training: Training, bands: list[str]) -> list[int] | None:
+    """Give the indices of the bands that stand for red, green and blue, if they are named.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no band, or is named twice.
+    """
+    if training.rgb is None:
+        return None
+    unknown = [band for band in training.rgb if band not in bands]
+    if unknown or len(set(training.rgb)) < 3:
+        raise ValueError(
+            f"training.rgb = {training.rgb} must name three different bands of {bands}: "
+            "name them, or leave it out"
+        )
+    return [bands.index(band) for band in training.rgb]
+
+
 def build(
     training: Training,
-    bands: int,
+    bands: list[str],
     cutout_size: int,
     pixels: str,
     classes: int,
     seed: int,
     weights: str | Path | None = None,
+    statistics: Statistics | None = None,
 ) -> keras.Model:
     """Build a classifier of raw cutouts.
 
     Parameters
     ----------
     training
-        Backbone, width, image size, stretch and dropout.
+        Backbone, weights, stem, image size, preprocessing and head.
     bands, cutout_size
-        Shape of a cutout: (band, y, x) with y = x = `cutout_size` pixels.
+        Of a cutout (band, y, x), names in order and y = x = `cutout_size` pixels.
     pixels
         `flux` (in units of sky noise) or `display` (0 to 255).
     classes
@@ -52,40 +80,86 @@ def build(
     seed
         Seed of the random weights and of dropout.
     weights
-        `imagenet`, `none` or a path; `training.weights` if not given.
+        See `luneta.models.weights.create`; `training.weights` if not given.
+    statistics
+        Of the training images (`preprocessing.measure`), where the preprocessing needs them.
 
     Returns
     -------
     keras.Model
         Input (object, band, y, x) as in the cutout shard, NaN allowed, output logits
-        (object, class), float32. Its layers `backbone` and `logits` are named so.
+        (object, class), float32 whatever the precision. Its layers `preprocessing` (a network),
+        `backbone` (a network), `features` (object, feature), float32, and `logits` are named so.
+
+    Raises
+    ------
+    WeightsError
+        If the weights do not fit.
+    ValueError
+        If the images are too small for the backbone, or the settings do not fit it.
     """
     keras.utils.set_random_seed(seed)
-    weights = training.weights if weights is None else weights
-    side = training.image_size or cutout_size
-    kind = "display" if pixels == "display" else training.stretch
-    inputs = keras.Input((bands, cutout_size, cutout_size), name="cutouts")
-    x = Stretch(kind, training.stretch_softening, training.stretch_maximum, name="stretch")(inputs)
-    x = ChannelsLast(name="channels_last")(x)
-    if side != cutout_size:
-        x = Resize(side, name="resize")(x)
-    if bands != 3:
-        mixer = keras.layers.Conv2D(3, 1, use_bias=False, name="band_mixer")
-        x = mixer(x)
-        mixer.set_weights([mixing_kernel(bands)])
-    x = InputScaling(backbones.BACKBONES[training.backbone].scaling, name="input_scaling")(x)
-    backbone = backbones.create(training.backbone, side, training.width, weights)
-    if str(weights) == "none":
+    source = training.weights if weights is None else weights
+    side, rgb = training.image_size or cutout_size, rgb_indices(training, bands)
+    wanted = weight_files.Wanted(
+        training.backbone, side, len(bands), training.width, training.activation, rgb, training.stem
+    )
+    backbone = weight_files.create(wanted, source)
+    if str(source) == "none":
         lower_momentum(backbone)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(x))
-    x = keras.layers.Dropout(training.dropout, seed=seed, name="dropout")(x)
-    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x), name="luneta")
+    before = preprocessing.build(
+        preprocessing.settings_of(training),
+        len(bands),
+        cutout_size,
+        side,
+        pixels,
+        weight_files.scaling_of(source, training.backbone),
+        stems.channels(len(bands), rgb, training.stem),
+        statistics,
+    )
+    inputs = keras.Input((len(bands), cutout_size, cutout_size), name="cutouts")
+    features = _features(backbone(before(inputs)))
+    return keras.Model(inputs, _logits(features, training, classes, seed), name="luneta")
+
+
+def _features(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Average a map (object, y, x, feature) over the image; vectors stay as they are."""
+    if len(x.shape) == 4:
+        return layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
+    return layers.Identity(dtype="float32", name="features")(x)
+
+
+def _logits(x: keras.KerasTensor, training: Training, classes: int, seed: int) -> keras.KerasTensor:
+    """Add the head: hidden layers, each after dropout, and the logits."""
+    for i, units in enumerate(training.head_units, 1):
+        x = layers.Dropout(training.dropout, seed=seed + i, name=f"dropout_{i}")(x)
+        x = layers.Dense(units, name=f"hidden_{i}")(x)
+        x = activate(x, training.activation or "relu", f"hidden_{i}_activation")
+    x = layers.Dropout(training.dropout, seed=seed, name="dropout")(x)
+    return layers.Dense(classes, dtype="float32", name="logits")(x)
+
+
+def _backbone(network: keras.Model) -> keras.Model:
+    return network if network.name == "backbone" else network.get_layer("backbone")
+
+
+def blocks(network: keras.Model) -> list[list[keras.Layer]]:
+    """Give the layers of a network's backbone (or of a backbone) by block, input to output."""
+    return registry.blocks(_backbone(network))
+
+
+def _leaves(model: keras.Model) -> list[keras.Layer]:
+    """Give the layers of a model, those of models within it too."""
+    return [
+        leaf
+        for layer in model.layers
+        for leaf in (_leaves(layer) if isinstance(layer, keras.Model) else [layer])
+    ]
 
 
 def batch_norms(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Give the batch norm layers of a network's backbone (or of a backbone)."""
-    backbone = network if network.name == "backbone" else network.get_layer("backbone")
-    return [x for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
+    return [x for x in _leaves(_backbone(network)) if isinstance(x, layers.BatchNormalization)]
 
 
 def lower_momentum(network: keras.Model) -> None:
@@ -94,7 +168,9 @@ def lower_momentum(network: keras.Model) -> None:
         layer.momentum = MOMENTUM
 
 
-def freeze(network: keras.Model, *, backbone: bool, batch_norm: bool) -> None:
+def freeze(
+    network: keras.Model, *, backbone: bool, batch_norm: bool, unfreeze: str | int = "all"
+) -> None:
     """Choose what of a network is trained; the head always is.
 
     Parameters
@@ -102,57 +178,49 @@ def freeze(network: keras.Model, *, backbone: bool, batch_norm: bool) -> None:
     network
         As `build` makes it.
     backbone
-        Freeze the backbone and the band mixer.
+        Freeze the whole backbone.
     batch_norm
         Freeze the batch norm layers, weights and moving statistics.
+    unfreeze
+        If the backbone is not frozen: `all` of it, or how many of its last blocks are free.
 
     Notes
     -----
     Batch norm is frozen layer by layer: a `training=False` written into the graph is overridden
     by the `training=True` of `fit`, and the moving statistics would follow the small new sample.
+    The batch norm of a frozen block is frozen too, as frozen layers use their moving statistics.
     """
-    for layer in network.layers:
-        if layer.name in ("backbone", "band_mixer"):
-            layer.trainable = not backbone
-    for layer in batch_norms(network):
-        layer.trainable = not (backbone or batch_norm)
+    inner = _backbone(network)
+    inner.trainable = not backbone  # reaches every layer within
+    if backbone:
+        return
+    parts = blocks(network)
+    free = len(parts) if unfreeze == "all" else min(int(unfreeze), len(parts))
+    for block in parts[: len(parts) - free]:
+        for layer in block:
+            layer.trainable = False
+    if batch_norm:
+        for layer in batch_norms(network):
+            layer.trainable = False
 
 
-def digest(network: keras.Model) -> str:
-    """Give the sha256 over a network's weights: names, shapes and bytes, in order."""
-    total = hashlib.sha256()
-    for variable in network.weights:
-        values = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        total.update(f"{variable.path}{values.shape}{values.dtype}".encode())
-        total.update(values.tobytes())
-    return total.hexdigest()
+def with_features(network: keras.Model) -> keras.Model:
+    """Give the same network with two outputs: features (object, feature) and logits."""
+    return keras.Model(network.inputs, [network.get_layer("features").output, network.output])
 
 
-def _numbered(config: str) -> str:
-    """Number the shared objects of a Keras config, which are named by their address in memory."""
-    key = r'"shared_object_id": (\d+)'
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(re.findall(key, config)))}
-    return re.sub(key, lambda found: f'"shared_object_id": {numbers[found[1]]}', config)
+def head(network: keras.Model) -> keras.Model:
+    """Give the head alone: features (object, feature) to logits (object, class).
 
-
-def save(network: keras.Model, path: Path | str) -> None:
-    """Save a network as .keras; equal networks give equal bytes."""
-    with atomic_path(path) as temporary:
-        network.save(temporary)
-        with zipfile.ZipFile(temporary) as archive:
-            members = {name: archive.read(name) for name in sorted(archive.namelist())}
-        members["config.json"] = _numbered(members["config.json"].decode()).encode()
-        # Keras writes the time of day into the archive
-        metadata = {**json.loads(members["metadata.json"]), "date_saved": "1980-01-01@00:00:00"}
-        members["metadata.json"] = json.dumps(metadata).encode()
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name), content)
-
-
-def load(path: Path | str) -> keras.Model:
-    """Load a network for inference; code hidden in the file is refused by Keras."""
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    It shares the network's layers; dropout acts when it is called with `training=True`.
+    """
+    steps = network.operations
+    start = [step.name for step in steps].index("features")
+    inputs = keras.Input(steps[start].output.shape[1:], dtype="float32")
+    x = inputs
+    for step in steps[start + 1 :]:
+        x = step(x)
+    return keras.Model(inputs, x, name="head")
 
 
 def predict_logits(
