@@ -118,13 +118,28 @@ def test_settings_that_only_detection_reads_are_of_no_concern_to_a_list(survey):
 
 
 def test_labelled_shards_are_found_again_by_another_column(survey, tmp_path):
-    rows = ("x,1,yes", "y,1,no") * 5
+    rows = [f"x{n},{n},{'yes' if n % 2 else 'no'}" for n in (1, *range(10, 20))]
     (tmp_path / "labels.csv").write_text("\n".join(["name,number,label", *rows]) + "\n")
     task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
     survey["tasks"] = {"t": {**task, "id_column": "name"}}
     assert make_plan(survey).labelled_shards("t") == []
     survey["tasks"] = {"t": {**task, "id_column": "number"}}
     assert make_plan(survey).labelled_shards("t") == ["a"]
+
+
+def test_split_reads_positions_only_for_near_duplicates(survey, tmp_path):
+    rows = [f"{n},{'yes' if n % 2 else 'no'}" for n in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows]) + "\n")
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    survey["tasks"] = {"t": task}
+    plan = make_plan(survey)
+    assert plan.positions("t") == []
+    dealt = {"folds": 5, "holdout": 0.0, "group_column": None, "group_radius": 0.0}
+    assert plan.split("t")["task"]["training"] == dealt
+    survey["tasks"]["t"]["training"] = {"group_radius": 2.0, "dropout": 0.5}
+    plan = make_plan(survey)
+    assert plan.positions("t") == ["results/sky/objects/a.parquet", "results/sky/objects/b.parquet"]
+    assert plan.split("t")["task"]["training"] == {**dealt, "group_radius": 2.0}
 
 
 def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):
