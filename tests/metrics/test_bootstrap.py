@@ -136,3 +136,12 @@ def test_20000_objects_and_1000_draws_take_less_than_5_seconds(kind, classes):
     start = time.process_time()
     b.intervals(labels, probabilities, kind)
     assert time.process_time() - start < 5
+
+
+def test_stratified_draws_keep_the_number_of_each_class():
+    """Where one class is always right and the other never, accuracy is the class's share."""
+    labels, probabilities = np.repeat([0, 1], [60, 40]), np.tile([0.3, 0.7], (100, 1))
+    fixed = b.intervals(labels, probabilities, "binary", draws=100, stratified=True)["accuracy"]
+    assert fixed == (0.4, 0.4)
+    low, high = b.intervals(labels, probabilities, "binary", draws=100)["accuracy"]
+    assert high - low == pytest.approx(2 * np.sqrt(0.24 / 100), rel=0.4)

@@ -140,6 +140,13 @@ def test_the_rest_of_the_binary_scores_by_hand():
     assert found["brier"] == pytest.approx(np.mean(squares))
 
 
+def test_tpr10_is_taken_at_nine_false_positives():
+    labels = np.array([0] * 9 + [1, 0, 1])
+    positive = np.linspace(0.9, 0.1, 12)
+    found = c.scores(labels, np.column_stack([1 - positive, positive]), "binary")
+    assert (found["tpr0"], found["tpr10"]) == (0, 0.5)
+
+
 def test_every_score_is_described_and_in_order():
     for kind, classes in (("binary", 2), ("multiclass", 2), ("multiclass", 4)):
         names = list(c.scores(*make(classes=classes), kind))
