@@ -16,6 +16,9 @@ run(
     sidecars=snakemake.input.sidecars,
     metrics=snakemake.output.metrics,
     out_of_fold=snakemake.output.out_of_fold,
+    holdout=snakemake.output.holdout,
+    outlier_model=snakemake.output.outliers,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
+    device=snakemake.params.device,
 )

@@ -15,7 +15,9 @@ run(
     models=snakemake.input.models,
     sidecars=snakemake.input.sidecars,
     metrics=snakemake.input.metrics,
+    outlier_model=snakemake.input.outliers,
     predictions=snakemake.output.predictions,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
+    device=snakemake.params.device,
 )

@@ -21,7 +21,9 @@ def probabilities(task, classes, ids, usable, seed):
         columns[f"{task}_{name}_probability"] = pa.array(column, mask=mask)
         columns[f"{task}_{name}_std"] = pa.array(column / 10, mask=mask)
     columns[f"{task}_class"] = pa.array(np.array(classes)[values.argmax(1)], mask=mask)
-    columns[f"{task}_entropy"] = pa.array(values[:, 0].astype(np.float32), mask=mask)
+    for name in ("entropy", "mutual_information", "outlier_score"):
+        columns[f"{task}_{name}"] = pa.array(values[:, 0].astype(np.float32), mask=mask)
+    columns[f"{task}_outlier"] = pa.array(values[:, 0] > 0.5, mask=mask)
     model = pa.array(np.array([f"{task}-model"] * len(ids)), mask=mask)
     columns[f"{task}_model_id"] = model.dictionary_encode()
     return pa.table(columns)
@@ -95,7 +97,7 @@ def arguments(root, shards):
     metrics = {}
     for task in ("morphology", "lens"):
         metrics[task] = root / f"{task}.json"
-        metrics[task].write_text(json.dumps({"model_id": f"{task}-model", "temperature": 1.5}))
+        metrics[task].write_text(json.dumps({"model_id": f"{task}-model", "calibration": {"method": "temperature"}}))
     kinds = {"morphology": "multiclass", "lens": "binary"}
     tasks = {name: {"kind": kind, "classes": CLASSES} for name, kind in kinds.items()}
     outputs = ("catalog", "rejects", "overlaps")

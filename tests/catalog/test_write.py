@@ -198,3 +198,13 @@ def test_clusters_follow_their_objects(survey):
     assert "lens_group" not in table
     field = pq.read_schema(survey["outputs"]["catalog"]).field("morphology_anomaly_score")
     assert field.metadata[b"ucd"] == b"stat.value"
+
+
+def test_what_is_not_usable_is_no_outlier(survey):
+    write.run(**survey)
+    table = pq.read_table(survey["outputs"]["catalog"]).to_pandas().set_index("object_id")
+    assert table["lens_outlier"].dtype == bool
+    assert not table.loc["n2", "lens_outlier"]
+    assert np.isnan(table.loc["n2", "lens_outlier_score"])
+    assert table["lens_outlier"].any()
+    assert (table["lens_outlier"] == (table["lens_outlier_score"] > 0.5)).all()

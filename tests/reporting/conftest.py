@@ -112,7 +112,9 @@ def write_predictions(root, task, rows, random):
             columns[f"{task}_{name}_std"] = pa.array(values, mask=mask)
         chosen = np.array(classes, object)[probabilities.argmax(1)]
         columns[f"{task}_class"] = pa.array(chosen, pa.string(), mask=mask)
-        columns[f"{task}_entropy"] = pa.array(probabilities[:, 0], mask=mask)
+        for name in ("entropy", "mutual_information", "outlier_score"):
+            columns[f"{task}_{name}"] = pa.array(probabilities[:, 0], mask=mask)
+        columns[f"{task}_outlier"] = pa.array(probabilities[:, 0] > 0.99, mask=mask)
         columns[f"{task}_model_id"] = pa.array(["m"] * len(group), mask=mask)
         path = root / "predictions" / task / f"{shard}.parquet"
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -180,7 +182,7 @@ def write_metrics(root, task, rows, random):
     folds = [classification.scores(labels[fold == k], after[fold == k], kind) for k in range(FOLDS)]
     mean, error = classification.mean_and_standard_error(folds)
     content = {
-        "temperature": 1.6,
+        "calibration": {"method": "temperature", "parameters": {"temperature": 1.6}},
         "classes": classes,
         "kind": kind,
         "folds": folds,

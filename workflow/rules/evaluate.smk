@@ -7,6 +7,8 @@ rule evaluate:
     output:
         metrics="<results>/metrics/{task}.json",
         out_of_fold="<results>/metrics/{task}_out_of_fold.parquet",
+        holdout="<results>/metrics/{task}_holdout.parquet",
+        outliers="<results>/metrics/{task}_outliers.npz",
     log:
         "<logs>/evaluate/{task}.log",
     benchmark:
@@ -16,6 +18,7 @@ rule evaluate:
     params:
         settings=settings("evaluate"),
         code=code_digest("evaluate"),
+        device=device,
     message:
         "Evaluating {wildcards.task} out of fold"
     script:

@@ -78,7 +78,7 @@ def provenance(
     data : mapping
         Files by what they hold; a digest of each group is kept.
     metrics : mapping
-        `metrics/{task}.json` of each task; its `model_id` and `temperature` are kept.
+        `metrics/{task}.json` of each task; its `model_id` and method of calibration are kept.
 
     Returns
     -------
@@ -91,5 +91,5 @@ def provenance(
     for task, path in metrics.items():
         content = read_json(path)
         found[f"luneta.model_id.{task}"] = str(content["model_id"])
-        found[f"luneta.temperature.{task}"] = str(content["temperature"])
+        found[f"luneta.calibration.{task}"] = str(content["calibration"]["method"])
     return found | versions()

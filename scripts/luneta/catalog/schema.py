@@ -170,8 +170,8 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
     """
     columns = []
     for name in classes:
-        text = f"Calibrated probability of {name} in the task {task}, mean over folds"
-        spread = f"Standard deviation of the probability of {name} over the folds' networks"
+        text = f"Calibrated probability of {name} in the task {task}, mean over the ensemble"
+        spread = f"Standard deviation of the probability of {name} over the ensemble"
         stem = f"{task}_{name}"
         columns += [
             Column(f"{stem}_probability", pa.float32(), None, "stat.probability", text),
@@ -179,11 +179,17 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
         ]
     ucd = "src.morph.type" if kind == "multiclass" else "src.class"
     entropy = f"Entropy of the probabilities of {task}, in nat: 0 is certain"
-    model = f"Sha256 of the networks and the temperature that gave the row's {task}"
+    shared = f"Mutual information of class and network in {task}, in nat: 0 if all networks agree"
+    score = f"Distance from the training objects of {task} in the networks' features, in sigma"
+    strange = f"Out of distribution: {task}_outlier_score above that of most labelled objects"
+    model = f"Sha256 of the networks and their calibration that gave the row's {task}"
     return [
         *columns,
         Column(f"{task}_class", pa.string(), None, ucd, f"Most probable class of {task}"),
         Column(f"{task}_entropy", pa.float32(), None, None, entropy),
+        Column(f"{task}_mutual_information", pa.float32(), None, None, shared),
+        Column(f"{task}_outlier_score", pa.float32(), None, "stat.value", score),
+        Column(f"{task}_outlier", pa.bool_(), None, "meta.code", strange),
         Column(f"{task}_model_id", pa.string(), None, "meta.id;meta.software", model),
     ]
 

@@ -179,14 +179,19 @@ def _add_columns(table: pa.Table, found: pa.Table, what: str, shard: str) -> pa.
 
 
 def _cast(table: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Bring columns into the order and types of the catalog; a missing one is null."""
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.schema.names
-        else pa.nulls(len(table), field.type)
-        for field in wanted
-    ]
-    return pa.table(columns, schema=wanted)
+    """Bring columns into the order and types of the catalog; a missing one is null.
+
+    Among booleans a null becomes false: astropy's reader fails on it, and `~` in pandas too.
+    """
+
+    def column(field: pa.Field) -> pa.Array | pa.ChunkedArray:
+        if field.name not in table.schema.names:
+            found = pa.nulls(len(table), field.type)
+        else:
+            found = table[field.name].cast(field.type)
+        return pc.fill_null(found, False) if pa.types.is_boolean(field.type) else found
+
+    return pa.table([column(field) for field in wanted], schema=wanted)
 
 
 def with_lengths(

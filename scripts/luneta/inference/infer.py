@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.config import Question
 from luneta.cutouts.shard import Shard
 from luneta.files import atomic_path, read_json
-from luneta.models import devices
+from luneta.models import devices, predicting
 from luneta.models import network as networks
-from luneta.training.calibration import probabilities
+from luneta.training.calibration import Calibrator
+from luneta.training.outliers import OutlierModel
+from luneta.training.uncertainty import Summary, summarise
 
 logger = logging.getLogger(__name__)
 
 BATCHES_PER_ROW_GROUP = 16
+MOST_LOGITS = 2**24  # of a row group, in memory: many draws make it shorter
 
 
 def schema(task: str, classes: Sequence[str]) -> pa.Schema:
@@ -33,67 +35,101 @@ def schema(task: str, classes: Sequence[str]) -> pa.Schema:
             *((name, pa.float32()) for name in numbers),
             (f"{task}_class", pa.string()),
             (f"{task}_entropy", pa.float32()),
+            (f"{task}_mutual_information", pa.float32()),
+            (f"{task}_outlier_score", pa.float32()),
+            (f"{task}_outlier", pa.bool_()),
             (f"{task}_model_id", pa.string()),
         ]
     )
 
 
-def summarise(logits: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
-    """Combine the folds.
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks of a task, and how their logits are read.
 
-    Parameters
+    Attributes
     ----------
-    logits
-        (fold, object, class).
-    temperature
-        Of the calibration.
-
-    Returns
-    -------
-    dict
-        `probability` (mean over folds) and `std` (population standard deviation over folds),
-        both (object, class); `class` (index of the largest, int), `entropy` (nat), both (object,).
+    members
+        The networks, made ready.
+    sampling
+        Views, draws and seed, those of `evaluate`.
+    calibrator
+        Of every member's logits.
+    outliers
+        Tells which objects are strange.
+    classes
+        In the order of the logits.
+    model_id
+        Of all of this.
     """
-    each = probabilities(logits, temperature)
-    mean = each.mean(axis=0)
-    entropy = -np.sum(mean * np.log(np.maximum(mean, 1e-300)), axis=1)
-    return {
-        "probability": mean,
-        "std": each.std(axis=0),
-        "class": mean.argmax(axis=1),
-        "entropy": entropy,
-    }
+
+    members: tuple[predicting.Prepared, ...]
+    sampling: dict[str, int]
+    calibrator: Calibrator
+    outliers: OutlierModel
+    classes: list[str]
+    model_id: str
+
+    @property
+    def logits_per_object(self) -> int:
+        """Logits of one object: networks times views times draws times classes."""
+        samples = self.sampling["views"] * max(1, self.sampling["draws"])
+        return len(self.outliers.networks) * samples * len(self.classes)
+
+    def predict(
+        self, read: Callable[[int, int], np.ndarray], count: int, batch: int
+    ) -> tuple[Summary, np.ndarray]:
+        """Give the summary of so many cutouts, and their outlier scores, float64 (object,)."""
+        if not count:
+            return summarise(np.empty((1, 0, len(self.classes)))), np.empty(0)
+        found = predicting.predict(self.members, read, count, batch, **self.sampling, features=True)
+        each = self.calibrator.apply(found.logits.reshape(-1, *found.logits.shape[2:]))
+        return summarise(each), self.outliers.scores(found.features)
 
 
 def _row_group(
     ids: pa.ChunkedArray,
     usable: np.ndarray,
-    summary: dict[str, np.ndarray],
-    classes: Sequence[str],
+    summary: Summary,
+    scores: np.ndarray,
+    ensemble: Ensemble,
     columns: pa.Schema,
-    model_id: str,
 ) -> pa.Table:
     """Spread the predictions of the usable objects over all rows, null for the others."""
     place = np.where(usable, np.cumsum(usable) - 1, 0)
+    each = [
+        x[:, i] for i in range(len(ensemble.classes)) for x in (summary.probability, summary.std)
+    ]
+    values = [
+        *each,
+        np.array(ensemble.classes, dtype=object)[summary.chosen],
+        summary.entropy,
+        summary.mutual_information,
+        scores,
+        ensemble.outliers.flags(scores),
+        np.full(len(scores), ensemble.model_id, dtype=object),
+    ]
 
-    def spread(values: Any, kind: pa.DataType) -> pa.Array:
-        values = np.asarray(values)
+    def spread(values: np.ndarray, kind: pa.DataType) -> pa.Array:
         full = values[place] if len(values) else np.zeros(len(usable), dtype=values.dtype)
         return pa.array(full, kind, mask=~usable)
 
-    arrays: list[Any] = [ids]
-    for i in range(len(classes)):
-        arrays += [spread(summary[key][:, i], pa.float32()) for key in ("probability", "std")]
-    arrays.append(spread(np.array(classes, dtype=object)[summary["class"]], pa.string()))
-    arrays.append(spread(summary["entropy"], pa.float32()))
-    arrays.append(spread(np.full(int(usable.sum()), model_id, dtype=object), pa.string()))
-    return pa.Table.from_arrays(arrays, schema=columns)
+    kinds = columns.types[1:]
+    arrays = [spread(one, kind) for one, kind in zip(values, kinds, strict=True)]
+    return pa.Table.from_arrays([ids, *arrays], schema=columns)
 
 
-def check(shard: Shard, sidecars: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+def check(
+    shard: Shard,
+    sidecars: list[dict[str, Any]],
+    metrics: dict[str, Any],
+    outliers: OutlierModel,
+) -> None:
     """Refuse networks that were not trained on such cutouts or not evaluated."""
     if [s["model_id"] for s in sidecars] != metrics["models"]:
         raise ValueError("the networks are not those that were evaluated: run evaluate again")
+    if outliers.digest != metrics["outliers"]["digest"]:
+        raise ValueError("the outlier model is not of the same evaluation: run evaluate again")
     found = {"bands": shard.bands, "pixels": shard.pixels, "cutout_size": shard.shape[1]}
     for key, value in found.items():
         expected = sidecars[0][key]
@@ -104,9 +140,18 @@ def check(shard: Shard, sidecars: list[dict[str, Any]], metrics: dict[str, Any])
             )
 
 
-def even_batch_size(count: int, batch_size: int) -> int:
-    """Give the batch size at most `batch_size` that cuts `count` objects most evenly."""
-    return math.ceil(count / max(1, math.ceil(count / batch_size))) or 1
+def assemble(
+    models: Sequence[Path | str], metrics: dict[str, Any], outliers: OutlierModel
+) -> Ensemble:
+    """Load the networks of a task with what `evaluate` found of them."""
+    return Ensemble(
+        tuple(predicting.prepare(networks.load(path)) for path in models),
+        {name: metrics["members"][name] for name in ("views", "draws", "seed")},
+        Calibrator.from_dict(metrics["calibration"]),
+        outliers,
+        metrics["classes"],
+        metrics["model_id"],
+    )
 
 
 def run(
@@ -115,9 +160,11 @@ def run(
     models: Sequence[Path | str],
     sidecars: Sequence[Path | str],
     metrics: Path | str,
+    outlier_model: Path | str,
     predictions: Path | str,
     settings: dict[str, Any],
     threads: int = 1,
+    device: str = "auto",
 ) -> None:
     """Predict all objects of a shard.
 
@@ -127,47 +174,46 @@ def run(
         cutouts/{shard}.arrow and quality/{shard}.parquet.
     models, sidecars
         models/{task}/fold{k}.keras and .json, in the order of the folds.
-    metrics
-        metrics/{task}.json: temperature and identity of the networks.
+    metrics, outlier_model
+        metrics/{task}.json and metrics/{task}_outliers.npz: the identity of the networks, their
+        calibration, views and draws, and what is strange to them.
     predictions
         Written: predictions/{task}/{shard}.parquet, one row per row of `quality`.
     settings
-        `task` (dump of config.Question), `task_name`, `batch_size`.
+        `task_name`, `batch_size`.
     threads
         Processor threads the job may use.
+    device
+        `auto`, `cpu` or `gpu`.
 
     Notes
     -----
     A row group is read, predicted and written before the next; the shard is mapped anew for each,
     so that memory depends on the batch size and not on the shard.
     """
-    devices.configure(threads)
-    task = Question.model_validate(settings["task"])
-    found = read_json(metrics)
-    check(Shard(cutouts), [read_json(path) for path in sidecars], found)
+    devices.configure(threads, device)
+    found, outliers = read_json(metrics), OutlierModel.load(outlier_model)
+    check(Shard(cutouts), [read_json(path) for path in sidecars], found, outliers)
     usable = pq.read_table(quality, columns=["usable"])["usable"].to_numpy()
     if usable.sum() != len(Shard(cutouts)):
         raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
-    group = BATCHES_PER_ROW_GROUP * settings["batch_size"]
-    batch = even_batch_size(min(int(usable.sum()), group), settings["batch_size"])
-    loaded = [networks.load(path) for path in models] if usable.any() else []
-    columns = schema(settings["task_name"], task.classes)
+    ensemble = assemble(models if usable.any() else [], found, outliers)
+    group = min(
+        BATCHES_PER_ROW_GROUP * settings["batch_size"],
+        max(1, MOST_LOGITS // ensemble.logits_per_object),
+    )
+    batch = predicting.even_batch_size(min(int(usable.sum()), group), settings["batch_size"])
+    columns = schema(settings["task_name"], ensemble.classes)
     done = row = 0
     with atomic_path(predictions) as temporary, pq.ParquetWriter(temporary, columns) as writer:
         for part in pq.ParquetFile(quality).iter_batches(group, columns=["object_id", "usable"]):
             chosen = usable[row : row + len(part)]
-            shard, count = Shard(cutouts), int(chosen.sum())
-            logits = np.empty((1, 0, len(task.classes)), dtype="float32")
-            if count:
-                first = done
-                logits = networks.predict_logits(
-                    loaded, lambda a, b, s=shard, f=first: s.read(f + a, f + b), count, batch
-                )
-            summary = summarise(logits, found["temperature"])
+            shard, first, count = Shard(cutouts), done, int(chosen.sum())
+            summary, scores = ensemble.predict(
+                lambda a, b, s=shard, f=first: s.read(f + a, f + b), count, batch
+            )
             writer.write_table(
-                _row_group(
-                    part["object_id"], chosen, summary, task.classes, columns, found["model_id"]
-                )
+                _row_group(part["object_id"], chosen, summary, scores, ensemble, columns)
             )
             done, row = done + count, row + len(part)
     logger.info("%s: %d of %d objects predicted", settings["task_name"], done, row)

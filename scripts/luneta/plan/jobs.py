@@ -146,18 +146,15 @@ class Plan(SurveyPlan):
         return {
             "task_name": task,
             "task": {"kind": section.kind, "classes": list(section.classes)},
+            "calibration": section.training.calibration,
             "shards": self.labelled_shards(task),
-            "batch_size": self.config.inference.batch_size,
+            **self.config.inference.model_dump(mode="json"),
+            "seed": self.config.seed,
         }
 
     def infer(self, task: str) -> dict:
-        """Settings of `infer`."""
-        section = self.config.tasks[task]
-        return {
-            "task_name": task,
-            "task": {"kind": section.kind, "classes": list(section.classes)},
-            "batch_size": self.config.inference.batch_size,
-        }
+        """Settings of `infer`; how networks are asked, and calibrated, `evaluate` tells."""
+        return {"task_name": task, "batch_size": self.config.inference.batch_size}
 
     @property
     def clustered(self) -> list[str]:

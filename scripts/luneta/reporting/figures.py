@@ -326,7 +326,7 @@ def _calibration_line(axes: Axes, found: OutOfFold, after: bool) -> None:
         markersize=4.5,
         linewidth=1.4,
         elinewidth=0.9,
-        label=f"{'after' if after else 'before'} temperature scaling: ECE {error:.3f}",
+        label=f"{'after' if after else 'before'} calibration: ECE {error:.3f}",
     )
 
 

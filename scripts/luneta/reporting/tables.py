@@ -70,10 +70,10 @@ SCORES = (
 {% for score in scores %}<td class="number">{{ content | measured(score) }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 <h2>Calibration</h2>
-<table><tr><th>task</th><th>temperature</th><th>ECE before</th><th>ECE after</th><th>folds</th>
+<table><tr><th>task</th><th>calibration</th><th>ECE before</th><th>ECE after</th><th>folds</th>
 <th>model id</th></tr>
 {% for task, content in tasks.items() %}<tr><td>{{ task | words }}</td>
-<td class="number">{{ "%.3f" | format(content.temperature) }}</td>
+<td class="number">{{ content | calibrated }}</td>
 <td class="number">{{ "%.4f" | format(content.ece_before) }}</td>
 <td class="number">{{ "%.4f" | format(content.ece_after) }}</td>
 <td class="number">{{ content.folds | length }}</td>
@@ -102,9 +102,16 @@ def measured(content: Mapping[str, Any], score: str, digits: int = 3) -> str:
     return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
+def calibrated(content: Mapping[str, Any]) -> str:
+    """Name the calibration of `metrics/{task}.json`, with its temperature if it is one number."""
+    found = content["calibration"]
+    temperature = found["parameters"].get("temperature")
+    return found["method"] + ("" if temperature is None else f" {temperature:.3f}")
+
+
 def _environment() -> Environment:
     environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"words": words, "measured": measured}
+    environment.filters |= {"words": words, "measured": measured, "calibrated": calibrated}
     return environment
 
 

@@ -262,7 +262,7 @@ def choose(
         One of `METHODS`, or `auto`: that of the lowest cross-fitted log-loss. A simpler one is
         taken where it is within 1e-4 nat of it.
     logits, labels, folds
-        As in `cross_fitted`.
+        As in `cross_fitted`; of more than 64 samples an even choice is used.
 
     Returns
     -------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +18,240 @@ import pyarrow.parquet as pq
 from luneta.config import Question
 from luneta.files import atomic_path, read_json, write_json
 from luneta.metrics import classification
-from luneta.models import devices
+from luneta.metrics.bootstrap import intervals
+from luneta.models import devices, predicting
 from luneta.models import network as networks
-from luneta.training.calibration import fit_temperature, probabilities
-from luneta.training.data import Cutouts, Labelled, read_split
+from luneta.training import calibration, outliers
+from luneta.training.calibration import Calibrator, probabilities
+from luneta.training.data import Cutouts, Labelled, read_split, training_part
+from luneta.training.outliers import Gaussians, OutlierModel
+from luneta.training.uncertainty import Summary, summarise
 
 logger = logging.getLogger(__name__)
 
+SAMPLING = ("views", "draws", "seed")
 
-def held_out_logits(
-    models: Sequence[Path | str], objects: Labelled, cutouts: Cutouts, classes: int, batch: int
-) -> np.ndarray:
-    """Give each object's logits from the network that did not train on it.
 
-    Returns
-    -------
-    numpy.ndarray
-        (object, class), float32.
+@dataclass(frozen=True)
+class Answers:
+    """What networks say of objects that they were not trained on.
+
+    Attributes
+    ----------
+    objects
+        The objects.
+    logits
+        (member, object, class), float32; members are the networks in all their views and draws.
+    scores
+        Distances from the training objects, mean over the networks, float64 (object,).
     """
-    logits = np.empty((len(objects), classes), dtype="float32")
-    for fold, path in enumerate(models):
-        held = np.flatnonzero(objects.folds == fold)
 
-        def read(start: int, stop: int, held: np.ndarray = held) -> np.ndarray:
-            part = held[start:stop]
-            return cutouts.take(objects.shards[part], objects.rows[part])
-
-        network = networks.load(path)
-        logits[held] = networks.predict_logits([network], read, len(held), batch)[0]
-    return logits
+    objects: Labelled
+    logits: np.ndarray
+    scores: np.ndarray
 
 
-def cross_fitted(logits: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Calibrate each fold with the temperature of the others, so that scores stay honest.
-
-    Returns
-    -------
-    numpy.ndarray
-        Probabilities (object, class), float64.
-    """
-    calibrated = np.empty(logits.shape)
-    for fold in np.unique(folds):
-        held = folds == fold
-        temperature = fit_temperature(logits[~held], labels[~held])
-        calibrated[held] = probabilities(logits[held], temperature)
-    return calibrated
+def reader(cutouts: Cutouts, objects: Labelled) -> Callable[[int, int], np.ndarray]:
+    """Give a function that reads the cutouts of objects `start` to `stop`."""
+    return lambda start, stop: cutouts.take(objects.shards[start:stop], objects.rows[start:stop])
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def over_folds(folds: list[dict[str, float]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the mean and the standard error of each score over the folds; None if undefined."""
-    means, errors = {}, {}
-    for score in folds[0]:
-        values = np.array([fold[score] for fold in folds], dtype=float)
-        means[score] = _finite(values.mean())
-        errors[score] = _finite(values.std(ddof=1) / math.sqrt(len(values)))
-    return means, errors
-
-
-def ensemble_id(model_ids: Sequence[str], temperature: float) -> str:
-    """Give the sha256 over the folds' ids and the temperature."""
-    return hashlib.sha256(":".join([*model_ids, f"{temperature:.9g}"]).encode()).hexdigest()
-
-
-def _write_out_of_fold(
+def ask(
     path: Path | str,
+    fold: int,
     objects: Labelled,
-    classes: list[str],
-    logits: np.ndarray,
-    calibrated: np.ndarray,
-) -> None:
+    cutouts: Cutouts,
+    settings: Mapping[str, Any],
+) -> tuple[Answers, Answers, Gaussians]:
+    """Run a fold's network over labelled objects.
+
+    Returns
+    -------
+    held, new : Answers
+        Of the objects of the fold, and of the hold-out.
+    familiar : luneta.training.outliers.Gaussians
+        Its training objects in the space of its features.
+    """
+    network = predicting.prepare(networks.load(path))
+    learned = training_part(objects, fold)
+    learned = learned.where(outliers.sample(learned.labels, settings["seed"]))
+    groups = [objects.where(objects.folds == fold), objects.where(objects.folds < 0)]
+    batch = predicting.even_batch_size(max(map(len, [*groups, learned])), settings["batch_size"])
+
+    def outputs(group: Labelled, **sampling: int) -> predicting.Outputs:
+        read = reader(cutouts, group)
+        return predicting.predict([network], read, len(group), batch, features=True, **sampling)
+
+    familiar = outliers.fit(outputs(learned).features[0], learned.labels)
+    answers = []
+    for group in groups:
+        found = outputs(group, **{name: settings[name] for name in SAMPLING})
+        answers.append(Answers(group, found.logits[0], familiar.distances(found.features[0])))
+    return (*answers, familiar)
+
+
+def ask_all(
+    models: Sequence[Path | str],
+    objects: Labelled,
+    cutouts: Cutouts,
+    settings: Mapping[str, Any],
+) -> tuple[Answers, Answers, OutlierModel]:
+    """Run all networks of a task over labelled objects, a network at a time.
+
+    Returns
+    -------
+    held : Answers
+        Of the objects in folds, in their order, each from the network that did not train on it.
+    new : Answers
+        Of the hold-out, in its order, from all networks.
+    model : luneta.training.outliers.OutlierModel
+    """
+    dealt = objects.where(objects.folds >= 0)
+    asked = [ask(path, fold, objects, cutouts, settings) for fold, path in enumerate(models)]
+    held, new, familiar = zip(*asked, strict=True)
+    back = np.argsort(np.argsort(dealt.folds, kind="stable"))
+    scores = np.concatenate([answers.scores for answers in held])[back]
+    model = OutlierModel(tuple(familiar), outliers.threshold(scores, settings["strange"]))
+    return (
+        Answers(dealt, np.concatenate([a.logits for a in held], axis=1)[:, back], scores),
+        Answers(
+            new[0].objects,
+            np.concatenate([answers.logits for answers in new]),
+            np.mean([answers.scores for answers in new], axis=0),
+        ),
+        model,
+    )
+
+
+def ensemble_id(
+    model_ids: Sequence[str], calibrator: Calibrator, members: Mapping[str, int], strange: str
+) -> str:
+    """Give the sha256 over all that decides a prediction.
+
+    Parameters
+    ----------
+    model_ids
+        Of the folds' networks, in their order.
+    calibrator
+        Of the task.
+    members
+        Views, draws and seed.
+    strange
+        Digest of the outlier model.
+    """
+    content = [list(model_ids), calibrator.as_dict(), dict(members), strange]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def predictions_table(
+    answers: Answers, classes: Sequence[str], summary: Summary, model: OutlierModel
+) -> pa.Table:
+    """Lay out predictions of labelled objects.
+
+    Parameters
+    ----------
+    answers
+        `logit_{class}` is the mean over their members, `uncalibrated_{class}` that of the softmax.
+    classes
+        In the order of the columns.
+    summary
+        Of the calibrated members; `mutual_information` is null if there is one member alone.
+    model
+        Tells which scores are flagged.
+    """
+    objects, logits = answers.objects, answers.logits
     columns: dict[str, Any] = {
         "object_id": pa.array(objects.ids.tolist(), pa.string()),
         "label": pa.array([classes[i] for i in objects.labels], pa.string()),
         "fold": pa.array(objects.folds, pa.int32()),
     }
     values = {
-        "logit": logits,
-        "probability": calibrated,
-        "uncalibrated": probabilities(logits),
+        "logit": logits.mean(axis=0),
+        "probability": summary.probability,
+        "uncalibrated": probabilities(logits).mean(axis=0),
     }
     for prefix, table in values.items():
         for i, name in enumerate(classes):
             columns[f"{prefix}_{name}"] = pa.array(table[:, i].astype("float32"))
+    alone = np.full(len(objects), len(logits) == 1)
+    information = summary.mutual_information.astype("float32")
+    return pa.table(
+        {
+            **columns,
+            "entropy": pa.array(summary.entropy.astype("float32")),
+            "mutual_information": pa.array(information, mask=alone),
+            "outlier_score": pa.array(answers.scores.astype("float32")),
+            "outlier": pa.array(model.flags(answers.scores)),
+        }
+    )
+
+
+def _write(path: Path | str, table: pa.Table) -> None:
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        pq.write_table(table, temporary)
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Put None in the place of what is no number, which JSON has not."""
+    return {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+
+
+def with_intervals(
+    labels: np.ndarray, predicted: np.ndarray, kind: str, seed: int
+) -> dict[str, Any]:
+    """Score predictions: `count`, `scores`, bootstrap `intervals` (68.3 %), `confusion`."""
+    ranges = intervals(labels, predicted, kind, seed=seed)
+    low = _finite({name: ends[0] for name, ends in ranges.items()})
+    high = _finite({name: ends[1] for name, ends in ranges.items()})
+    return {
+        "count": len(labels),
+        "scores": _finite(classification.scores(labels, predicted, kind)),
+        "intervals": {name: [low[name], high[name]] for name in ranges},
+        "confusion": np.asarray(classification.confusion(labels, predicted)).tolist(),
+    }
+
+
+def over_folds(
+    labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray, kind: str
+) -> dict[str, Any]:
+    """Score each fold alone: `folds`, and their `mean` and `standard_error`."""
+    scores = [
+        classification.scores(labels[folds == fold], predicted[folds == fold], kind)
+        for fold in np.unique(folds)
+    ]
+    mean, error = classification.mean_and_standard_error(scores)
+    return {
+        "folds": [_finite(fold) for fold in scores],
+        "mean": _finite(mean),
+        "standard_error": _finite(error),
+    }
+
+
+def all_scores(
+    held: Answers, predicted: np.ndarray, new: Answers, fresh: np.ndarray, kind: str, seed: int
+) -> dict[str, Any]:
+    """Score out of fold, fold by fold and together, and on the hold-out (None if there is none).
+
+    Parameters
+    ----------
+    held, new
+        Of the objects in folds and of the hold-out.
+    predicted, fresh
+        Their calibrated probabilities (object, class).
+    kind
+        Of the task.
+    seed
+        Of the bootstrap.
+    """
+    labels, unseen = held.objects.labels, new.objects.labels
+    ece = classification.expected_calibration_error
+    return {
+        **over_folds(labels, predicted, held.objects.folds, kind),
+        **with_intervals(labels, predicted, kind, seed),
+        "ece_before": float(ece(labels, probabilities(held.logits).mean(axis=0))),
+        "ece_after": float(ece(labels, predicted)),
+        "holdout": with_intervals(unseen, fresh, kind, seed) if len(unseen) else None,
+    }
 
 
 def run(
@@ -113,10 +261,13 @@ def run(
     sidecars: Sequence[Path | str],
     metrics: Path | str,
     out_of_fold: Path | str,
+    holdout: Path | str,
+    outlier_model: Path | str,
     settings: dict[str, Any],
     threads: int = 1,
+    device: str = "auto",
 ) -> None:
-    """Score a task's networks, one per fold, and fit their temperature.
+    """Score a task's networks, one per fold, calibrate them, and learn what is strange to them.
 
     Parameters
     ----------
@@ -126,45 +277,49 @@ def run(
         cutouts/{shard}.arrow, in the order of `settings["shards"]`.
     models, sidecars
         models/{task}/fold{k}.keras and .json, in the order of the folds.
-    metrics, out_of_fold
-        Written: metrics/{task}.json and metrics/{task}_out_of_fold.parquet.
+    metrics, out_of_fold, holdout, outlier_model
+        Written: metrics/{task}.json, metrics/{task}_out_of_fold.parquet,
+        metrics/{task}_holdout.parquet (without rows if there is no hold-out),
+        metrics/{task}_outliers.npz.
     settings
-        `task` (dump of config.Question), `shards`; `batch_size` if not 256.
+        `task` (`kind` and `classes` of config.Question), `shards`, `batch_size`, `calibration`,
+        `views`, `draws`, `strange`, `seed`.
     threads
         Processor threads the job may use.
+    device
+        `auto`, `cpu` or `gpu`.
+
+    Notes
+    -----
+    Scores out of fold are of one network each, in all its views and draws, with the calibration
+    fitted on the other folds. The hold-out is predicted as new objects are: by all networks, with
+    the calibration fitted on all folds.
     """
-    devices.configure(threads)
-    task = Question.model_validate(settings["task"])
+    devices.configure(threads, device)
+    task, seed = Question.model_validate(settings["task"]), settings["seed"]
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
-    objects = read_split(split, task.classes)
-    labels, folds = objects.labels, objects.folds
-    logits = held_out_logits(
-        models, objects, store, len(task.classes), settings.get("batch_size", 256)
-    )
-    temperature = fit_temperature(logits, labels)
-    calibrated = cross_fitted(logits, labels, folds)
-    scores = [
-        classification.scores(labels[folds == k], calibrated[folds == k], task.kind)
-        for k in range(len(models))
-    ]
-    mean, error = over_folds(scores)
+    held, new, model = ask_all(models, read_split(split, task.classes), store, settings)
+    truth = held.objects.labels, held.objects.folds
+    calibrator, losses = calibration.choose(settings["calibration"], held.logits, *truth)
+    summary = summarise(calibration.cross_fitted(calibrator.method, held.logits, *truth))
+    fresh = summarise(calibrator.apply(new.logits))
+    _write(out_of_fold, predictions_table(held, task.classes, summary, model))
+    _write(holdout, predictions_table(new, task.classes, fresh, model))
+    model.save(outlier_model)
     identities = [read_json(path)["model_id"] for path in sidecars]
-    ece = classification.expected_calibration_error
-    _write_out_of_fold(out_of_fold, objects, task.classes, logits, calibrated)
+    members = {name: settings[name] for name in SAMPLING}
+    strange = {"share": settings["strange"], "threshold": model.threshold, "digest": model.digest}
     write_json(
         metrics,
         {
-            "temperature": temperature,
             "classes": task.classes,
             "kind": task.kind,
-            "folds": [{k: _finite(v) for k, v in fold.items()} for fold in scores],
-            "mean": mean,
-            "standard_error": error,
-            "confusion": np.asarray(classification.confusion(labels, calibrated)).tolist(),
-            "ece_before": float(ece(labels, probabilities(logits))),
-            "ece_after": float(ece(labels, calibrated)),
+            **all_scores(held, summary.probability, new, fresh.probability, task.kind, seed),
+            "calibration": {**calibrator.as_dict(), "log_losses": losses},
+            "members": {"networks": len(models), **members},
+            "outliers": strange,
             "models": identities,
-            "model_id": ensemble_id(identities, temperature),
+            "model_id": ensemble_id(identities, calibrator, members, model.digest),
         },
     )
-    logger.info("temperature %.3f, mean scores %s", temperature, mean)
+    logger.info("calibration %s, log-losses %s", calibrator.method, losses)
