@@ -8,8 +8,8 @@ import pytest
 
 from luneta.catalog import write
 from luneta.clustering import job
+from luneta.clustering.space import Places
 from luneta.cutouts.shard import write_shard
-from luneta.inference.embeddings import spread
 from luneta.metrics import classification
 
 BANDS = ["g", "r", "i"]
@@ -122,21 +122,19 @@ def write_predictions(root, task, rows, random):
 
 
 def write_clusters(root, task, shards, random):
-    paths = []
+    parts = []
     for shard in shards:
         quality = pq.read_table(root / f"quality/{shard}.parquet")
         usable = quality["usable"].to_numpy()
         group = random.integers(0, 3, usable.sum())
-        features = random.normal(size=(usable.sum(), 6)) + 12 * np.eye(6)[group]
-        names = quality["object_id"].combine_chunks()
-        table = pa.Table.from_batches([spread(names, usable, features.astype("float32"))])
-        paths.append(root / f"{task}_{shard}_embeddings.parquet")
-        pq.write_table(table, paths[-1])
-    outputs = root / f"clusters/{task}.parquet", root / f"clusters/{task}_neighbours.parquet"
-    settings = {"components": 4, "method": "hdbscan", "groups": 3, "smallest_group": 20}
-    settings |= {"neighbours": 2, "exact_below": 1000, "sample": 1000, "seed": 1}
-    job.run(paths, *outputs, settings | {"task_name": task, "shards": shards})
-    return outputs[0]
+        plane = random.normal(size=(usable.sum(), 2)) + 9 * np.eye(3)[group][:, :2]
+        plane, anomaly = plane.astype("float32"), random.uniform(0.4, 0.7, usable.sum())
+        places = Places(plane, plane, group.astype("int32"), anomaly.astype("float32"))
+        parts.append(job.table_of(task, shard, quality["object_id"], usable, places))
+    path = root / f"clusters/{task}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.concat_tables(parts), path)
+    return path
 
 
 def write_training(root, task, random):

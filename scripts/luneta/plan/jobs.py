@@ -6,7 +6,7 @@ import shutil
 from functools import cached_property
 
 from luneta.code_digest import code_digest
-from luneta.config import Training
+from luneta.config import BUILT_IN_WEIGHTS
 from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.survey import SurveyPlan, digest
@@ -21,6 +21,7 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
+HUB = "hf_hub:"  # begins a name that is no file
 LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
 
@@ -33,7 +34,7 @@ class Plan(SurveyPlan):
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
-        "cluster", "catalog", "report",
+        "cluster", "card", "catalog", "report",
     )  # fmt: skip
 
     @property
@@ -174,16 +175,27 @@ class Plan(SurveyPlan):
             "seed": self.config.seed,
         }
 
-    def _backbone_settings(self, training: Training) -> dict:
-        fields = {"backbone", "width", "image_size", "stretch", "stretch_softening"}
-        return training.model_dump(mode="json", include=fields | {"stretch_maximum"})
+    def _backbone_settings(self, task: str) -> dict:
+        """All of a task that shapes a backbone trained in the workflow."""
+        training = self.config.tasks[task].training
+        fields = {"backbone", "width", "activation", "image_size", "preprocessing", "precision"}
+        shards = self.labelled_shards(task) if self._contrasts else []
+        return {
+            "training": training.model_dump(mode="json", include=fields),
+            "pretraining": self.config.pretraining.model_dump(mode="json"),
+            "shards": shards,
+        }
+
+    @property
+    def _contrasts(self) -> bool:
+        return self.config.pretraining.method == "contrastive"
 
     def backbone(self, task: str) -> str | None:
         """Name of the backbone a task has pretrained in the workflow, if it does."""
         training = self.config.tasks[task].training
-        if training.weights != "pretrain":
+        if training.weights != "pretrain" or training.course_recipe:
             return None
-        identity = digest(self._backbone_settings(training))[:6]
+        identity = digest(self._backbone_settings(task))[:6]
         return f"{training.backbone}_{training.width:g}_{identity}"
 
     def weights(self, task: str) -> list[str]:
@@ -191,22 +203,31 @@ class Plan(SurveyPlan):
         backbone = self.backbone(task)
         if backbone is not None:
             return [str(self.results / "backbones" / f"{backbone}.weights.h5")]
-        given = self.config.tasks[task].training.weights
-        return [] if given in ("imagenet", "none") else [given]
+        training = self.config.tasks[task].training
+        is_file = training.weights not in BUILT_IN_WEIGHTS and not training.course_recipe
+        return [training.weights] if is_file and not training.weights.startswith(HUB) else []
+
+    def _pretrained_for(self, backbone: str) -> str:
+        return next(name for name in self.tasks if self.backbone(name) == backbone)
 
     def pretrain(self, backbone: str) -> dict:
         """Settings of `pretrain`."""
-        task = next(name for name in self.tasks if self.backbone(name) == backbone)
-        scale = self.config.simulation.pixel_scale if self.config.simulation else 0.262
-        return {
-            "pretraining": self.config.pretraining.model_dump(mode="json"),
-            "training": self._backbone_settings(self.config.tasks[task].training),
+        simulation = self.config.simulation
+        simulated = {
             "classes": PRETRAINING_CLASSES,
             "bands": self.bands,
             "cutout_size": self.config.cutouts.size,
-            "pixel_scale": scale,
-            "seed": self.config.seed,
+            "pixel_scale": simulation.pixel_scale if simulation else 0.262,
         }
+        shaping = self._backbone_settings(self._pretrained_for(backbone))
+        return {**shaping, **({} if self._contrasts else simulated), "seed": self.config.seed}
+
+    def pretrain_cutouts(self, backbone: str) -> list[str]:
+        """The cutouts that a backbone is trained on, if not on simulated ones."""
+        if not self._contrasts:
+            return []
+        shards = self.labelled_shards(self._pretrained_for(backbone))
+        return [str(self.results / "cutouts" / f"{shard}.arrow") for shard in shards]
 
     def catalog(self) -> dict:
         """Settings of `catalog`."""
@@ -227,6 +248,14 @@ class Plan(SurveyPlan):
     def _task_shape(self, task: str) -> dict:
         section = self.config.tasks[task]
         return {"kind": section.kind, "classes": list(section.classes)}
+
+    def card(self, task: str) -> dict:
+        """Settings of `card`."""
+        return {
+            "task_name": task,
+            "survey": self.config.survey,
+            "shards": self.labelled_shards(task),
+        }
 
     def report(self) -> dict:
         """Settings of `report`."""
