@@ -1,5 +1,6 @@
 """Train the network of one task and fold."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
@@ -10,14 +11,18 @@ if TYPE_CHECKING:
 
 log_to(snakemake.log[0])
 weights = snakemake.input.get("weights")
+task, fold = snakemake.wildcards.task, int(snakemake.wildcards.fold)
 run(
     split=snakemake.input.split,
     cutouts=snakemake.input.cutouts,
     model=snakemake.output.model,
     sidecar=snakemake.output.sidecar,
     history=snakemake.output.history,
+    gradients=snakemake.output.gradients,
     settings=snakemake.params.settings,
-    fold=int(snakemake.wildcards.fold),
+    fold=fold,
     weights=weights if isinstance(weights, str | None) else next(iter(weights), None),
     threads=snakemake.threads,
+    device=snakemake.params.device,
+    log_folder=Path(snakemake.log[0]).parents[2] / "tensorboard" / task / f"fold{fold}",
 )

@@ -1,4 +1,4 @@
-"""Train a backbone on simulated galaxies."""
+"""Train a backbone on simulated galaxies, or on cutouts without labels."""
 
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,12 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+cutouts = snakemake.input.get("cutouts", [])
 run(
     weights=snakemake.output.weights,
     history=snakemake.output.history,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
+    cutouts=[cutouts] if isinstance(cutouts, str) else list(cutouts),
+    device=snakemake.params.device,
 )

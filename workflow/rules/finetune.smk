@@ -7,6 +7,7 @@ rule finetune:
         model="<results>/models/{task}/fold{fold}.keras",
         sidecar="<results>/models/{task}/fold{fold}.json",
         history="<results>/models/{task}/fold{fold}_history.csv",
+        gradients="<results>/models/{task}/fold{fold}_gradients.csv",
     log:
         "<logs>/finetune/{task}/fold{fold}.log",
     benchmark:
@@ -16,6 +17,7 @@ rule finetune:
     params:
         settings=of_task("finetune"),
         code=code_digest("finetune"),
+        device=device,
     message:
         "Training {wildcards.task}, fold {wildcards.fold}"
     script:

@@ -1,4 +1,6 @@
 rule pretrain:
+    input:
+        cutouts=settings("pretrain_cutouts"),
     output:
         weights="<results>/backbones/{backbone}.weights.h5",
         history="<results>/backbones/{backbone}.csv",
@@ -12,7 +14,8 @@ rule pretrain:
     params:
         settings=settings("pretrain"),
         code=code_digest("pretrain"),
+        device=device,
     message:
-        "Pretraining backbone {wildcards.backbone} on simulated galaxies"
+        "Pretraining backbone {wildcards.backbone}"
     script:
         "../../scripts/pretrain.py"

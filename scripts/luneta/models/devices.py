@@ -1,35 +1,216 @@
-"""The one module that knows TensorFlow: threads, quiet logs, repeatable arithmetic."""
+"""The one module that knows TensorFlow: threads, devices, precision, repeatable arithmetic."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+BFLOAT16_CAPABILITY = (8, 0)  # of a GPU: Ampere, the first with bfloat16 matrix products
 
-def configure(threads: int = 1) -> None:
+
+class DeviceError(RuntimeError):
+    """A device was asked for that is not there; the message names what is, and the mend."""
+
+
+def _backend() -> str:
+    return os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def gpus() -> list[Any]:
+    """Give the GPUs that the backend of Keras sees, as its own objects."""
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.get_visible_devices("GPU")
+    if _backend() == "jax":
+        import jax
+
+        return [device for device in jax.devices() if device.platform == "gpu"]
+    import torch
+
+    return list(range(torch.cuda.device_count()))
+
+
+def _hide_gpus() -> None:
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+    elif _backend() == "jax":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def configure(threads: int = 1, device: str = "auto") -> None:
     """Prepare the backend of Keras for one job; call it before the first network is built.
 
     Parameters
     ----------
     threads
         Processor threads the job may use.
+    device
+        `cpu` leaves GPUs alone; `gpu` stops where there is none; `auto` takes what is there.
+
+    Raises
+    ------
+    DeviceError
+        If a GPU is asked for and the backend sees none.
 
     Notes
     -----
     On TensorFlow, operations are made deterministic, so that two runs on the same machine give
-    the same weights. Other backends (`KERAS_BACKEND`) are left as they are.
+    the same weights. On JAX, several devices share each batch from here on, see `scope`.
     """
-    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return
+    if _backend() == "tensorflow":
+        _configure_tensorflow(threads, device)
+    elif device == "cpu":
+        _hide_gpus()
+    if device == "gpu" and not gpus():
+        raise DeviceError(
+            f"device: gpu, but {_backend()} sees no GPU on this machine: ask the cluster for one "
+            "(workflow/profiles), install the environment with CUDA (make GPU=1), or set "
+            "device: auto or cpu"
+        )
+    if _backend() == "jax":
+        _share_with_jax()
+
+
+def _configure_tensorflow(threads: int, device: str) -> None:
     import tensorflow as tf
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
+        if device == "cpu":
+            _hide_gpus()
+        for gpu in gpus():
+            tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
-        logger.info("TensorFlow already runs in this process; its thread count stays as it is")
+        logger.info("TensorFlow already runs in this process; its threads and devices stay")
     tf.config.experimental.enable_op_determinism()
+
+
+def _share_with_jax() -> None:
+    import jax
+    import keras
+
+    if jax.device_count() > 1 and keras.distribution.distribution() is None:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+
+
+def scope(devices: list[str] | None = None) -> AbstractContextManager:
+    """Give the context in which a network is built and trained on several devices.
+
+    Parameters
+    ----------
+    devices
+        Names for tf.distribute.MirroredStrategy; all GPUs if not given.
+
+    Returns
+    -------
+    context manager
+        On TensorFlow with more than one device, the scope of a MirroredStrategy: each device gets
+        its share of a batch, and gradients are summed. Elsewhere it does nothing: on JAX
+        `configure` has set keras.distribution.DataParallel already.
+    """
+    if _backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    devices = devices or [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+    if len(devices) < 2:
+        return nullcontext()
+    return tf.distribute.MirroredStrategy(devices).scope()
+
+
+def sum_over_replicas(gradients: list[Any]) -> list[Any]:
+    """Sum gradients over the replicas of TensorFlow's strategy; without one they stay as they are.
+
+    Parameters
+    ----------
+    gradients
+        Tensors, one for each variable.
+    """
+    if _backend() != "tensorflow":
+        return gradients
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+
+
+def description() -> list[str]:
+    """Name what the job computes on: each GPU by its model, or `CPU`."""
+    if not gpus():
+        return ["CPU"]
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus()]
+        return [found.get("device_name", "GPU") for found in details]
+    if _backend() == "jax":
+        return [gpu.device_kind for gpu in gpus()]
+    import torch
+
+    return [torch.cuda.get_device_name(gpu) for gpu in gpus()]
+
+
+def _capability(gpu: Any) -> tuple[int, int]:
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.config.experimental.get_device_details(gpu)
+        return found.get("compute_capability", (0, 0))
+    if _backend() == "jax":
+        major, minor = str(gpu.compute_capability).split(".")
+        return int(major), int(minor)
+    import torch
+
+    return torch.cuda.get_device_capability(gpu)
+
+
+def has_bfloat16(processor: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether the GPUs, or the processor where there are none, multiply bfloat16 matrices.
+
+    Parameters
+    ----------
+    processor
+        Linux's description of the processor; where there is no such file the answer is no.
+    """
+    if gpus():
+        return all(tuple(_capability(gpu)) >= BFLOAT16_CAPABILITY for gpu in gpus())
+    if not processor.is_file():
+        return False
+    return bool(BFLOAT16_FLAGS & set(processor.read_text().split()))
+
+
+def resolve_precision(precision: str) -> str:
+    """Turn `auto` into `bfloat16` where the hardware has it, and into `float32` elsewhere."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_bfloat16() else "float32"
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Build the layers within in a precision, `float32` or `bfloat16`; variables are float32."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

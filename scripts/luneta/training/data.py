@@ -1,18 +1,33 @@
-"""Reading cutouts from shards, and serving them in batches."""
+"""Labelled cutouts: read from shards, chosen, weighted, served in batches."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pyarrow.parquet as pq
 
 from luneta.cutouts.shard import Shard
+
+# Share of the training objects on which the best epoch is chosen. The held-out fold is never
+# looked at, or its scores would be too good.
+VALIDATION = 0.1
+# More cutouts than this go to a file, which the system keeps in memory as far as there is any.
+MEMORY = 4 * 2**30
+
+
+def derived_seed(*parts: Any) -> int:
+    """Give a seed below 2**31 fixed by its parts."""
+    text = ":".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31
 
 
 class Cutouts:
@@ -35,6 +50,23 @@ class Cutouts:
         for name in np.unique(shards):
             chosen = shards == name
             images[chosen] = self.shards[name].take(rows[chosen])
+        return images
+
+    def gather(self, shards: np.ndarray, rows: np.ndarray, memory: int = MEMORY) -> np.ndarray:
+        """Read cutouts once, to be taken in any order later: (object, band, y, x), float32.
+
+        More than `memory` bytes are kept in a temporary file, mapped into memory, as a random
+        order would uncompress a compressed shard again and again.
+        """
+        shape = (len(rows), *self.shape)
+        if 4 * math.prod(shape) <= memory:
+            return self.take(shards, rows)
+        with tempfile.TemporaryFile() as file:
+            images = np.memmap(file, "float32", shape=shape)
+        order = np.lexsort((rows, shards))
+        for start in range(0, len(rows), 1000):
+            part = order[start : start + 1000]
+            images[part] = self.take(shards[part], rows[part])
         return images
 
 
@@ -65,13 +97,7 @@ class Labelled:
 
     def where(self, chosen: np.ndarray) -> Labelled:
         """Give the objects a boolean array chooses."""
-        return Labelled(
-            self.ids[chosen],
-            self.shards[chosen],
-            self.rows[chosen],
-            self.labels[chosen],
-            self.folds[chosen],
-        )
+        return Labelled(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def read_split(path: Path | str, classes: Sequence[str]) -> Labelled:
@@ -90,6 +116,48 @@ def read_split(path: Path | str, classes: Sequence[str]) -> Labelled:
 def training_part(objects: Labelled, fold: int) -> Labelled:
     """Give the objects on which a fold's network may learn: of no hold-out, and of other folds."""
     return objects.where((objects.folds >= 0) & (objects.folds != fold))
+
+
+def _lowest(objects: Labelled, counts: dict[int, int], *seed: Any) -> np.ndarray:
+    """Choose of each class so many objects, those with the lowest hash of their name."""
+    order = np.array([derived_seed(*seed, name) for name in objects.ids])
+    mask = np.zeros(len(objects), dtype=bool)
+    for label, count in counts.items():
+        members = np.flatnonzero(objects.labels == label)
+        mask[members[np.argsort(order[members], kind="stable")[:count]]] = True
+    return mask
+
+
+def _sizes(objects: Labelled) -> dict[int, int]:
+    return dict(zip(*(x.tolist() for x in np.unique(objects.labels, return_counts=True)),
+                    strict=True))  # fmt: skip
+
+
+def validation_mask(objects: Labelled, seed: int) -> np.ndarray:
+    """Choose a tenth of each class, at least one, by the hash of the object's name.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (object,). A class of one object stays in training.
+    """
+    counts = {
+        label: max(1, round(VALIDATION * size)) if size > 1 else 0
+        for label, size in _sizes(objects).items()
+    }
+    return _lowest(objects, counts, seed, "validation")
+
+
+def label_mask(objects: Labelled, fraction: float, seed: int) -> np.ndarray:
+    """Choose a fraction of each class, at least one object, by the hash of the object's name.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (object,). A larger fraction holds a smaller one.
+    """
+    counts = {label: max(1, round(fraction * size)) for label, size in _sizes(objects).items()}
+    return _lowest(objects, counts, seed, "labels")
 
 
 def data_digest(objects: Labelled, cutouts: Cutouts, step: int = 1024) -> str:
@@ -128,19 +196,51 @@ def class_weights(labels: np.ndarray, classes: int, cap: float) -> np.ndarray:
     return (weights / weights[labels].mean()).astype("float32")
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of (images, labels, weights), shuffled anew each epoch if a seed is given.
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Turn class indices into float32 (object, class)."""
+    return np.eye(classes, dtype="float32")[labels]
 
-    Shuffled epochs leave the remainder of a batch out; it is another one each time.
+
+def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draw as many objects as there are, every class as often, in random order.
+
+    Within a class each object is drawn as often as any other, or once more.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions, int (object,); a few less than objects if the classes do not divide them.
+    """
+    present = np.unique(labels)
+    share = max(1, len(labels) // len(present))
+    drawn = [
+        np.resize(random.permutation(np.flatnonzero(labels == label)), share) for label in present
+    ]
+    return random.permutation(np.concatenate(drawn))
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of (images, labels, weights), in an order fixed by the seed and the epoch.
+
+    Without a seed all objects come in their own order. With one, the remainder of a batch is left
+    out; it is another one each epoch.
 
     Parameters
     ----------
     images
         Array (object, band, y, x), float32.
     labels
-        Class indices, int (object,).
+        Class indices, int (object,); they are served one-hot, float32 (object, class).
     weights
         Of the classes, float32 (class,).
+    balanced
+        Draw every class as often.
+    mixup
+        Alpha of mixup (Zhang et al. 2018, arXiv:1710.09412): each object is blended with another
+        of its batch, pixels, label and weight alike, with a share drawn from Beta(alpha, alpha).
+        Bad pixels are 0 then.
+    ids
+        Names of the objects, for messages; numbered if not given.
     """
 
     def __init__(
@@ -150,32 +250,55 @@ class Batches(keras.utils.PyDataset):
         weights: np.ndarray,
         batch_size: int,
         seed: int | None = None,
+        *,
+        balanced: bool = False,
+        mixup: float = 0.0,
+        ids: np.ndarray | None = None,
     ):
         super().__init__(workers=1)
         self.images, self.labels, self.weights = images, labels, weights
-        self.size = min(batch_size, len(labels))
-        self.seed = seed
-        self.epoch = 0
-        self.order = self._shuffled()
+        self.seed, self.balanced, self.mixup = seed, balanced, mixup
+        self.ids = np.arange(len(labels)).astype(str) if ids is None else ids
+        self.start(0)
+        self.size = min(batch_size, len(self.order))
 
-    def _shuffled(self) -> np.ndarray:
-        count = len(self.labels)
+    def start(self, epoch: int) -> None:
+        """Put the objects into the order of an epoch."""
+        self.epoch = epoch
         if self.seed is None:
-            return np.arange(count)
-        return np.random.default_rng([self.seed, self.epoch]).permutation(count)
+            self.order = np.arange(len(self.labels))
+            return
+        random = np.random.default_rng([self.seed, epoch])
+        if self.balanced:
+            self.order = balanced_order(self.labels, random)
+        else:
+            self.order = random.permutation(len(self.labels))
 
     @property
     def num_batches(self) -> int:
         """Batches per epoch."""
-        count = len(self.labels)
+        count = len(self.order)
         return count // self.size if self.seed is not None else -(-count // self.size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = self.order[index * self.size : (index + 1) * self.size]
-        labels = self.labels[chosen]
-        return self.images[chosen], labels, self.weights[labels]
+    def members(self, index: int) -> np.ndarray:
+        """Give the positions of a batch's objects."""
+        return self.order[index * self.size : (index + 1) * self.size]
 
-    def on_epoch_end(self) -> None:
-        """Shuffle for the next epoch."""
-        self.epoch += 1
-        self.order = self._shuffled()
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        chosen = self.members(index)
+        labels = one_hot(self.labels[chosen], len(self.weights))
+        batch = self.images[chosen], labels, self.weights[self.labels[chosen]]
+        return self._mixed(index, batch) if self.mixup else batch
+
+    def _mixed(self, index: int, batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        random = np.random.default_rng([self.seed or 0, self.epoch, index])
+        count = len(batch[0])
+        share = random.beta(self.mixup, self.mixup, count).astype("float32")
+        partner = random.permutation(count)
+
+        def blend(values: np.ndarray) -> np.ndarray:
+            part = share.reshape(-1, *[1] * (values.ndim - 1))
+            return part * values + (1 - part) * values[partner]
+
+        images, labels, weights = batch
+        return blend(np.nan_to_num(images)), blend(labels), blend(weights)

@@ -2,73 +2,74 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from luneta.code_digest import source_digest
 from luneta.config import Question, Training
 from luneta.files import write_json
-from luneta.models import devices
+from luneta.models import devices, preprocessing
 from luneta.models import network as networks
+from luneta.training import augmentation, course_recipe, resume
 from luneta.training.data import (
     Batches,
     Cutouts,
     Labelled,
     class_weights,
     data_digest,
+    derived_seed,
+    label_mask,
     read_split,
     training_part,
+    validation_mask,
 )
-from luneta.training.loop import Journal, Phase, train, write_history
+from luneta.training.loop import (
+    COLUMNS,
+    GRADIENT_COLUMNS,
+    Journal,
+    Phase,
+    train,
+    validate,
+    with_augmentation,
+    write_csv,
+)
+from luneta.training.schedules import plateau_factor
 
 logger = logging.getLogger(__name__)
 
-# Share of the training objects on which the best epoch is chosen. The held-out fold is never
-# looked at, or its scores would be too good.
-VALIDATION = 0.1
-
-
-def derived_seed(*parts: Any) -> int:
-    """Give a seed below 2**31 fixed by its parts."""
-    text = ":".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31
-
-
-def validation_mask(objects: Labelled, seed: int) -> np.ndarray:
-    """Choose a tenth of each class, at least one, by the hash of the object's name.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool (object,). A class of one object stays in training.
-    """
-    order = np.array([derived_seed(seed, "validation", i) for i in objects.ids])
-    mask = np.zeros(len(objects), dtype=bool)
-    for label in np.unique(objects.labels):
-        members = np.flatnonzero(objects.labels == label)
-        count = max(1, round(VALIDATION * len(members))) if len(members) > 1 else 0
-        mask[members[np.argsort(order[members], kind="stable")[:count]]] = True
-    return mask
-
 
 def phases(training: Training, pretrained: bool) -> list[Phase]:
-    """Plan the phases: the head alone, then the whole network.
+    """Plan the phases: the head alone, then the backbone too, as far as it is set free.
 
     From random weights there is nothing to protect, so that all epochs train the whole network.
     """
     head, whole = training.head_epochs, training.fine_tune_epochs
+    patience, rate = training.patience, training.fine_tune_learning_rate
+    if training.course_recipe:
+        factor = course_recipe.rate_factor
+        return [Phase("fine_tune", whole, rate, patience=whole + 1, factor=factor)]
     if not pretrained and whole:
         head, whole = 0, head + whole
-    decay = training.weight_decay
+    of_schedule: dict[str, Any] = {
+        "cosine": {"cosine": True},
+        "constant": {},
+        "plateau": {
+            "patience": 2 * patience,
+            "factor": partial(plateau_factor, patience=patience),
+        },
+    }[training.schedule]
     plan = [
-        Phase("head", head, training.head_learning_rate, False, decay),
-        Phase("fine_tune", whole, training.fine_tune_learning_rate, True, decay),
-    ]
+        Phase("head", head, training.head_learning_rate, patience),
+        Phase("fine_tune", whole, rate, **{"patience": patience, **of_schedule},
+              warmup=training.warmup),
+    ]  # fmt: skip
     return [phase for phase in plan if phase.epochs]
 
 
@@ -79,28 +80,79 @@ def fit(
     validation: Batches,
     pretrained: bool,
     seed: int,
+    saved: resume.Saved | None = None,
+    log_folder: Path | None = None,
 ) -> Journal:
-    """Train a network in its phases and leave it with the best epoch's weights."""
-    journal = Journal(network, validation, training.patience)
+    """Train a network in its phases and leave it with the weights that are to be kept."""
+    journal = Journal(network, partial(validate, network, validation), saved)
+    journal.resume()
     for phase in phases(training, pretrained):
-        networks.freeze(network, backbone=phase.name == "head", batch_norm=pretrained)
-        augment_seed = derived_seed(seed, phase.name) if training.augment else None
-        train(network, phase, batches, journal, augment_seed)
-    journal.restore()
+        networks.freeze(
+            network,
+            backbone=phase.name == "head",
+            batch_norm=pretrained,
+            unfreeze=training.unfreeze if pretrained else "all",
+        )
+        model = with_augmentation(network, augmentation.layers(training.augmentation, seed))
+        train(network, model, phase, batches, journal, training, seed, log_folder=log_folder)
+    if training.keep == "best":
+        journal.restore()
     return journal
+
+
+def kept(journal: Journal, training: Training) -> dict[str, Any]:
+    """Give the record of the epoch whose weights are kept."""
+    progress = journal.progress
+    return progress.best if training.keep == "best" else progress.records[-1]
 
 
 def versions() -> dict[str, str]:
     """Give the versions of the packages that shape the weights."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"keras": keras.__version__, "numpy": np.__version__}
-    for name in ("tensorflow", "tensorflow-cpu", "luneta"):
+    for name in ("tensorflow", "tensorflow-cpu", "jax", "torch", "luneta"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def served(
+    store: Cutouts, part: Labelled, training: Training, importance: np.ndarray, seed: int | None
+) -> Batches:
+    """Serve labelled objects: with a seed to learn from, without one to choose the epoch by."""
+    learning = seed is not None
+    return Batches(
+        store.gather(part.shards, part.rows),
+        part.labels,
+        importance,
+        training.batch_size,
+        seed,
+        balanced=learning and training.sampling == "balanced",
+        mixup=training.mixup if learning else 0.0,
+        ids=part.ids,
+    )
+
+
+def importance_of(labels: np.ndarray, classes: int, training: Training) -> np.ndarray:
+    """Weigh the classes, float32 (class,); all alike where they are drawn as often."""
+    cap = 1.0 if training.sampling == "balanced" else training.class_weight_cap
+    return class_weights(labels, classes, cap)
+
+
+def parts(
+    everything: Labelled, training: Training, fold: int, seed: int
+) -> tuple[Labelled, Labelled]:
+    """Give the objects that a fold's network learns from, and those that choose the epoch."""
+    objects = training_part(everything, fold)
+    chosen = validation_mask(objects, seed)
+    learnt, held = objects.where(~chosen), objects.where(chosen)
+    return learnt.where(label_mask(learnt, training.label_fraction, seed)), held
+
+
+def of_store(store: Cutouts) -> dict[str, Any]:
+    """Give what a sidecar tells of the cutouts."""
+    return {"bands": store.bands, "cutout_size": store.shape[1], "pixels": store.pixels}
 
 
 def run(
@@ -109,10 +161,13 @@ def run(
     model: Path | str,
     sidecar: Path | str,
     history: Path | str,
+    gradients: Path | str,
     settings: dict[str, Any],
     fold: int,
     weights: Path | str | None = None,
     threads: int = 1,
+    device: str = "auto",
+    log_folder: Path | str | None = None,
 ) -> None:
     """Train the network of one fold on the objects of the others.
 
@@ -122,49 +177,63 @@ def run(
         splits/{task}.parquet.
     cutouts
         cutouts/{shard}.arrow, in the order of `settings["shards"]`.
-    model, sidecar, history
-        Written: models/{task}/fold{k}.keras, .json and _history.csv.
+    model, sidecar, history, gradients
+        Written: models/{task}/fold{k}.keras, .json, _history.csv and _gradients.csv. A hidden
+        folder beside the model holds the state after each epoch until these are written; a job
+        that was interrupted takes it up.
     settings
         `task` (dump of config.Question), `task_name`, `shards`, `seed`.
     fold
         Fold that is held out.
     weights
-        Backbone weights (.weights.h5), where `training.weights` is `pretrain` or a path.
+        File to start from, where `training.weights` is `pretrain` or a path.
     threads
         Processor threads the job may use.
+    device
+        `auto`, `cpu` or `gpu`.
+    log_folder
+        For TensorBoard's files, if `training.tensorboard` asks for them.
     """
-    devices.configure(threads)
+    devices.configure(threads, device)
     keras.utils.clear_session()
-    task = Question.model_validate(settings["task"])
-    name, training = settings["task_name"], task.training
+    task, name = Question.model_validate(settings["task"]), settings["task_name"]
+    training, classes = course_recipe.applied(task.training), len(task.classes)
     seed = derived_seed(settings["seed"], name, fold)
-    source = str(weights) if weights else training.weights
-    pretrained = source != "none"
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
     everything = read_split(split, task.classes)
-    objects = training_part(everything, fold)
-    chosen = validation_mask(objects, settings["seed"])
-    importance = class_weights(objects.labels, len(task.classes), training.class_weight_cap)
-
-    def batches(part: Labelled, seed: int | None) -> Batches:
-        images = store.take(part.shards, part.rows)
-        return Batches(images, part.labels, importance, training.batch_size, seed)
-
-    network = networks.build(
-        training, len(store.bands), store.shape[1], store.pixels, len(task.classes), seed, source
-    )
-    logger.info("%s fold %d: %d to train on, %d to choose the epoch", name, fold,
-                (~chosen).sum(), chosen.sum())  # fmt: skip
-    journal = fit(
-        network,
-        training,
-        batches(objects.where(~chosen), seed),
-        batches(objects.where(chosen), None),
-        pretrained,
-        seed,
-    )
-    networks.save(network, model)
-    write_history(journal.records, history)
+    learnt, held = parts(everything, training, fold, settings["seed"])
+    logger.info("%s fold %d: %d to train on, %d to choose the epoch",
+                name, fold, len(learnt), len(held))  # fmt: skip
+    importance = importance_of(learnt.labels, classes, training)
+    batches = served(store, learnt, training, importance, seed)
+    statistics = preprocessing.measure(batches.images, training, store.pixels)
+    source = str(weights) if weights and training.weights != "none" else training.weights
+    precision = devices.resolve_precision(training.precision)
+    data = data_digest(everything, store)
+    with devices.scope():
+        with devices.arithmetic(precision):
+            network = networks.build(
+                training, store.bands, store.shape[1], store.pixels, classes, seed, source,
+                statistics,
+            )  # fmt: skip
+        decides = settings, name, fold, data, networks.digest(network), precision, versions()
+        state = resume.Saved(
+            resume.folder_of(model), resume.digest_of(*decides, source_digest(Path(__file__)))
+        )
+        journal = fit(
+            network,
+            training,
+            batches,
+            served(store, held, training, importance, None),
+            source != "none",
+            seed,
+            state,
+            Path(log_folder) if log_folder and training.tensorboard else None,
+        )
+        networks.save(network, model)
+    progress = journal.progress
+    write_csv(progress.records, COLUMNS, history)
+    write_csv(progress.gradients, GRADIENT_COLUMNS, gradients)
     write_json(
         sidecar,
         {
@@ -173,13 +242,17 @@ def run(
             "fold": fold,
             "kind": task.kind,
             "classes": task.classes,
-            "bands": store.bands,
-            "cutout_size": store.shape[1],
-            "pixels": store.pixels,
-            "training": training.model_dump(mode="json"),
-            "data_digest": data_digest(everything, store),
+            **of_store(store),
+            "training": task.training.model_dump(mode="json"),
+            "statistics": statistics.as_dict(),
+            "data_digest": data,
+            "objects": {"training": len(learnt), "validation": len(held)},
+            "steps": len(progress.records) * batches.num_batches,
+            "precision": precision,
+            "devices": devices.description(),
             "versions": versions(),
-            "metrics": journal.best,
+            "metrics": kept(journal, training),
             "parameters": int(network.count_params()),
         },
     )
+    state.remove()
