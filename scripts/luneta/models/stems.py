@@ -127,12 +127,10 @@ def copy_widened(
         Whether the source takes blue, green, red (`caffe` scaling). The bands of the target keep
         the survey's order always.
     """
-    stem, wide = find(source), find(target)
+    wide = find(target)
     for old, new in zip(source.weights, target.weights, strict=True):
         values = keras.ops.convert_to_numpy(old)
         if new is wide:
             kernel = values[:, :, ::-1] if reverse else values
             values = widen(kernel, target.input_shape[-1], rgb, kind)
-        elif old is stem or old.shape != new.shape:
-            raise ValueError(f"{source.name} and {target.name} differ in {new.path}")
         new.assign(values)

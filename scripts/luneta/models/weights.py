@@ -1,4 +1,4 @@
-"""Filling a backbone with weights: of ImageNet, of a file, of PyTorch, of another luneta network."""
+"""Filling a backbone with weights: ImageNet, files of Keras and PyTorch, luneta's own networks."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def scaling_of(source: str | Path, name: str) -> str:
     Returns
     -------
     str
-        That of the backbone, with two exceptions: Zoobot's encoders, told by their name in the
-        path, expect `unit`, and a .keras network expects what it had.
+        That of the backbone, with these exceptions: a .keras network expects what it had, weights
+        of PyTorch expect `torch`, or `unit` if they are Zoobot's (told by that name in the path).
     """
     text = str(source)
     if text.endswith(".keras"):
@@ -83,8 +83,8 @@ def scaling_of(source: str | Path, name: str) -> str:
         found = [x.removeprefix("input_scaling_") for x in names if x.startswith("input_scaling_")]
         if found:
             return found[0]
-    if "zoobot" in text.lower() and (text.startswith(timm.HUB) or text.endswith(".safetensors")):
-        return "unit"
+    if text.startswith(timm.HUB) or text.endswith(".safetensors"):
+        return "unit" if "zoobot" in text.lower() else "torch"
     return registry.find(name).scaling
 
 
@@ -206,11 +206,18 @@ def _fill_imagenet(network: keras.Model, wanted: Wanted) -> None:
     _copy(loaded, network, "imagenet", wanted)
 
 
+def _timm_name(backbone: registry.Backbone) -> str | None:
+    """Give timm's name of a backbone, if its weights can be those of timm."""
+    if "timm" not in backbone.weights:
+        return None
+    return backbone.create.__name__.removeprefix("timm_")
+
+
 def _torch_reader(path: Path, wanted: Wanted) -> tuple[int | None, Callable[[keras.Model], None]]:
     """Read a PyTorch state dict of timm."""
-    architecture = registry.find(wanted.name).timm
+    architecture = _timm_name(registry.find(wanted.name))
     if architecture is None:
-        others = ", ".join(x.name for x in registry.BACKBONES.values() if x.timm)
+        others = ", ".join(x.name for x in registry.BACKBONES.values() if _timm_name(x))
         raise WeightsError(
             f"{path} holds weights of PyTorch, which {wanted.name} cannot take: set "
             f"training.backbone to what they are of, one of {others}"
@@ -256,7 +263,7 @@ def _h5_reader(
     try:
         with h5py.File(path) as file:
             file.visititems(note)
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             legacy = "layer_names" in root.attrs
     except (OSError, KeyError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -303,7 +310,7 @@ def _fill_weights(network: keras.Model, path: Path, wanted: Wanted) -> None:
 def _legacy_layers(path: Path) -> dict[str, list[np.ndarray]]:
     """Read the arrays of each layer of the older format, in the order of the file."""
     with h5py.File(path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         layers = {}
         for name in root.attrs["layer_names"]:
             name = name.decode() if isinstance(name, bytes) else name
