@@ -5,52 +5,73 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from luneta.catalog.schema import task_columns
 from luneta.config import Training
 from luneta.cutouts.shard import ShardWriter
 from luneta.inference import infer
-from luneta.models import devices
+from luneta.models import devices, predicting
 from luneta.models import network as networks
+from luneta.training import outliers
 from luneta.training.calibration import probabilities
+from luneta.training.outliers import OutlierModel
 
 CLASSES = ["round", "edge_on"]
 TEMPERATURE = 0.5
-TASK = {
-    "kind": "multiclass",
-    "classes": CLASSES,
-    "training": {"weights": "none", "width": 0.35, "folds": 2},
-}
-SETTINGS = {"task": TASK, "task_name": "shape", "batch_size": 4}
+TRAINING = {"backbone": "LeNet5", "weights": "none", "dropout": 0.3}
+SETTINGS = {"task_name": "shape", "batch_size": 4}
+ONE_LOOK = {"views": 1, "draws": 0, "seed": 1}
+
+
+def pictures(count, bands=3):
+    random = np.random.default_rng(4)
+    return random.normal(5, 50, (count, bands, 32, 32)).astype("float32")
+
+
+def with_opinions(seed):
+    """An untrained network, whose logits are scaled to scatter by one."""
+    network = networks.build(Training(**TRAINING), ["g", "r", "i"], 32, "flux", 2, seed)
+    head = network.get_layer("logits")
+    logits = network.predict(pictures(20), verbose=0)
+    kernel, bias = head.get_weights()
+    head.set_weights(
+        [kernel / logits.std(axis=0), (bias - logits.mean(axis=0)) / logits.std(axis=0)]
+    )
+    return network
 
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
-    """Two untrained networks with sidecars and metrics."""
+    """Two untrained networks with sidecars, outlier model and metrics."""
     devices.configure(2)
     folder = tmp_path_factory.mktemp("ensemble")
-    identities = []
+    identities, familiar, labels = [], [], np.arange(40) % 2
     for fold in (0, 1):
-        network = networks.build(Training(**TASK["training"]), 3, 32, "flux", 2, fold)
-        head = network.get_layer("logits")
-        images = np.random.default_rng(4).normal(5, 50, (20, 3, 32, 32)).astype("float32")
-        logits = network.predict(images, verbose=0)
-        kernel, bias = head.get_weights()  # scaled so that the network has opinions
-        head.set_weights(
-            [kernel / logits.std(axis=0), bias - (logits / logits.std(axis=0)).mean(axis=0)]
-        )
+        network = with_opinions(fold)
         networks.save(network, folder / f"fold{fold}.keras")
         identities.append(networks.digest(network))
         sidecar = {"bands": ["g", "r", "i"], "pixels": "flux", "cutout_size": 32}
         sidecar["model_id"] = identities[-1]
         (folder / f"fold{fold}.json").write_text(json.dumps(sidecar))
-    found = {"temperature": TEMPERATURE, "models": identities, "model_id": "ensemble"}
+        features = networks.with_features(network).predict(pictures(40), verbose=0)[0]
+        familiar.append(outliers.fit(features, labels))
+    of_nine = familiar[1].distances(features[:9])  # which the tests predict
+    model = OutlierModel(tuple(familiar), outliers.threshold(of_nine, 0.5))
+    model.save(folder / "outliers.npz")
+    found = {
+        "calibration": {"method": "temperature", "parameters": {"temperature": TEMPERATURE}},
+        "members": {"networks": 2, **ONE_LOOK},
+        "outliers": {"digest": model.digest},
+        "classes": CLASSES,
+        "models": identities,
+        "model_id": "ensemble",
+    }
     (folder / "metrics.json").write_text(json.dumps(found))
     return folder
 
 
 def write_shard(folder, usable, bands=("g", "r", "i")):
     count = int(np.sum(usable))
-    random = np.random.default_rng(4)
-    images = random.normal(5, 50, (count, len(bands), 32, 32)).astype("float32")
+    images = pictures(count, len(bands))
     names = np.array([f"galaxy{i}" for i in range(len(usable))], object)
     flags = np.zeros(count, np.int32)
     with ShardWriter(folder / "s.arrow", bands, 32, "flux") as shard:
@@ -62,13 +83,14 @@ def write_shard(folder, usable, bands=("g", "r", "i")):
     return images
 
 
-def predict(folder, ensemble):
+def predict(folder, ensemble, metrics="metrics.json"):
     infer.run(
         folder / "s.arrow",
         folder / "s.parquet",
         [ensemble / "fold0.keras", ensemble / "fold1.keras"],
         [ensemble / "fold0.json", ensemble / "fold1.json"],
-        ensemble / "metrics.json",
+        ensemble / metrics,
+        ensemble / "outliers.npz",
         folder / "predictions.parquet",
         SETTINGS,
     )
@@ -95,6 +117,10 @@ def test_predictions_are_those_of_the_networks(tmp_path, ensemble):
     mean = each.mean(axis=0)
     entropy = -(mean * np.log(mean)).sum(axis=1)
     np.testing.assert_allclose(table["shape_entropy"].to_numpy()[usable], entropy, atol=1e-4)
+    information = entropy + (each * np.log(each)).sum(axis=2).mean(axis=0)
+    assert information.max() > 0.01
+    got = table["shape_mutual_information"].to_numpy()[usable]
+    np.testing.assert_allclose(got, information, atol=1e-4)
     named = [CLASSES[i] for i in mean.argmax(axis=1)]
     assert [v for v in table["shape_class"].to_pylist() if v] == named
     for column in table.column_names[1:]:
@@ -138,5 +164,50 @@ def test_cutouts_of_other_bands_are_refused(tmp_path, ensemble):
         predict(tmp_path, ensemble)
 
 
-def test_batches_are_cut_evenly():
-    assert [infer.even_batch_size(n, 256) for n in (0, 1, 256, 257, 600)] == [1, 1, 256, 129, 200]
+def test_outliers_are_far_from_the_familiar(tmp_path, ensemble):
+    usable = np.ones(10, dtype=bool)
+    usable[3] = False
+    images = write_shard(tmp_path, usable)
+    table = predict(tmp_path, ensemble)
+    model = OutlierModel.load(ensemble / "outliers.npz")
+    features = [
+        networks.with_features(networks.load(ensemble / f"fold{k}.keras")).predict(images)[0]
+        for k in (0, 1)
+    ]
+    each = [one.distances(f) for one, f in zip(model.networks, features, strict=True)]
+    scores = table["shape_outlier_score"].to_numpy()[usable]
+    np.testing.assert_allclose(scores, np.mean(each, axis=0), rtol=1e-3)
+    flags = [x for x in table["shape_outlier"].to_pylist() if x is not None]
+    assert flags == list(scores > model.threshold)
+    assert 0 < sum(flags) < 9
+
+
+def test_views_and_draws_are_those_that_were_evaluated(tmp_path, ensemble):
+    found = json.loads((ensemble / "metrics.json").read_text())
+    found["members"] |= {"views": 8, "draws": 3, "seed": 7}
+    (ensemble / "sampled.json").write_text(json.dumps(found))
+    usable = np.ones(6, dtype=bool)
+    images = write_shard(tmp_path, usable)
+    table = predict(tmp_path, ensemble, "sampled.json")
+    members = [predicting.prepare(networks.load(ensemble / f"fold{k}.keras")) for k in (0, 1)]
+    outputs = predicting.predict(members, lambda a, b: images[a:b], 6, 6, views=8, draws=3, seed=7)
+    each = probabilities(outputs.logits.reshape(48, 6, 2), TEMPERATURE)
+    for i, name in enumerate(CLASSES):
+        got = table[f"shape_{name}_probability"].to_numpy()
+        np.testing.assert_allclose(got, each.mean(axis=0)[:, i], atol=1e-5)
+        got = table[f"shape_{name}_std"].to_numpy()
+        np.testing.assert_allclose(got, each.std(axis=0)[:, i], atol=1e-5)
+
+
+def test_many_draws_make_row_groups_shorter(tmp_path, ensemble, monkeypatch):
+    monkeypatch.setattr(infer, "MOST_LOGITS", 12)  # 2 networks, 2 classes: 3 objects
+    write_shard(tmp_path, np.ones(7, dtype=bool))
+    predict(tmp_path, ensemble)
+    file = pq.ParquetFile(tmp_path / "predictions.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(3)] == [3, 3, 1]
+
+
+def test_columns_are_those_of_the_catalog():
+    described = task_columns("shape", "multiclass", CLASSES)
+    expected = [("object_id", pa.string()), *((c.name, c.type) for c in described)]
+    assert infer.schema("shape", CLASSES) == pa.schema(expected)

@@ -70,7 +70,8 @@ def ask(
     held, new : Answers
         Of the objects of the fold, and of the hold-out.
     familiar : luneta.training.outliers.Gaussians
-        Its training objects in the space of its features.
+        The labelled objects of the other folds, used by its training or not, in the space of its
+        features.
     """
     network = predicting.prepare(networks.load(path))
     learned = training_part(objects, fold)
