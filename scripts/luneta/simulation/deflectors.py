@@ -138,8 +138,8 @@ def make_deflector(random: np.random.Generator) -> Deflector:
     while True:
         redshift = 0.12 + 0.68 * random.beta(2.2, 2.2)
         source_redshift = redshift + 0.3 + random.gamma(3.0, 0.45)
-        dispersion = 225 * np.exp(random.normal(0, 0.24))
-        halo = np.exp(abs(random.normal(0, 0.25)))  # of the group around it
+        dispersion = 235 * np.exp(random.normal(0, 0.24))
+        halo = np.exp(abs(random.normal(0, 0.35)))  # of the group around it
         radius = halo * einstein_radius(dispersion, redshift, min(source_redshift, 5.0))
         if EINSTEIN_RADII[0] <= radius <= EINSTEIN_RADII[1]:
             break

@@ -63,7 +63,7 @@ def _truncated_normal(
 
 def source_magnitude(random: np.random.Generator) -> float:
     """Draw a source's i magnitude as it were unlensed; there is no cut on what is seen of it."""
-    return _truncated_normal(23.8, 1.3, SOURCE_MAGNITUDES, random)
+    return _truncated_normal(23.7, 1.3, SOURCE_MAGNITUDES, random)
 
 
 def make_source(
@@ -252,7 +252,7 @@ def plain(deflector: Deflector, random: np.random.Generator) -> tuple[Light, ...
 
 def background(deflector: Deflector, random: np.random.Generator) -> tuple[Light, ...]:
     """Give the deflector and a source too far from its axis to have more than one image."""
-    distance = random.uniform(1.3, 2.2) * deflector.einstein_radius + random.uniform(0.3, 0.8)
+    distance = random.uniform(1.5, 2.5) * deflector.einstein_radius + random.uniform(0.3, 0.8)
     return *deflector_lights(deflector, random), _lensed(deflector, distance, random)[0]
 
 
@@ -344,20 +344,20 @@ def merger(deflector: Deflector, random: np.random.Generator) -> tuple[Light, ..
 NON_LENSES: dict[
     str, tuple[float, Callable[[Deflector, np.random.Generator], tuple[Light, ...]]]
 ] = {
-    "plain": (0.15, plain),
-    "background": (0.15, background),
-    "satellites": (0.23, satellites),
-    "spiral": (0.15, spiral),
-    "ring": (0.10, ring),
+    "plain": (0.25, plain),
+    "background": (0.12, background),
+    "satellites": (0.20, satellites),
+    "spiral": (0.14, spiral),
+    "ring": (0.08, ring),
     "edge_on": (0.11, edge_on),
-    "merger": (0.11, merger),
+    "merger": (0.10, merger),
 }
 
 
 def make_lens(random: np.random.Generator) -> Candidate:
     """Make a lens: a source behind the deflector with several images, however faint they are."""
     deflector = make_deflector(random)
-    distance = 0.75 * deflector.einstein_radius * np.sqrt(random.uniform(0, 1))
+    distance = 0.65 * deflector.einstein_radius * np.sqrt(random.uniform(0, 1))
     arcs, magnitude = _lensed(deflector, distance, random)
     truth = {
         "einstein_radius": deflector.einstein_radius,
