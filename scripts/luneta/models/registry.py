@@ -74,7 +74,7 @@ def create(
     -------
     keras.Model
         Named `backbone`; input (object, y, x, band) scaled as `Backbone.scaling` says, output
-        (object, y', x', feature), (object, feature) or, with a top, (object, class), float32.
+        (object, y', x', feature), (object, feature) or, with a top, logits (object, class).
 
     Raises
     ------

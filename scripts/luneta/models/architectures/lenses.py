@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import keras
-from keras import applications
+from keras import applications, layers
 
-from luneta.models.architectures.layers import convolve_normalise, finish
+from luneta.models.activations import activate
+from luneta.models.architectures.layers import (
+    convolve,
+    convolve_normalise,
+    dense,
+    finish,
+    normalise,
+)
 from luneta.models.architectures.residual import preactivated_unit
 
 
@@ -46,3 +53,35 @@ def resnet50_lens_finder(
     """
     network = applications.ResNet50(include_top=False, weights=None, input_shape=input_shape)
     return finish(network.input, network.output, classes, "resnet50_lens_finder")
+
+
+def lens_detect_net(
+    input_shape: tuple[int, int, int], classes: int | None = None, activation: str = "relu"
+) -> keras.Model:
+    """Build a reconstruction of LensDetectNet, the course's lens finder for FITS stamps.
+
+    This is not the original: its layers were never published, only its 49,714,696 parameters,
+    49,712,008 trainable and 2,688 not. This network meets all three at 101 x 101 x 1, the stamps
+    of the space-based lens challenge, and 2 classes, and so do others.
+
+    Notes
+    -----
+    The counts fix that batch norms have 1,344 channels together, and that with two classes some
+    width is not a multiple of 16. A search over three to ten convolutions of the usual widths and
+    kernels, all or some of them normalised, up to three hidden layers and 1, 3 or 4 bands, left
+    about a hundred networks. This one is the plainest of them: three pairs of 3x3 convolutions as
+    in VGG, each normalised, the overlapping pooling and the narrower last convolution of AlexNet,
+    hidden layers of 1000 and 10.
+    """
+    inputs = keras.Input(input_shape)
+    x = inputs
+    for block, pair in ((1, (48, 48)), (2, (96, 256)), (3, (512, 384))):
+        for i, filters in enumerate(pair, 1):
+            label = f"block{block}_conv{i}"
+            x = normalise(convolve(x, filters, 3, label), f"{label}_norm")
+            x = activate(x, activation, f"{label}_{activation}")
+        x = layers.MaxPooling2D(3, 2, name=f"block{block}_pool")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = dense(x, 1000, "block4_dense", activation, dropout=0.5)
+    x = dense(x, 10, "block5_dense", activation)
+    return finish(inputs, x, classes, "lens_detect_net")
