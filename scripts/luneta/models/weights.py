@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,11 @@ def scaling_of(source: str | Path, name: str) -> str:
         of PyTorch expect `torch`, or `unit` if they are Zoobot's (told by that name in the path).
     """
     text = str(source)
-    if text.endswith(".keras"):
-        names = [layer.name for layer in _luneta_part(Path(source), "preprocessing").layers]
-        found = [x.removeprefix("input_scaling_") for x in names if x.startswith("input_scaling_")]
+    if text.endswith(".keras") and zipfile.is_zipfile(text):
+        with zipfile.ZipFile(text) as archive:
+            found = re.search(r'"input_scaling_(\w+)"', archive.read("config.json").decode())
         if found:
-            return found[0]
+            return found[1]
     if text.startswith(timm.HUB) or text.endswith(".safetensors"):
         return "unit" if "zoobot" in text.lower() else "torch"
     return registry.find(name).scaling
@@ -148,14 +149,13 @@ def _reader(
     if str(source) == "imagenet":
         return 3, lambda network: _fill_imagenet(network, wanted)
     if str(source).startswith(timm.HUB):
-        return _torch_reader(timm.download(str(source)), wanted)
+        return _torch_reader(source, wanted)
     path = Path(source)
     if not path.is_file():
         raise WeightsError(f"training.weights = {str(source)!r}: there is no such file")
-    if path.suffix != ".safetensors":
-        saving.refuse_pickle(path)
     if path.suffix == ".safetensors":
         return _torch_reader(path, wanted)
+    saving.refuse_pickle(path)
     if path.suffix == ".keras":
         return _keras_reader(path, wanted)
     if path.suffix in (".h5", ".hdf5"):
@@ -213,41 +213,39 @@ def _timm_name(backbone: registry.Backbone) -> str | None:
     return backbone.create.__name__.removeprefix("timm_")
 
 
-def _torch_reader(path: Path, wanted: Wanted) -> tuple[int | None, Callable[[keras.Model], None]]:
+def _torch_reader(
+    source: str | Path, wanted: Wanted
+) -> tuple[int | None, Callable[[keras.Model], None]]:
     """Read a PyTorch state dict of timm."""
     architecture = _timm_name(registry.find(wanted.name))
     if architecture is None:
         others = ", ".join(x.name for x in registry.BACKBONES.values() if _timm_name(x))
         raise WeightsError(
-            f"{path} holds weights of PyTorch, which {wanted.name} cannot take: set "
+            f"{source} holds weights of PyTorch, which {wanted.name} cannot take: set "
             f"training.backbone to what they are of, one of {others}"
         )
-    state = timm.load_state(path)
+    hub = str(source).startswith(timm.HUB)
+    state = timm.load_state(timm.download(str(source)) if hub else source)
 
     def fill(network: keras.Model) -> None:
         try:
             timm.convert(state, network, architecture)
         except StateError as error:
-            raise StateError(f"{path} does not fit {wanted.label}: {error}") from None
+            raise StateError(f"{source} does not fit {wanted.label}: {error}") from None
 
     return timm.state_bands(state), fill
 
 
-def _luneta_part(path: Path, part: str) -> keras.Model:
-    """Give `backbone` or `preprocessing` of a luneta network."""
-    network = saving.load(path)
-    if part not in [layer.name for layer in network.layers]:
-        raise WeightsError(
-            f"{path} is no network of luneta: it has no part named {part}; give its weights "
-            "without its top as .weights.h5"
-        )
-    return network.get_layer(part)
-
-
 def _keras_reader(path: Path, wanted: Wanted) -> tuple[int | None, Callable[[keras.Model], None]]:
     """Take the backbone of a luneta network: a warm start."""
-    backbone = _luneta_part(path, "backbone")
-    return backbone.input_shape[-1], lambda network: _copy(backbone, network, path, wanted)
+    network = saving.load(path)
+    if "backbone" not in [layer.name for layer in network.layers]:
+        raise WeightsError(
+            f"{path} is no network of luneta: it has no part named backbone; give its weights "
+            "without its top as .weights.h5"
+        )
+    backbone = network.get_layer("backbone")
+    return backbone.input_shape[-1], lambda target: _copy(backbone, target, path, wanted)
 
 
 def _h5_reader(
@@ -292,6 +290,14 @@ def _check_filled(network: keras.Model, path: Path, wanted: Wanted) -> None:
         raise _misfit(path, wanted, f"{count}, such as {empty[0]}")
 
 
+def _first_layer(error: str) -> str:
+    """Shorten what Keras says of weights that do not fit."""
+    found = re.search(r"total of (\d+) objects.*? name=([^,>]+)", error, re.DOTALL)
+    if found:
+        return f"it does not fill {found[1]} layers, the first is {found[2]}"
+    return error.partition("\n")[0]
+
+
 def _fill_weights(network: keras.Model, path: Path, wanted: Wanted) -> None:
     """Fill every weight of a network from a .weights.h5 file of Keras 3."""
     if not path.name.endswith(".weights.h5"):
@@ -303,7 +309,7 @@ def _fill_weights(network: keras.Model, path: Path, wanted: Wanted) -> None:
             warnings.filterwarnings("ignore", message="Skipping nested container")
             network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise _misfit(path, wanted, str(error).partition("\n")[0]) from None
+        raise _misfit(path, wanted, _first_layer(str(error))) from None
     _check_filled(network, path, wanted)
 
 
