@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -348,24 +349,28 @@ def test_names_of_the_hub_are_checked(name):
         timm.download(name)
 
 
-def python_with_timm(folder):
-    """Give a Python that has torch and timm, made in `folder` if this one does not."""
+@pytest.fixture
+def python_with_timm(tmp_path):
+    """Give a Python that has torch and timm, made for the test if this one does not."""
     if all(importlib.util.find_spec(name) for name in ("torch", "timm")):
-        return sys.executable
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = str(folder / "bin" / "python")
-    made = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "torch", "timm"], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"timm cannot be installed: {made.stderr.strip()[-300:]}")
-    return python
+        yield sys.executable
+        return
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = str(environment / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--quiet", "torch", "timm"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    try:
+        if made.returncode:
+            pytest.skip(f"timm cannot be installed: {made.stderr.strip()[-300:]}")
+        yield python
+    finally:
+        shutil.rmtree(environment)  # gigabytes, which pytest would keep
 
 
 @pytest.mark.slow
-def test_references_are_what_timm_gives_today(tmp_path):
-    python = python_with_timm(tmp_path / "environment")
-    subprocess.run([python, str(SCRIPT), str(tmp_path)], check=True)
+def test_references_are_what_timm_gives_today(python_with_timm, tmp_path):
+    subprocess.run([python_with_timm, str(SCRIPT), str(tmp_path)], check=True)
     assert {path.stem for path in REFERENCES.glob("*.npz")} == set(RULE["VARIANCES"])
     for path in REFERENCES.glob("*.npz"):
         with np.load(path) as old, np.load(tmp_path / path.name) as new:
