@@ -93,6 +93,11 @@ def validate(network: keras.Model, objects: Batches) -> dict[str, float]:
     return {"val_loss": float(np.average(found, weights=weights)), "val_accuracy": float(accuracy)}
 
 
+def number(value: Any) -> float:
+    """Bring a scalar tensor or variable from the device."""
+    return float(keras.ops.convert_to_numpy(value))
+
+
 class Journal(keras.callbacks.Callback):
     """Keep the history and the best weights over all phases; stop a phase that leads nowhere.
 
@@ -149,8 +154,8 @@ class Journal(keras.callbacks.Callback):
         """Fix order and randomness by the number of the epoch, so that it can be taken up here."""
         self.batches.start(epoch)
         generators = [v for v in self.model.variables if v.name == "seed_generator_state"]
-        for number, state in enumerate(generators):
-            state.assign(np.array([derived_seed(self.seed, epoch, number), 0]))
+        for place, state in enumerate(generators):
+            state.assign(np.array([derived_seed(self.seed, epoch, place), 0]))
         norms = self.model.optimizer.norm_sums
         norms.assign(np.zeros(norms.shape))
 
@@ -160,11 +165,11 @@ class Journal(keras.callbacks.Callback):
             raise self._not_finite(batch)
 
     def _not_finite(self, batch: int) -> FloatingPointError:
-        bad = int(keras.ops.convert_to_numpy(self.model.optimizer.first_bad))
+        bad = int(number(self.model.optimizer.first_bad))
         batch = bad % self.batches.num_batches if bad >= 0 else batch
         ids = self.batches.ids[self.batches.members(batch)]
         more = ", ..." if len(ids) > NAMED else ""
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        rate = number(self.model.optimizer.learning_rate)
         return FloatingPointError(
             f"the loss or its gradient is not finite in epoch {len(self.progress.records) + 1} "
             f"({self.phase.name}), batch {batch + 1} of {self.batches.num_batches} (objects "
@@ -175,14 +180,14 @@ class Journal(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down the epoch, keep its weights if they are the best."""
         optimizer = self.model.optimizer
-        if int(keras.ops.convert_to_numpy(optimizer.first_bad)) >= 0:
+        if number(optimizer.first_bad) >= 0:
             raise self._not_finite(0)
-        rate = keras.ops.convert_to_numpy(optimizer.learning_rate * optimizer.factor)
+        rate = number(optimizer.learning_rate) * number(optimizer.factor)
         logs.update(self.score())
         records = self.progress.records
         measured = {name: round(float(logs[name]), 6) for name in COLUMNS[2:6]}
         record = {"epoch": epoch + 1, "phase": self.phase.name, **measured}
-        record["learning_rate"] = float(f"{float(rate):.6g}")
+        record["learning_rate"] = float(f"{rate:.6g}")
         records.append(record)
         logger.info(
             "epoch %(epoch)d %(phase)s loss %(loss).4f accuracy %(accuracy).3f "

@@ -120,11 +120,11 @@ class _Layerwise:
         grads = devices.sum_over_replicas(list(grads))
         squares = ops.stack([ops.sum(ops.square(g)) for g in grads])
         layers = ops.matmul(self._members, squares[:, None])[:, 0]
-        self.norm_sums.assign(self.norm_sums + ops.sqrt(layers))
+        self.norm_sums.assign_add(ops.sqrt(layers))
         norm = ops.sqrt(ops.sum(squares))
-        bad = ops.logical_and(self.first_bad < 0, ops.logical_not(ops.isfinite(norm)))
-        step = ops.cast(self.iterations, "int32")
-        self.first_bad.assign(ops.where(bad, step, self.first_bad))
+        noted = ops.convert_to_tensor(self.first_bad)
+        bad = ops.logical_and(noted < 0, ops.logical_not(ops.isfinite(norm)))
+        self.first_bad.assign(ops.where(bad, ops.cast(self.iterations, "int32"), noted))
         if self.clip is not None:
             scale = self.clip / ops.maximum(norm, self.clip)
             grads = [g * scale for g in grads]
@@ -137,7 +137,8 @@ class _Layerwise:
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Change one variable by its block's rate."""
         index = self._get_variable_index(variable)
-        rate = ops.cast(learning_rate, "float32") * self._rate[index] * self.factor
+        factor = ops.convert_to_tensor(self.factor) * self._rate[index]
+        rate = ops.cast(learning_rate, "float32") * factor
         if self._decay[index]:
             self.assign_sub(variable, ops.multiply(variable, rate * self._decay[index]))
         super().update_step(gradient, variable, rate)
