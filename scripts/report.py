@@ -19,10 +19,12 @@ run(
     metrics=dict(zip(settings["tasks"], snakemake.input.metrics, strict=True)),
     out_of_fold=dict(zip(settings["tasks"], snakemake.input.out_of_fold, strict=True)),
     splits=dict(zip(settings["tasks"], snakemake.input.splits, strict=True)),
+    sidecars=dict(zip(settings["tasks"], snakemake.input.sidecars, strict=True)),
     histories={
         task: [next(histories) for _ in range(settings["folds"][task])]
         for task in settings["tasks"]
     },
+    gradients=dict(zip(settings["tasks"], snakemake.input.gradients, strict=True)),
     clusters=dict(zip(settings["clustered"], snakemake.input.clusters, strict=True)),
     truth=snakemake.input.get("truth", []),
     settings=settings,

@@ -9,6 +9,7 @@ import pytest
 from luneta.catalog import write
 from luneta.clustering import job
 from luneta.clustering.space import Places
+from luneta.config import Training
 from luneta.cutouts.shard import write_shard
 from luneta.metrics import classification
 
@@ -153,6 +154,34 @@ def write_training(root, task, random):
         path = root / "models" / task / f"fold{fold}_history.csv"
         path.parent.mkdir(exist_ok=True, parents=True)
         pd.DataFrame(history).to_csv(path, index=False)
+    layers = [("block1", "stem"), ("block2", "conv_a"), ("block2", "conv_b"), ("head", "logits")]
+    gradients = [
+        (epoch, "fine_tune" if epoch > 3 else "head", block, layer, random.uniform(0.1, 1))
+        for epoch in range(1, 11)
+        for block, layer in layers
+        if epoch > 3 or block == "head"
+    ]
+    table = pd.DataFrame(gradients, columns=["epoch", "phase", "block", "layer", "norm"])
+    table.to_csv(root / "models" / task / "fold0_gradients.csv", index=False)
+    training = Training(weights="none", label_fraction=0.25 if task == "frozen" else 1.0)
+    sidecar = {
+        "training": training.model_dump(mode="json"),
+        "parameters": 2_257_984,
+        "cutout_size": 32,
+        "precision": "float32",
+        "objects": {"training": 150 if task == "frozen" else 600, "validation": 67},
+    }
+    (root / "models" / task / "fold0.json").write_text(json.dumps(sidecar))
+
+
+def scored(labels, probabilities, kind):
+    """The part of the metrics that concerns all objects together, its intervals made up."""
+    scores = classification.scores(labels, probabilities, kind)
+    intervals = {name: [value - 0.01, value + 0.02] for name, value in scores.items()}
+    if kind == "binary":
+        intervals["roc_auc_delong"] = [scores["roc_auc"] - 0.005, scores["roc_auc"] + 0.004]
+    confusion = classification.confusion(labels, probabilities).tolist()
+    return {"count": len(labels), "scores": scores, "intervals": intervals, "confusion": confusion}
 
 
 def write_metrics(root, task, rows, random):
@@ -188,6 +217,7 @@ def write_metrics(root, task, rows, random):
         "standard_error": error,
         "ece_before": classification.expected_calibration_error(labels, before),
         "ece_after": classification.expected_calibration_error(labels, after),
+        "holdout": scored(labels[:60], after[:60], kind) if kind == "binary" else None,
         "models": ["a"] * FOLDS,
         "model_id": "0123456789abcdef0123456789abcdef",
     }
@@ -216,6 +246,7 @@ def results(tmp_path_factory):
         "keep": {"magnitude_r": "MAG_R"},
         "truth": True,
         "comparison": ["morphology", "frozen"],
+        "label_efficiency": ["morphology", "frozen"],
         "figures": str(root / "figures"),
         "report": str(root / "report"),
     }
@@ -244,6 +275,8 @@ def results(tmp_path_factory):
         "histories": {
             t: [root / f"models/{t}/fold{k}_history.csv" for k in range(FOLDS)] for t in TASKS
         },
+        "sidecars": {t: root / f"models/{t}/fold0.json" for t in TASKS},
+        "gradients": {t: root / f"models/{t}/fold0_gradients.csv" for t in TASKS},
         "clusters": clusters,
         "truth": [root / f"raw/{s}_truth.parquet" for s in shards],
         "settings": settings,

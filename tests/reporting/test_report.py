@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from luneta.catalog import write
 from luneta.cutouts.shard import write_shard
-from luneta.reporting import figures, report, tables
+from luneta.reporting import curves, figures, report, tables
 from luneta.reporting.cutouts import (
     Picture,
     Pictures,
@@ -31,7 +31,7 @@ from luneta.survey.flags import Flag
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 SURVEY_FIGURES = {"objects", "cutouts", "flagged"}
 TASK_FIGURES = {
-    *("labels", "training", "confusion", "roc", "precision_recall", "calibration"),
+    *("labels", "training", "gradients", "confusion", "roc", "precision_recall", "calibration"),
     *("magnitude_size", "examples"),
 }
 CLUSTER_FIGURES = {"map", "groups", "anomalies"}
@@ -51,7 +51,7 @@ def found(results):
 
 def test_every_planned_figure_is_drawn(reported):
     root, arguments = reported
-    names = {f"{name}.png" for name in (*SURVEY_FIGURES, "truth", "comparison")}
+    names = {f"{n}.png" for n in (*SURVEY_FIGURES, "truth", "comparison", "label_efficiency")}
     names |= {f"{task}_{f}.png" for task in arguments["settings"]["tasks"] for f in TASK_FIGURES}
     names |= {f"morphology_{name}.png" for name in CLUSTER_FIGURES}
     assert {path.name for path in (root / "figures").iterdir()} == names
@@ -63,7 +63,16 @@ def test_every_planned_figure_is_drawn(reported):
 
 def test_every_planned_figure_has_a_caption():
     names = {*SURVEY_FIGURES, *TASK_FIGURES, *CLUSTER_FIGURES}
-    names |= {"truth", "comparison", "rejects", "scores", "workflow", "card", "failures"}
+    names |= {
+        "truth",
+        "comparison",
+        "label_efficiency",
+        "rejects",
+        "scores",
+        "workflow",
+        "card",
+        "failures",
+    }
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == names
     for path in CAPTIONS.glob("*.rst"):
         assert len(path.read_text().split()) > 25, path.name
@@ -125,7 +134,7 @@ def test_nothing_rejected_is_said(tmp_path):
 
 def test_figures_are_the_same_bytes_each_time(found, tmp_path):
     for name in ("a", "b"):
-        save(figures.roc(found), tmp_path / f"{name}.png")
+        save(curves.roc(found), tmp_path / f"{name}.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -165,9 +174,10 @@ def test_labels_figure_says_what_was_held_and_left_out(results):
 
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):
     _, arguments = results
-    by_task = ("metrics", "out_of_fold", "splits", "histories", "clusters")
+    by_task = ("metrics", "out_of_fold", "splits", "sidecars", "histories", "gradients", "clusters")
     empty = {name: {} for name in by_task}
-    changes = {"tasks": {}, "predicted": [], "keep": {}, "comparison": [], "truth": False}
+    changes = {"tasks": {}, "predicted": [], "keep": {}, "truth": False}
+    changes |= {"comparison": [], "label_efficiency": []}
     places = {"figures": str(tmp_path / "figures"), "report": str(tmp_path / "report")}
     settings = {**arguments["settings"], **changes, **places}
     report.run(**{**arguments, **empty, "truth": [], "settings": settings})
@@ -214,8 +224,8 @@ def test_a_fold_without_a_class_can_be_drawn(results, tmp_path):
     table = table[~((table["fold"] == 0) & (table["label"] == "lens"))]
     table.to_parquet(tmp_path / "o.parquet")
     found = read_out_of_fold(tmp_path / "o.parquet", ["nolens", "lens"], "binary")
-    assert figures.roc(found)
-    assert figures.precision_recall(found)
+    assert curves.roc(found)
+    assert curves.precision_recall(found)
 
 
 def test_examples_are_sorted_by_the_label(found):

@@ -11,6 +11,8 @@ rule report:
             collect(rules.finetune.output.history, task=task, fold=PLAN.folds(task))
             for task in PLAN.tasks
         ],
+        sidecars=collect(rules.finetune.output.sidecar, task=PLAN.tasks, fold=0),
+        gradients=collect(rules.finetune.output.gradients, task=PLAN.tasks, fold=0),
         clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
         truth=PLAN.truth(),
     output:
@@ -44,6 +46,11 @@ rule report:
             caption="../report/training.rst",
             category="2. Training",
         ),
+        gradients=report(
+            collect("<results>/figures/{task}_gradients.png", task=PLAN.tasks),
+            caption="../report/gradients.rst",
+            category="2. Training",
+        ),
         scores=report(
             "<results>/report/scores.html",
             caption="../report/scores.rst",
@@ -52,6 +59,11 @@ rule report:
         comparison=report(
             PLAN.comparison_figure(),
             caption="../report/comparison.rst",
+            category="3. Evaluation",
+        ),
+        label_efficiency=report(
+            PLAN.label_efficiency_figure(),
+            caption="../report/label_efficiency.rst",
             category="3. Evaluation",
         ),
         confusion=report(

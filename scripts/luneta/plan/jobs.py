@@ -272,6 +272,7 @@ class Plan(SurveyPlan):
             "keep": self.kept,
             "truth": bool(self.truth()),
             "comparison": self.compared(),
+            "label_efficiency": self.label_efficiency(),
             "figures": str(self.results / "figures"),
             "report": str(self.results / "report"),
         }
@@ -282,11 +283,27 @@ class Plan(SurveyPlan):
         for name, task in self.config.tasks.items():
             key = digest([self.label_files(name), task.label_column, task.classes])
             groups.setdefault(key, []).append(name)
-        return max((group for group in groups.values()), key=len, default=[])
+        largest = max(groups.values(), key=len, default=[])
+        return largest if len(largest) > 1 else []
 
     def comparison_figure(self) -> list[str]:
         """The figure that compares tasks, where there are any to compare."""
-        return [str(self.results / "figures/comparison.png")] if len(self.compared()) > 1 else []
+        return [str(self.results / "figures/comparison.png")] if self.compared() else []
+
+    def label_efficiency(self) -> list[str]:
+        """Compared tasks, where one network learns from different fractions of the labels."""
+        fractions: dict[str, set[float]] = {}
+        for name in self.compared():
+            training = self.config.tasks[name].training
+            fields = {"backbone", "width", "weights", "course_recipe"}
+            key = digest(training.model_dump(mode="json", include=fields))
+            fractions.setdefault(key, set()).add(training.label_fraction)
+        return self.compared() if any(len(found) > 1 for found in fractions.values()) else []
+
+    def label_efficiency_figure(self) -> list[str]:
+        """The figure of scores against the number of labels, where that differs."""
+        wanted = self.label_efficiency()
+        return [str(self.results / "figures/label_efficiency.png")] if wanted else []
 
     def truth_figure(self) -> list[str]:
         """The figure that compares the catalog with the hidden truth, where there is one."""

@@ -18,11 +18,10 @@ from luneta.files import atomic_path, read_json
 from luneta.metrics.classification import DESCRIPTIONS
 from luneta.reporting.card_template import CARD
 from luneta.reporting.cutouts import Pictures, blank, picture_caption, place, shortened
-from luneta.reporting.figures import styled
 from luneta.reporting.predictions import OutOfFold, read_out_of_fold
 from luneta.reporting.report import note_on_labels
-from luneta.reporting.style import panels, save, say, words
-from luneta.reporting.tables import calibrated, measured
+from luneta.reporting.style import panels, save, say, styled, words
+from luneta.reporting.tables import calibrated, interval, measured
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +96,6 @@ def failures(found: OutOfFold, places: Mapping[str, tuple[str, int]], pictures: 
         picture_caption(axes, text, x + 0.47, y + 0.96)
     blank(axes, columns, rows * HEIGHT)
     return figure
-
-
-def interval(content: Mapping[str, Any], score: str) -> str:
-    """Write a score with its interval; a dash where there is none."""
-    value, ends = content["scores"].get(score), content["intervals"].get(score)
-    if value is None:
-        return "–"
-    if ends is None or None in ends:
-        return f"{value:.3f}"
-    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def text_of(

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from luneta.reporting.cutouts import Picture, Pictures, blank, picture_caption, place, shortened
-from luneta.reporting.figures import styled
-from luneta.reporting.style import COLOURS, GREY, panels, say, words
+from luneta.reporting.style import COLOURS, GREY, panels, say, styled, words
 
 DRAWN = 20_000
 GROUPS, PER_GROUP = 12, 10

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from luneta.cutouts.shard import Shard
-from luneta.reporting.figures import styled
 from luneta.reporting.predictions import OutOfFold
-from luneta.reporting.style import GREY, panels, say, words
+from luneta.reporting.style import GREY, panels, say, styled, words
 from luneta.survey.flags import UNUSABLE, Flag
 
 BLUE_TO_RED = "ugrizyjhk"

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from luneta.metrics.classification import (
-    common_thresholds,
     confusion,
     expected_calibration_error,
-    nan_mean,
-    nan_std,
-    precision_recall_on_thresholds,
     reliability,
-    roc_on_thresholds,
 )
 from luneta.reporting.predictions import AgainstTruth, OutOfFold, balanced_accuracy
 from luneta.reporting.reckoning import Reckoning, total
-from luneta.reporting.style import BLUE, COLOURS, GREY, ORANGE, STYLE, line_of, panels, say, words
+from luneta.reporting.style import BLUE, GREY, ORANGE, panels, say, styled, words
 from luneta.survey.flags import Flag
 
 OBJECTS_PER_BIN = 40
-SCORE_NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "roc_auc": "ROC AUC",
-}
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the house style."""
-
-    @wraps(draw)
-    def inner(*arguments, **options):
-        with mpl.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return inner
 
 
 def _bars(axes: Axes, names: Sequence[str], values, color, left=None) -> None:
@@ -134,48 +111,6 @@ def labels(
     return figure
 
 
-def _history_lines(axes: Axes, histories: Sequence[pd.DataFrame], score: str) -> None:
-    for number, history in enumerate(histories):
-        epochs = np.arange(1, len(history) + 1)
-        color = line_of(number)["color"]
-        axes.plot(epochs, history[score], color=color, linewidth=1, linestyle=":")
-        axes.plot(
-            epochs, history[f"val_{score}"], color=color, linewidth=1.6, label=f"fold {number}"
-        )
-        change = np.flatnonzero(history["phase"].to_numpy()[1:] != history["phase"].to_numpy()[:-1])
-        for epoch in change[:1] if number == 0 else []:
-            axes.axvline(epoch + 1.5, color=GREY, linewidth=1, linestyle="--")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-@styled
-def training(histories: Sequence[pd.DataFrame]) -> Figure:
-    """Show loss and accuracy against epoch, one colour per fold.
-
-    Parameters
-    ----------
-    histories : sequence of pandas.DataFrame
-        `models/{task}/fold{k}_history.csv`, in the order of the folds.
-    """
-    figure, axes = panels(2, 9.5, 3.8)
-    for panel, score, title in zip(
-        axes, ("loss", "accuracy"), ("Cross-entropy (nat)", "Accuracy"), strict=True
-    ):
-        _history_lines(panel, histories, score)
-        panel.set_title(title)
-    handles, names = axes[0].get_legend_handles_labels()
-    black = {"color": "black"}
-    handles += [
-        mpl.lines.Line2D([], [], **black),
-        mpl.lines.Line2D([], [], linestyle=":", **black),
-        mpl.lines.Line2D([], [], color=GREY, linestyle="--"),
-    ]
-    names += ["validation", "training", "backbone unfrozen"]
-    figure.legend(handles, names, loc="outside right center")
-    return figure
-
-
 def _matrix(axes: Axes, counts: np.ndarray, classes: Sequence[str]) -> None:
     """Draw counts, coloured by the fraction of the true class."""
     true = counts.sum(axis=1, keepdims=True)
@@ -226,88 +161,6 @@ def truth_matrices(found: Mapping[str, AgainstTruth]) -> Figure:
             f"balanced accuracy {balanced_accuracy(result.every):.3f}\n"
             f"without the labelled objects {balanced_accuracy(result.unlabelled):.3f}"
         )
-    return figure
-
-
-def _edge(x: np.ndarray, y: np.ndarray, step_x: int, step_y: int) -> np.ndarray:
-    """Move the mean curve by standard deviations over folds; shape (2, thresholds)."""
-    moved_x = nan_mean(x, 0) + step_x * nan_std(x)
-    return np.clip([moved_x, nan_mean(y, 0) + step_y * nan_std(y)], 0, 1)
-
-
-def _mean_curve(axes: Axes, x: np.ndarray, y: np.ndarray, better: int, **line) -> None:
-    """Draw the mean over folds at each threshold, with a band of one standard deviation.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    x, y : numpy.ndarray
-        Shape (folds, thresholds), float.
-    better : {-1, 1}
-        Whether a smaller or a larger x is better.
-    line
-        For `Axes.plot`.
-    """
-    upper, lower = _edge(x, y, better, 1), _edge(x, y, -better, -1)
-    keep = np.isfinite(upper + lower).all(axis=0)
-    outline = np.concatenate([upper[:, keep], lower[:, keep][:, ::-1]], axis=1)
-    axes.fill(*outline, color=line["color"], alpha=0.18, linewidth=0)
-    axes.plot(nan_mean(x, 0), nan_mean(y, 0), linewidth=1.7, **line)
-
-
-def _over_folds(found: OutOfFold, number: int, curve: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """Take a class's curve of each fold at thresholds common to all; (folds, thresholds) each."""
-    score = found.probabilities[:, number]
-    thresholds = common_thresholds(score)
-    curves = [curve(found.labels[f] == number, score[f], thresholds) for f in found.folds()]
-    first, second = zip(*curves, strict=True)
-    return np.array(first), np.array(second)
-
-
-def _area(x: np.ndarray, y: np.ndarray) -> str:
-    areas = np.trapezoid(y, x, axis=1)
-    return f"{nan_mean(areas):.3f} ± {nan_std(areas):.3f}"
-
-
-def _square(axes: Axes, x: str, y: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, aspect="equal")
-
-
-@styled
-def roc(found: OutOfFold) -> Figure:
-    """Show one-against-rest ROC curves, mean and standard deviation over folds."""
-    figure, (axes, logarithmic) = panels(2, 11.5, 4.4)
-    for line, number in enumerate(found.shown):
-        false, true = _over_folds(found, number, roc_on_thresholds)
-        name = f"{words(found.classes[number])}: {_area(false, true)}"
-        for panel in (axes, logarithmic):
-            _mean_curve(panel, false, true, -1, label=name, **line_of(line))
-    chance = np.geomspace(1e-3, 1, 50)
-    for panel in (axes, logarithmic):
-        panel.plot(chance, chance, color=GREY, linewidth=1, linestyle="--", label="chance: 0.5")
-        _square(panel, "false positive rate", "true positive rate (completeness)")
-    logarithmic.set(xscale="log", xlim=(1e-3, 1.05), aspect="auto", box_aspect=1)
-    logarithmic.set_xlabel("false positive rate, logarithmic")
-    handles = axes.get_legend_handles_labels()
-    title = "class: AUC ± std over folds"
-    figure.legend(*handles, loc="outside right upper", title=title, alignment="left")
-    return figure
-
-
-@styled
-def precision_recall(found: OutOfFold) -> Figure:
-    """Show one-against-rest precision-recall curves, mean and standard deviation over folds."""
-    figure, (axes,) = panels(1, 7.4, 4.6)
-    for line, number in enumerate(found.shown):
-        precision, recall = _over_folds(found, number, precision_recall_on_thresholds)
-        share = np.mean(found.labels == number)
-        name = f"{words(found.classes[number])}: {share:.2f}"
-        _mean_curve(axes, recall, precision, 1, label=name, **line_of(line))
-        axes.axhline(share, color=line_of(line)["color"], linewidth=0.8, linestyle=":")
-    _square(axes, "recall (completeness)", "precision (purity)")
-    title = "class: fraction of the objects\n(dotted)"
-    figure.legend(loc="outside right upper", title=title, alignment="left")
     return figure
 
 
@@ -414,39 +267,4 @@ def magnitude_size(
         panel.set_xlabel(f"{words(name)} ({unit})" if unit else words(name))
         panel.set_title(f"{good.sum():,} labelled objects, out of fold")
     axes[0].set_ylabel("fraction that is right")
-    return figure
-
-
-def _score_rows(axes: Axes, metrics: Mapping[str, Mapping], score: str) -> None:
-    for row, content in enumerate(metrics.values()):
-        folds = [fold[score] for fold in content["folds"] if fold[score] is not None]
-        axes.plot(folds, [row + 0.22] * len(folds), "|", color=GREY, markersize=7)
-        mean, error = content["mean"][score], content["standard_error"][score]
-        if mean is None:
-            continue
-        color = COLOURS[row % len(COLOURS)]
-        axes.errorbar(mean, row, xerr=error, fmt="o", color=color, capsize=3)
-        text = f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-        axes.annotate(
-            text, (mean, row), (0, 7), textcoords="offset points", ha="center", fontsize=9
-        )
-    axes.set_title(SCORE_NAMES[score])
-    axes.margins(x=0.25)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-
-
-@styled
-def comparison(metrics: Mapping[str, Mapping]) -> Figure:
-    """Compare tasks that learn the same labels: mean and standard error over folds.
-
-    Parameters
-    ----------
-    metrics : mapping
-        By task, the content of `metrics/{task}.json`.
-    """
-    figure, axes = panels(len(SCORE_NAMES), 11, 1.5 + 0.7 * len(metrics), sharey=True)
-    for panel, score in zip(axes, SCORE_NAMES, strict=True):
-        _score_rows(panel, metrics, score)
-    axes[0].set_yticks(range(len(metrics)), [words(task) for task in metrics])
-    axes[0].set_ylim(len(metrics) - 0.5, -0.6)
     return figure

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from luneta.files import read_json
 from luneta.reporting import clusters as clustered
-from luneta.reporting import figures, tables
+from luneta.reporting import comparison, curves, figures, learning, tables
 from luneta.reporting.cutouts import FEW, Pictures, examples, flagged_cutouts, montage
+from luneta.reporting.networks import Network, described
 from luneta.reporting.predictions import (
     OutOfFold,
     against_truth,
@@ -25,6 +26,7 @@ from luneta.reporting.predictions import (
     told_of_split,
 )
 from luneta.reporting.reckoning import Reckoning, batches, reckon
+from luneta.reporting.scores import write_scores
 from luneta.reporting.style import save
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ def _task_figures(
     found: OutOfFold,
     split: pa.Table,
     histories: Sequence[Path | str],
+    gradients: Path | str,
     catalog: Path | str,
     pictures: Pictures,
     settings: Mapping,
@@ -128,10 +131,11 @@ def _task_figures(
     labelled = _counts(split["label"].to_pylist(), found.classes)
     drawn = {
         "labels": figures.labels(found.classes, labelled, chosen, note_on_labels(split)),
-        "training": figures.training([pd.read_csv(path) for path in histories]),
+        "training": learning.training([pd.read_csv(path) for path in histories]),
+        "gradients": learning.gradients(pd.read_csv(gradients)),
         "confusion": figures.confusion_matrix(found),
-        "roc": figures.roc(found),
-        "precision_recall": figures.precision_recall(found),
+        "roc": curves.roc(found),
+        "precision_recall": curves.precision_recall(found),
         "calibration": figures.calibration(found),
         "magnitude_size": figures.magnitude_size(found.right, columns),
         "examples": examples(found, places, pictures),
@@ -178,6 +182,23 @@ def _truth_figure(
     save(figures.truth_matrices(results), folder / "truth.png")
 
 
+def _comparison_figures(
+    folder: Path,
+    contents: Mapping[str, Mapping],
+    networks: Mapping[str, Network],
+    settings: Mapping,
+) -> None:
+    compared, efficient = (
+        {task: contents[task] for task in settings[name]}
+        for name in ("comparison", "label_efficiency")
+    )
+    if compared:
+        save(comparison.comparison(compared), folder / "comparison.png")
+    if efficient:
+        of_lines = {task: networks[task] for task in efficient}
+        save(comparison.efficiency(efficient, of_lines), folder / "label_efficiency.png")
+
+
 def run(
     catalog: Path | str,
     rejects: Path | str,
@@ -186,7 +207,9 @@ def run(
     metrics: Mapping[str, Path | str],
     out_of_fold: Mapping[str, Path | str],
     splits: Mapping[str, Path | str],
+    sidecars: Mapping[str, Path | str],
     histories: Mapping[str, Sequence[Path | str]],
+    gradients: Mapping[str, Path | str],
     clusters: Mapping[str, Path | str],
     truth: Sequence[Path | str],
     settings: Mapping,
@@ -202,6 +225,8 @@ def run(
     metrics, out_of_fold, splits : mapping
         By task, `metrics/{task}.json`, `metrics/{task}_out_of_fold.parquet`,
         `splits/{task}.parquet`.
+    sidecars, gradients : mapping
+        By task, `models/{task}/fold0.json` and `models/{task}/fold0_gradients.csv`.
     histories : mapping
         By task, `models/{task}/fold{k}_history.csv` in the order of the folds.
     clusters : mapping
@@ -209,8 +234,9 @@ def run(
     truth : sequence of path
         `raw/{tile}_truth.parquet`; none if the survey is real.
     settings : mapping
-        `tasks` (name: kind and classes), `predicted`, `keep`, `comparison` (tasks that share
-        labels), `figures` and `report` (folders).
+        `tasks` (name: kind and classes), `predicted`, `keep`, `comparison` and
+        `label_efficiency` (tasks of these figures; none, no figure), `figures` and `report`
+        (folders).
     """
     folder = Path(settings["figures"])
     reckoning, pictures = reckon(catalog, rejects, overlaps), Pictures(cutouts)
@@ -223,15 +249,15 @@ def run(
     for task in settings["tasks"]:
         split = pq.read_table(splits[task])
         _task_figures(
-            folder, task, found[task], split, histories[task], catalog, pictures, settings
-        )
+            folder, task, found[task], split, histories[task], gradients[task], catalog, pictures,
+            settings,
+        )  # fmt: skip
     for task, path in clusters.items():
         classes = settings["tasks"][task]["classes"]
         _cluster_figures(folder, task, path, catalog, pictures, classes)
     if truth:
         _truth_figure(folder, catalog, truth, found, settings)
-    if len(settings["comparison"]) > 1:
-        compared = {task: contents[task] for task in settings["comparison"]}
-        save(figures.comparison(compared), folder / "comparison.png")
+    networks = {task: described(read_json(path)) for task, path in sidecars.items()}
+    _comparison_figures(folder, contents, networks, settings)
     tables.write_rejects(Path(settings["report"]) / "rejects.html", reckoning)
-    tables.write_scores(Path(settings["report"]) / "scores.html", contents)
+    write_scores(Path(settings["report"]) / "scores.html", contents, networks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import matplotlib as mpl
@@ -31,6 +33,17 @@ STYLE = {
     "legend.fontsize": 9,
     "figure.facecolor": "white",
 }
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the house style."""
+
+    @wraps(draw)
+    def inner(*arguments, **options):
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return inner
 
 
 def line_of(number: int) -> dict[str, str]:

@@ -61,26 +61,6 @@ another tile shows the same object better; see <code>catalog/overlaps.parquet</c
 <p>All of them are in <code>catalog/rejects.parquet</code>.</p></body></html>
 """
 )
-SCORES = (
-    HEAD
-    + """{% if not tasks %}<p>The config asks for no task.</p>{% else %}
-<p>Mean and standard error over the folds, on objects that the network did not see.</p>
-<table><tr><th>task</th>{% for score in scores %}<th>{{ score | words }}</th>{% endfor %}</tr>
-{% for task, content in tasks.items() %}<tr><td>{{ task | words }}</td>
-{% for score in scores %}<td class="number">{{ content | measured(score) }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<h2>Calibration</h2>
-<table><tr><th>task</th><th>calibration</th><th>ECE before</th><th>ECE after</th><th>folds</th>
-<th>model id</th></tr>
-{% for task, content in tasks.items() %}<tr><td>{{ task | words }}</td>
-<td class="number">{{ content | calibrated }}</td>
-<td class="number">{{ "%.4f" | format(content.ece_before) }}</td>
-<td class="number">{{ "%.4f" | format(content.ece_after) }}</td>
-<td class="number">{{ content.folds | length }}</td>
-<td class="name"><code>{{ content.model_id[:16] }}</code></td></tr>
-{% endfor %}</table>{% endif %}</body></html>
-"""
-)
 
 
 def measured(content: Mapping[str, Any], score: str, digits: int = 3) -> str:
@@ -109,13 +89,33 @@ def calibrated(content: Mapping[str, Any]) -> str:
     return found["method"] + ("" if temperature is None else f" {temperature:.3f}")
 
 
+def interval(content: Mapping[str, Any], score: str) -> str:
+    """Write a score as `value (low to high)`; a dash where there is none.
+
+    Parameters
+    ----------
+    content : mapping
+        `scores` and `intervals` of `metrics/{task}.json`, or of its `holdout`.
+    score : str
+        Name of the score; `roc_auc_delong` is `roc_auc` with the interval of DeLong et al. (1988).
+    """
+    value = content["scores"].get("roc_auc" if score == "roc_auc_delong" else score)
+    ends = content["intervals"].get(score)
+    if value is None or (score == "roc_auc_delong" and ends is None):
+        return "–"
+    if ends is None or None in ends:
+        return f"{value:.3f}"
+    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+
+
 def _environment() -> Environment:
     environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"words": words, "measured": measured, "calibrated": calibrated}
+    environment.filters["words"] = words
     return environment
 
 
-def _write(path: Path | str, template: str, **content) -> None:
+def write_page(path: Path | str, template: str, **content) -> None:
+    """Fill a template, text escaped for HTML, and write it."""
     text = _environment().from_string(template).render(**content)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -133,7 +133,7 @@ def _by_count(groups: Mapping[str, Group]) -> dict[str, Group]:
 def write_rejects(path: Path | str, found: Reckoning) -> None:
     """Write `rejects.html`: counts by flag, and the first of each."""
     found = replace(found, objects=_by_count(found.objects), files=_by_count(found.files))
-    _write(
+    write_page(
         path,
         REJECTS,
         title="Rejected objects and files",
@@ -143,9 +143,3 @@ def write_rejects(path: Path | str, found: Reckoning) -> None:
         count=counted,
         first=FIRST,
     )
-
-
-def write_scores(path: Path | str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write `scores.html` from the content of `metrics/{task}.json` by task."""
-    names = dict.fromkeys(name for content in metrics.values() for name in content["mean"])
-    _write(path, SCORES, title="Scores of the tasks", tasks=metrics, scores=list(names))
