@@ -49,6 +49,43 @@ def task_settings():
     return _task_settings
 
 
+@pytest.fixture(scope="session")
+def small_training():
+    """A function that gives the training section of a LeNet-5, with settings that differ."""
+    from luneta.config import Training
+
+    settings = {
+        "backbone": "LeNet5",
+        "weights": "none",
+        "head_epochs": 0,
+        "fine_tune_epochs": 2,
+        "fine_tune_learning_rate": 1e-3,
+        "batch_size": 16,
+    }
+    return lambda **changes: Training.model_validate({**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def small_network():
+    """A function that builds the network of a training for `galaxies`."""
+    from luneta.models import network as networks
+
+    return lambda training, seed=1: networks.build(training, ["g", "r", "i"], SIZE, "flux", 2, seed)
+
+
+@pytest.fixture(scope="session")
+def small_batches(galaxies):
+    """A function that serves `galaxies`: with a seed to learn from, without to validate."""
+    from luneta.training.data import Batches
+
+    images, labels = galaxies
+
+    def serve(seed=None, size=16, **options):
+        return Batches(images, labels, np.ones(2, "float32"), size, seed, **options)
+
+    return serve
+
+
 def write_shard(path, ids, images, pixels="flux", step=20):
     tensor = pa.fixed_shape_tensor(pa.float32(), images.shape[1:])
     schema = pa.schema(
