@@ -1,16 +1,29 @@
-from pathlib import Path
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
 
+import keras
 import numpy as np
 import pytest
 
+from lively import redraw
 from luneta.config import Training
-from luneta.models import backbones, devices
+from luneta.models import devices, preprocessing
 from luneta.models import network as networks
+from luneta.models.saving import NetworkFileError
 
-IMAGENET = (
-    Path(__file__).parents[2].parent
-    / "shared/weights/mobilenet_v2_1_224_imagenet_dequant_notop.weights.h5"
-)
+BANDS = ["u", "g", "r", "i", "z"]
+LOAD_WITH_KERAS_ALONE = """
+import sys
+sys.modules["luneta"] = None  # importing it fails
+import keras, numpy as np
+for path in sys.argv[1:]:
+    network = keras.models.load_model(path)
+    images = np.load(path.replace(".keras", ".npz"))
+    np.testing.assert_array_equal(network.predict_on_batch(images["cutouts"]), images["logits"])
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,13 +31,18 @@ def backend():
     devices.configure(2)
 
 
-def build(bands=3, pixels="flux", size=40, weights="none", **training):
-    settings = Training(**{"weights": "none", "width": 0.35, **training})
-    return networks.build(settings, bands, size, pixels, 3, 7, weights)
+def build(bands=3, pixels="flux", size=40, statistics=None, **training):
+    small = {"backbone": "MobileNet", "width": 0.25} if "backbone" not in training else {}
+    settings = Training(**{"weights": "none", **small, **training})
+    network = networks.build(settings, BANDS[:bands], size, pixels, 3, 7, statistics=statistics)
+    redraw(network.get_layer("backbone"))
+    return network
 
 
 def cutouts(count=4, bands=3, size=40):
-    return np.random.default_rng(0).normal(3, 20, (count, bands, size, size)).astype("float32")
+    images = np.random.default_rng(0).normal(3, 20, (count, bands, size, size)).astype("float32")
+    images[0, 0, 3:5] = np.nan
+    return images
 
 
 @pytest.mark.parametrize(
@@ -37,37 +55,203 @@ def test_saved_network_predicts_the_same(tmp_path, bands, pixels, training):
     networks.save(network, tmp_path / "one.keras")
     loaded = networks.load(tmp_path / "one.keras")
     logits = network.predict_on_batch(images)
-    assert logits.shape == (4, 3)
+    assert logits.shape == (4, 3) and logits.dtype == "float32"
+    assert np.ptp(logits, axis=0).min() > 1e-3  # objects differ
     np.testing.assert_array_equal(loaded.predict_on_batch(images), logits)
     assert networks.digest(loaded) == networks.digest(network)
-    networks.save(loaded, tmp_path / "two.keras")
-    networks.save(loaded, tmp_path / "three.keras")
-    assert (tmp_path / "two.keras").read_bytes() == (tmp_path / "three.keras").read_bytes()
+
+
+def test_saved_network_needs_keras_alone(tmp_path):
+    images, paths = cutouts(bands=4), []
+    for i, (stretch, noise, normalisation) in enumerate(
+        [
+            ("asinh", "cutout", "image"),
+            ("lupton", "training", "band"),
+            ("percentile",) + ("none",) * 2,
+        ]
+    ):
+        settings = {"stretch": stretch, "noise_scaling": noise, "normalisation": normalisation}
+        training = {"preprocessing": {**settings, "clip": 250}, "image_size": 32, "stem": "copy"}
+        known = preprocessing.measure(images, Training(**training), "flux")
+        network = build(4, statistics=known, head_units=[6], **training)
+        paths.append(tmp_path / f"{i}.keras")
+        networks.save(network, paths[-1])
+        logits = network.predict_on_batch(images)
+        np.savez(paths[-1].with_suffix(".npz"), cutouts=images, logits=logits)
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD_WITH_KERAS_ALONE, *map(str, paths)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_equal_networks_give_equal_bytes(tmp_path):
+    settings = {"preprocessing": {"noise_scaling": "cutout"}, "head_units": [4]}
+    for name in ("one", "two"):
+        keras.utils.clear_session()
+        networks.save(build(4, **settings), tmp_path / f"{name}.keras")
+        keras.ops.abs(keras.Input((2,)))
+    assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "two.keras").read_bytes()
+    networks.save(networks.load(tmp_path / "one.keras"), tmp_path / "three.keras")
+    networks.save(networks.load(tmp_path / "one.keras"), tmp_path / "four.keras")
+    assert (tmp_path / "three.keras").read_bytes() == (tmp_path / "four.keras").read_bytes()
 
 
 def test_bad_pixel_is_sky():
     network = build()
     holes, zeros = cutouts(), cutouts()
-    holes[:, :, 5:9], zeros[:, :, 5:9] = np.nan, 0
+    zeros[:, :, 5:9], holes[:, :, 5:9] = 0, np.nan
+    zeros[0, 0, 3:5] = 0
     np.testing.assert_array_equal(network.predict_on_batch(holes), network.predict_on_batch(zeros))
 
 
 def test_seed_fixes_the_weights():
-    assert networks.digest(build()) == networks.digest(build())
+    def digest(seed):
+        training = Training(backbone="MobileNet", width=0.25, weights="none")
+        return networks.digest(networks.build(training, BANDS, 32, "flux", 2, seed))
+
+    assert digest(1) == digest(1) != digest(2)
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0"])
-def test_other_backbones_build_and_freeze(name):
-    network = build(bands=2, size=32, backbone=name, width=1.0)
+def test_statistics_change_the_digest():
+    training = {"preprocessing": {"normalisation": "band"}}
+    first, second = (
+        preprocessing.measure(cutouts() * factor, Training(**training), "flux") for factor in (1, 2)
+    )
+    one, same, other = (build(statistics=x, **training) for x in (first, first, second))
+    assert networks.digest(one) == networks.digest(same) != networks.digest(other)
+
+
+@pytest.mark.parametrize(("name", "side"), [("MobileNet", 40), ("LeNet5", 40)])
+def test_features_and_head_are_the_network(name, side):
+    width = 0.25 if name == "MobileNet" else 1
+    network = build(backbone=name, width=width, head_units=[6, 5], dropout=0.5)
+    images = cutouts()
+    features, logits = networks.with_features(network).predict_on_batch(images)
+    np.testing.assert_array_equal(logits, network.predict_on_batch(images))
+    assert features.ndim == 2 and features.dtype == "float32"
+    head = networks.head(network)
+    assert head.input_shape == (None, features.shape[1])
+    np.testing.assert_allclose(head(features), logits, rtol=1e-5, atol=1e-6)
+    assert [x.name for x in head.layers if x.weights] == ["hidden_1", "hidden_2", "logits"]
+    assert np.abs(head(features, training=True) - logits).max() > 1e-4
+
+
+def test_features_are_the_mean_of_the_map():
+    network, images = build(), cutouts()
+    inner = network.get_layer("backbone")(network.get_layer("preprocessing")(images))
+    features, _ = networks.with_features(network).predict_on_batch(images)
+    np.testing.assert_allclose(features, np.asarray(inner).mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_head_has_the_activation_of_the_settings():
+    network = build(backbone="ResNet18", activation="tanh", head_units=[4], size=32)
+    assert network.get_layer("hidden_1_activation").activation is keras.activations.tanh
+
+
+def train(network, steps=2):
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images, labels = cutouts(), np.arange(4) % 3
+    return [network.train_on_batch(images, labels) for _ in range(steps)]
+
+
+def moved(network, **frozen):
+    """Give the names of the layers whose weights two steps of training change."""
+    networks.freeze(network, **frozen)
+    layers = {x.name: x for x in [*network.get_layer("backbone").layers, *network.layers]}
+    layers = {n: x for n, x in layers.items() if x.weights and n != "backbone"}
+    before = {name: layer.get_weights() for name, layer in layers.items()}
+    train(network)
+    return {
+        name
+        for name, layer in layers.items()
+        if any((a != b).any() for a, b in zip(before[name], layer.get_weights(), strict=True))
+    }
+
+
+def test_frozen_backbone_does_not_move():
+    assert moved(build(), backbone=True, batch_norm=True) == {"logits"}
+    assert moved(build(), backbone=True, batch_norm=False) == {"logits"}
+
+
+def test_frozen_batch_norm_keeps_its_statistics_to_the_bit():
+    network = build()
+    names = {layer.name for layer in networks.batch_norms(network)}
+    changed = moved(network, backbone=False, batch_norm=True)
+    assert len(names) == 27 and not changed & names
+    assert {"conv1", "conv_pw_13", "logits"} <= changed
+    assert names <= moved(build(), backbone=False, batch_norm=False)
+
+
+def test_first_loss_after_unfreezing_is_that_before_it():
+    network = build(dropout=0)
+    networks.freeze(network, backbone=True, batch_norm=True)
+    frozen = train(network, steps=1)[0]
+    network = build(dropout=0)
     networks.freeze(network, backbone=False, batch_norm=True)
-    assert network.output_shape == (None, 3)
-    frozen = networks.batch_norms(network)
-    assert len(frozen) > 10 and not any(layer.trainable for layer in frozen)
-    assert any(layer.trainable for layer in network.get_layer("backbone").layers)
+    assert train(network, steps=1)[0] == pytest.approx(frozen, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 99])
+def test_last_blocks_are_set_free(count):
+    network = build()
+    blocks = networks.blocks(network)
+    changed = moved(network, backbone=False, batch_norm=False, unfreeze=count)
+    free = {layer.name for block in blocks[-min(count, len(blocks)) :] for layer in block}
+    assert changed == free | {"logits"}
+    assert {x.name for b in blocks for x in b} == {
+        x.name for x in network.get_layer("backbone").layers if x.weights
+    }
+    networks.freeze(network, backbone=False, batch_norm=False)
+    assert all(layer.trainable for layer in network.get_layer("backbone").layers)
 
 
 def test_momentum_is_lowered_from_random_weights():
     assert {layer.momentum for layer in networks.batch_norms(build())} == {0.9}
+
+
+def test_mixed_precision_ends_in_float32():
+    images = cutouts()
+    settings = {"head_units": [6], "preprocessing": {"noise_scaling": "cutout"}}
+    expected = networks.with_features(build(**settings)).predict_on_batch(images)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = build(**settings)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    outputs = {x.name: x.output.dtype for x in network.layers}
+    assert outputs == {
+        "cutouts": "float32",
+        "preprocessing": "float32",
+        "backbone": "bfloat16",
+        "features": "float32",
+        "dropout_1": "bfloat16",
+        "hidden_1": "bfloat16",
+        "hidden_1_activation": "bfloat16",
+        "dropout": "bfloat16",
+        "logits": "float32",
+    }
+    assert {w.dtype for w in network.weights} == {"float32"}
+    got = networks.with_features(network).predict_on_batch(images)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == "float32"
+        np.testing.assert_allclose(a, b, atol=0.05 * np.abs(b).max())
+    raw = [x.get_layer("preprocessing")(images) for x in (network, build(**settings))]
+    np.testing.assert_array_equal(*map(np.asarray, raw))
+
+
+def test_named_bands_reach_the_backbone_as_red_green_blue():
+    images = cutouts(bands=3)
+    given = build(backbone="MobileNet", width=0.25, rgb=["r", "u", "g"])
+    plain = build(backbone="MobileNet", width=0.25)
+    np.testing.assert_array_equal(
+        given.predict_on_batch(images), plain.predict_on_batch(images[:, [2, 0, 1]])
+    )
+    for rgb in (["g", "r", "K"], ["g", "g", "r"]):
+        with pytest.raises(ValueError, match=r"training.rgb.*three different bands of \['u', 'g'"):
+            build(rgb=rgb)
 
 
 def test_small_cutouts_are_explained():
@@ -75,33 +259,47 @@ def test_small_cutouts_are_explained():
         build(size=24)
 
 
+def test_foreign_networks_with_code_are_refused(tmp_path):
+    inputs = keras.Input((4,))
+    path = tmp_path / "x.keras"
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(path)
+    with pytest.raises(
+        NetworkFileError, match="x.keras is refused: it holds a Lambda layer.*build"
+    ):
+        networks.load(path)
+    path.write_bytes(pickle.dumps([1]))
+    with pytest.raises(NetworkFileError, match="x.keras is refused: it is a Python pickle.*give"):
+        networks.load(path)
+
+
+class Unknown(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+def test_unreadable_networks_are_explained(tmp_path):
+    path = tmp_path / "x.keras"
+    with pytest.raises(NetworkFileError, match="there is no network"):
+        networks.load(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(NetworkFileError, match="x.keras is no .keras network, or is damaged"):
+        networks.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    with pytest.raises(
+        NetworkFileError, match="x.keras cannot be loaded.*layers that Keras itself"
+    ):
+        networks.load(path)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, Unknown()(inputs)).save(path)
+    with pytest.raises(
+        NetworkFileError, match="x.keras cannot be loaded.*layers that Keras itself"
+    ):
+        networks.load(path)
+
+
 def test_predicting_pads_the_last_batch():
     network, images = build(), cutouts(7)
     got = networks.predict_logits([network, network], lambda a, b: images[a:b], 7, 3)
     assert got.shape == (2, 7, 3)
     np.testing.assert_allclose(got[0], network.predict(images, verbose=0), atol=1e-5)
-
-
-@pytest.mark.skipif(not IMAGENET.exists(), reason="../shared/weights is not here")
-def test_local_weights_are_used():
-    backbone = build(weights=IMAGENET, width=1.0).get_layer("backbone")
-    # first filter of the ImageNet file, unlike any random start
-    assert backbone.get_layer("Conv1").get_weights()[0].ravel()[:2] == pytest.approx(
-        [-0.5095339, -1.800353]
-    )
-
-
-@pytest.mark.skipif(not IMAGENET.exists(), reason="../shared/weights is not here")
-@pytest.mark.parametrize(("name", "width"), [("MobileNetV2", 0.35), ("ResNet50", 1.0)])
-def test_weights_of_another_backbone_are_refused(name, width):
-    with pytest.raises(backbones.WeightsError, match=f"dequant.*does not f.*{name} of width"):
-        backbones.create(name, 32, width, IMAGENET)
-
-
-def test_missing_and_broken_weights_are_refused(tmp_path):
-    path = tmp_path / "x.weights.h5"
-    with pytest.raises(backbones.WeightsError, match="no such file"):
-        backbones.create("MobileNetV2", 32, 0.35, path)
-    path.write_text("<html>")
-    with pytest.raises(backbones.WeightsError, match="does not fit MobileNetV2 of width 0.35"):
-        backbones.create("MobileNetV2", 32, 0.35, path)

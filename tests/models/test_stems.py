@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lively import redraw
 from luneta.models import devices, registry, stems
 
 SMALL = {"MobileNetV2": 0.35, "ResNet18": 1.0, "VGG16": 1.0}
@@ -18,12 +19,7 @@ def rgb_network():
 
     def give(name):
         if name not in made:
-            made[name] = registry.create(name, (32, 32, 3), width=SMALL[name])
-            random = np.random.default_rng(5)
-            for variable in made[name].weights:
-                if len(variable.shape) == 4:  # keeps the size of signals from layer to layer
-                    inputs = np.prod(variable.shape[: 3 if variable.shape[3] > 1 else 2])
-                    variable.assign(random.normal(0, (2 / inputs) ** 0.5, variable.shape))
+            made[name] = redraw(registry.create(name, (32, 32, 3), width=SMALL[name]))
         return made[name]
 
     return give

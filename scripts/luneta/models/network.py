@@ -191,7 +191,10 @@ def freeze(
     The batch norm of a frozen block is frozen too, as frozen layers use their moving statistics.
     """
     inner = _backbone(network)
-    inner.trainable = not backbone  # reaches every layer within
+    inner.trainable = not backbone
+    # Layer by layer too: Keras skips an assignment that changes nothing for the model as a whole
+    for layer in _leaves(inner):
+        layer.trainable = not backbone
     if backbone:
         return
     parts = blocks(network)

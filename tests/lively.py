@@ -1,0 +1,17 @@
+"""Random weights that carry a signal through a deep network, for tests of what it computes."""
+
+import keras
+import numpy as np
+
+
+def redraw(network: keras.Model, seed: int = 5) -> keras.Model:
+    """Draw the kernels anew, of a size that keeps signals as they are from layer to layer.
+
+    Keras's own let them fade in networks without skips until every output is nearly zero.
+    """
+    random = np.random.default_rng(seed)
+    for variable in network.weights:
+        if len(variable.shape) == 4:
+            inputs = np.prod(variable.shape[: 3 if variable.shape[3] > 1 else 2])
+            variable.assign(random.normal(0, (2 / inputs) ** 0.5, variable.shape))
+    return network
