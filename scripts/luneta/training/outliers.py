@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 from luneta.files import atomic_path
 
 COMPONENTS = 64
+OBJECTS_PER_COMPONENT = 10
 MOST_OBJECTS = 5000
 
 
@@ -26,20 +26,32 @@ class Gaussians:
 
     Attributes
     ----------
-    projection
-        To coordinates in which the covariance is the unit matrix, float32 (component, feature).
     centres
-        Means of the classes there, float32 (class, component).
+        Means of the classes, float64 (class, feature).
+    axes
+        Orthonormal principal axes of the scatter within classes, float64 (component, feature).
+    variances
+        Along the axes, float64 (component,).
+    rest
+        Variance along every other direction, float64 ().
     """
 
-    projection: np.ndarray
     centres: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+    rest: np.ndarray
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Give the distance to the nearest class of features (object, feature): (object,)."""
-        place = np.asarray(features, dtype="float64") @ self.projection.T.astype("float64")
-        between = place[:, None, :] - self.centres.astype("float64")
-        return np.sqrt(np.sum(between**2, axis=2).min(axis=1))
+        features = np.asarray(features, dtype="float64")
+        nearest = np.full(len(features), np.inf)
+        for centre in self.centres:
+            way = features - centre
+            along = (way @ self.axes.T) ** 2
+            beside = np.maximum((way**2).sum(axis=1) - along.sum(axis=1), 0)
+            square = (along / self.variances).sum(axis=1) + beside / self.rest
+            nearest = np.fmin(nearest, square)
+        return np.sqrt(np.where(np.isnan(features).any(axis=1), np.nan, nearest))
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,8 @@ class OutlierModel:
         """Sha256 over all numbers."""
         total = hashlib.sha256(repr(self.threshold).encode())
         for one in self.networks:
-            for array in (one.projection, one.centres):
-                total.update(f"{array.shape}{array.dtype}".encode())
+            for name, array in vars(one).items():
+                total.update(f"{name}{array.shape}{array.dtype}".encode())
                 total.update(np.ascontiguousarray(array).tobytes())
         return total.hexdigest()
 
@@ -72,7 +84,7 @@ class OutlierModel:
         """Write an .npz; equal models give equal bytes."""
         arrays = {"threshold": np.array(self.threshold)}
         for i, one in enumerate(self.networks):
-            arrays |= {f"projection{i}": one.projection, f"centres{i}": one.centres}
+            arrays |= {f"{name}{i}": array for name, array in vars(one).items()}
         with atomic_path(path) as temporary:
             np.savez(temporary, **arrays)
 
@@ -80,9 +92,10 @@ class OutlierModel:
     def load(cls, path: Path | str) -> OutlierModel:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as found:
-            count = sum(name.startswith("projection") for name in found)
+            count = sum(name.startswith("rest") for name in found)
+            names = [field.name for field in fields(Gaussians)]
             networks = tuple(
-                Gaussians(found[f"projection{i}"], found[f"centres{i}"]) for i in range(count)
+                Gaussians(**{name: found[f"{name}{i}"] for name in names}) for i in range(count)
             )
             return cls(networks, float(found["threshold"]))
 
@@ -99,27 +112,23 @@ def fit(features: np.ndarray, labels: np.ndarray) -> Gaussians:
 
     Notes
     -----
-    Features are reduced to at most 64 principal components, as a covariance of thousands of
-    features is not known from as many objects. The covariance within classes of these is shrunk
-    towards a multiple of the unit matrix (Ledoit & Wolf 2004), so that it can be inverted where
-    objects are fewer than components.
+    The covariance within classes of thousands of features is not known from as many objects. It is
+    taken as that of at most 64 principal axes, one for every ten objects, and one variance for all
+    other directions (probabilistic PCA; Tipping & Bishop 1999, eq. 7 and 8). To leave these
+    directions out would lose most strange objects, which differ where familiar ones do not.
     """
     features = np.asarray(features, dtype="float64")
-    about = features - features.mean(axis=0)
-    _, spread, axes = np.linalg.svd(about, full_matrices=False)
-    count = max(1, np.sum(spread[:COMPONENTS] > spread[0] * 1e-6))
-    axes = axes[:count]
-    places = about @ axes.T
-    present = np.unique(labels)
-    centres = np.stack([places[labels == name].mean(axis=0) for name in present])
-    covariance, _ = ledoit_wolf(
-        places - centres[np.searchsorted(present, labels)], assume_centered=True
+    present, member = np.unique(labels, return_inverse=True)
+    centres = np.stack([features[member == i].mean(axis=0) for i in range(len(present))])
+    _, widths, axes = np.linalg.svd(features - centres[member], full_matrices=False)
+    variances = widths**2 / len(features)
+    count = max(1, min(COMPONENTS, len(features) // OBJECTS_PER_COMPONENT, len(axes)))
+    others = features.shape[1] - count
+    rest = variances[count:].sum() / others if others else variances[-1]
+    floor = max(variances[0] * 1e-9, 1e-30)
+    return Gaussians(
+        centres, axes[:count], np.maximum(variances[:count], floor), np.maximum(rest, floor)
     )
-    covariance += np.eye(len(covariance)) * max(np.trace(covariance) * 1e-12, 1e-30)
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
-    projection = (whiten @ axes).astype("float32")
-    means = np.stack([features[labels == name].mean(axis=0) for name in present])
-    return Gaussians(projection, (means @ projection.T.astype("float64")).astype("float32"))
 
 
 def sample(labels: np.ndarray, seed: int, most: int = MOST_OBJECTS) -> np.ndarray:
