@@ -11,15 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from luneta.reporting.networks import Network, label_efficiency
-from luneta.reporting.style import BLUE, GREY, line_of, panels, styled, words
+from luneta.reporting.style import BLUE, GREY, line_of, panels, score_name, styled, words
 
-SCORE_NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "roc_auc": "ROC AUC",
-    "tpr0": "TPR0",
-    "tpr10": "TPR10",
-}
 MARKERS = "osD^v"
 
 
@@ -68,7 +61,9 @@ def _score_rows(axes: Axes, found: list[Measured]) -> None:
         place = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5}
         axes.annotate(text, (score.value, row), (0, 5), **place)
     axes.margins(x=0.22)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    low, high = axes.get_xlim()
+    ticks = MaxNLocator(4).tick_values(low, high)
+    axes.set_xticks(ticks[(ticks >= max(low, 0)) & (ticks <= min(high, 1))])
 
 
 @styled
@@ -86,7 +81,7 @@ def comparison(metrics: Mapping[str, Mapping]) -> Figure:
     for panel, (score, held) in zip(axes, scores, strict=True):
         take = on_holdout if held else over_folds
         _score_rows(panel, [take(content, score) for content in metrics.values()])
-        panel.set_title(f"{SCORE_NAMES[score]}, {'hold-out' if held else 'over folds'}")
+        panel.set_title(f"{score_name(score)}, {'hold-out' if held else 'over folds'}")
     axes[0].set_yticks(range(len(metrics)), [words(task) for task in metrics])
     axes[0].set_ylim(len(metrics) - 0.5, -0.7)
     return figure
@@ -131,7 +126,7 @@ def efficiency(metrics: Mapping[str, Mapping], networks: Mapping[str, Network]) 
     for panel, score in zip(axes, ("balanced_accuracy", "macro_f1"), strict=True):
         for number, (name, tasks) in enumerate(lines.items()):
             _efficiency_line(panel, metrics, networks, tasks, score, number, name)
-        panel.set(xscale="log", xlabel="labels learned from, logarithmic", title=SCORE_NAMES[score])
+        panel.set(xscale="log", xlabel="labels learned from, logarithmic", title=score_name(score))
         panel.set_xticks(labels, [f"{count:,}" for count in labels])
         panel.minorticks_off()
     handles = axes[0].get_legend_handles_labels()

@@ -14,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from luneta.reporting.style import GREY, ORANGE, line_of, panels, say, styled
 
 HEAD = "head"
+# Without the palest colours, which vanish on white.
+SHADES = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.88, 256)))
 
 
 def _history_lines(axes: Axes, histories: Sequence[pd.DataFrame], score: str) -> None:
@@ -97,7 +99,7 @@ def gradients(noted: pd.DataFrame) -> Figure:
         say(axes, "No gradient was noted that is a number above zero.")
         return figure
     blocks = [name for name in table if name != HEAD]
-    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, max(len(blocks), 2)), "viridis")
+    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, max(len(blocks), 2)), SHADES)
     for number, name in enumerate(blocks, start=1):
         color = shades.to_rgba(number)
         axes.plot(table.index, table[name], color=color, marker=".", linewidth=1.4)

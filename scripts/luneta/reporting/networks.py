@@ -83,3 +83,10 @@ def label_efficiency(networks: Mapping[str, Network]) -> dict[str, list[str]]:
         for name, tasks in lines.items()
         if len({networks[task].label_fraction for task in tasks}) > 1
     }
+
+
+def short_names(lines: Mapping[str, list[str]], networks: Mapping[str, Network]) -> list[str]:
+    """Name lines of `label_efficiency` in a word each, random or pretrained, if that tells them."""
+    starts = ["random" if networks[tasks[0]].weights == BUILT_IN["none"] else "pretrained"
+              for tasks in lines.values()]  # fmt: skip
+    return starts if len(set(starts)) == len(starts) else list(lines)

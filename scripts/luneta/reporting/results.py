@@ -9,7 +9,7 @@ from typing import Any
 
 from luneta.files import read_json
 from luneta.reporting.challenge import CITATION, GROUND, TEST_OBJECTS
-from luneta.reporting.networks import Network, described, label_efficiency
+from luneta.reporting.networks import Network, described, label_efficiency, short_names
 from luneta.reporting.tables import interval, measured
 
 
@@ -50,9 +50,9 @@ def read_results(folder: Path | str) -> Results:
     )
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table in Markdown, the first column to the left, the others to the right."""
-    rules = ["---", *["---:"] * (len(header) - 1)]
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """Write a table in Markdown: so many columns of words, the others numbers."""
+    rules = ["---"] * words + ["---:"] * (len(header) - words)
     lines = [header, rules, *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -69,7 +69,7 @@ def networks_table(results: Results) -> str:
         ]
         for task, network in results.networks.items()
     ]
-    return markdown_table(header, rows)
+    return markdown_table(header, rows, words=3)
 
 
 def holdouts(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -81,19 +81,25 @@ def holdouts(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     }
 
 
+def of_lenses(results: Results) -> bool:
+    """Whether all binary tasks with a hold-out ask for lenses."""
+    return all(results.metrics[task]["classes"][1] == "lens" for task in holdouts(results.metrics))
+
+
 def holdout_table(results: Results) -> str | None:
     """Tabulate binary tasks on their hold-out; None if there is none."""
     found = holdouts(results.metrics)
     if not found:
         return None
-    header = ["task", "backbone", "AUROC", "TPR0", "TPR10", "log-loss", "positives", "negatives"]
+    names = ("lenses", "non-lenses") if of_lenses(results) else ("positives", "negatives")
+    header = ["task", "backbone", "AUROC", "TPR0", "TPR10", "log-loss", *names]
     rows = []
     for task, content in found.items():
         negatives, positives = (sum(row) for row in content["confusion"])
         scores = [interval(content, n) for n in ("roc_auc_delong", "tpr0", "tpr10", "log_loss")]
         backbone = results.networks[task].backbone
         rows.append([f"`{task}`", backbone, *scores, f"{positives:,}", f"{negatives:,}"])
-    return markdown_table(header, rows)
+    return markdown_table(header, rows, words=2)
 
 
 def challenge_table() -> str:
@@ -101,7 +107,7 @@ def challenge_table() -> str:
     rows = [
         [entry.name, entry.method, *(f"{value:.2f}" for value in entry[2:])] for entry in GROUND
     ]
-    return markdown_table(["entry", "method", "AUROC", "TPR0", "TPR10"], rows)
+    return markdown_table(["entry", "method", "AUROC", "TPR0", "TPR10"], rows, words=2)
 
 
 def efficiency_table(results: Results) -> str | None:
@@ -109,15 +115,16 @@ def efficiency_table(results: Results) -> str | None:
     lines = label_efficiency(results.networks)
     if not lines:
         return None
+    names = short_names(lines, results.networks)
     found: dict[tuple[int, float], dict[str, str]] = {}
     for name, tasks in lines.items():
         for task in tasks:
             network = results.networks[task]
             found.setdefault((network.labels, network.label_fraction), {})[name] = task
     scores = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
-    header = ["labels", "fraction", *(f"{line}: {scores[s]}" for s in scores for line in lines)]
+    header = ["labels", "fraction", *(f"{n}: {scores[s]}" for s in scores for n in names)]
     rows = [
-        [f"{labels:,}", f"{fraction:.0%}"]
+        [f"{labels:,}", f"{100 * fraction:g} %"]
         + [
             measured(results.metrics[tasks[line]], score) if line in tasks else "–"
             for score in scores
@@ -140,12 +147,14 @@ def sections(results: Results) -> Iterable[str]:
             "intervals: DeLong's for AUROC, bootstrap for the others."
         )
         yield table
-        yield (
-            f"Published results on the ground-based data of the lens challenge ({CITATION}). The "
-            "data differ: the two tables cannot be compared row by row, and TPR0 and TPR10 depend "
-            f"on the number of negatives among the test objects, {TEST_OBJECTS:,} in the challenge."
-        )
-        yield challenge_table()
+        if of_lenses(results):
+            yield (
+                f"Published results on the ground-based data of the lens challenge ({CITATION}). "
+                "The data differ, so that the two tables cannot be compared number by number; TPR0 "
+                "and TPR10 also depend on how many non-lenses were tried: the challenge had "
+                f"{TEST_OBJECTS:,} test objects, half of them lenses."
+            )
+            yield challenge_table()
     table = efficiency_table(results)
     if table is not None:
         yield (

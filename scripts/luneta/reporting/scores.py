@@ -7,41 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from luneta.metrics.classification import DESCRIPTIONS
 from luneta.reporting.networks import Network
-from luneta.reporting.style import words
+from luneta.reporting.style import score_name, words
 from luneta.reporting.tables import HEAD, calibrated, interval, measured, write_page
 
-MOST_COLUMNS = 6  # tasks side by side; more stand one below the other
+MOST_TASKS = 6  # side by side; more stand one below the other
+MOST_SCORES = 10  # side by side, where tasks stand one below the other
 SCORES = (
     HEAD
     + """<style>
-table.turned td.number { white-space: normal; }
-td.text { max-width: 30rem; color: #555; }
+table.turned td:first-child { white-space: nowrap; }
+small { color: #555; }
 th { vertical-align: bottom; }
-dt { font-weight: 600; } dd { margin: 0 0 0.2rem 1.5rem; color: #555; }
+td.text, dd { color: #555; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.5rem; } dd { margin: 0; }
 </style>
-{% macro table(grid) %}
-<table{% if grid.turned %} class="turned"{% endif %}>
-<tr>{% for name in grid.header %}<th>{{ name }}</th>{% endfor %}</tr>
+{% macro table(grids, meanings) %}
+{% for grid in grids %}<table{% if grid.turned %} class="turned"{% endif %}>
+<tr>{% for name in grid.header %}<th>{{ name }}</th>{% endfor %}
+{% if meanings and not grid.turned %}<th>meaning</th>{% endif %}</tr>
 {% for row in grid.rows %}<tr><td>{{ row[0] }}</td>
-{% for cell in row[1:] %}<td class="number">{{ cell }}</td>{% endfor %}
-{% if not grid.turned %}<td class="text">{{ grid.meanings[loop.index0] }}</td>{% endif %}</tr>
+{% for cell in row[1:] %}<td class="number">{% if grid.turned and " " in cell %}
+{{ cell.split(" ", 1)[0] }}<br><small>{{ cell.split(" ", 1)[1] }}</small>
+{% else %}{{ cell }}{% endif %}</td>{% endfor %}
+{% if meanings and not grid.turned %}<td class="text">{{ meanings[row[0]] }}</td>{% endif %}</tr>
 {% endfor %}</table>
-{% if grid.turned %}<dl>{% for name, meaning in grid.described %}
-<dt>{{ name }}</dt><dd>{{ meaning }}</dd>{% endfor %}</dl>{% endif %}
+{% endfor %}
 {% endmacro %}
 {% if not metrics %}<p>The config asks for no task.</p>{% else %}
 <h2>Over the folds</h2>
 <p>Mean ± standard error over the folds, on objects that the network did not see.</p>
-{{ table(over_folds) }}
+{{ table(over_folds, meanings) }}
+{% if over_folds[0].turned %}<dl>{% for name, meaning in meanings.items() %}
+<dt>{{ name }}</dt><dd>{{ meaning }}</dd>{% endfor %}</dl>{% endif %}
 {% if on_holdout %}<h2>On the hold-out</h2>
-<p>All networks of a task together, on objects that no fold saw, with the 68.3 % interval of 1000
-bootstrap draws:
-{% for task, count in counts.items() %}{{ task | words }} on {{ "{:,}".format(count) }}
-objects{{ "." if loop.last else ", " }}
-{% endfor %}</p>
-{{ table(on_holdout) }}{% endif %}
+<p>All networks of a task together, on objects that no fold saw, with 68.3 % bootstrap intervals;
+that of ROC AUC (DeLong) is after DeLong et al. (1988).</p>
+{{ table(on_holdout, none) }}{% endif %}
 <h2>Networks</h2>
 <table><tr><th>task</th><th>backbone</th><th>weights</th><th>parameters</th>
 <th>image size (px)</th><th>precision</th><th>epochs, frozen + free</th><th>fraction of labels</th>
@@ -74,21 +79,15 @@ class Grid:
 
     header: list[str]
     rows: list[list[str]]
-    described: list[tuple[str, str]]
     turned: bool
 
-    @property
-    def meanings(self) -> list[str]:
-        """What each score is, in the order of the scores."""
-        return [meaning for _, meaning in self.described]
 
-
-def grid(
+def grids(
     contents: Mapping[str, Mapping[str, Any]],
     scores: Sequence[str],
     cell: Callable[[Mapping[str, Any], str], str],
-) -> Grid:
-    """Lay scores out in a table: a row for each, or a row for each task if they are many.
+) -> list[Grid]:
+    """Lay scores out in one table, or in several with a row for each task if tasks are many.
 
     Parameters
     ----------
@@ -99,14 +98,26 @@ def grid(
     cell : callable
         Writes a score of a task.
     """
-    described = [(words(name), DESCRIPTIONS.get(name, "")) for name in scores]
-    columns = [[words(task), *(cell(content, name) for name in scores)]
-               for task, content in contents.items()]  # fmt: skip
-    names = [name for name, _ in described]
-    if len(columns) > MOST_COLUMNS:
-        return Grid(["task", *names], columns, described, turned=True)
-    rows = [list(row) for row in zip(["score", *names], *columns, strict=True)]
-    return Grid([*rows[0], "meaning"], rows[1:], described, turned=False)
+    if len(contents) <= MOST_TASKS:
+        rows = [
+            [score_name(name), *(cell(content, name) for content in contents.values())]
+            for name in scores
+        ]
+        return [Grid(["score", *map(words, contents)], rows, turned=False)]
+    parts = np.array_split(list(scores), -(-len(scores) // MOST_SCORES))
+    return [
+        Grid(
+            ["task", *map(score_name, part)],
+            [[words(task), *(cell(content, name) for name in part)]
+             for task, content in contents.items()],
+            turned=True,
+        )
+        for part in parts
+    ]  # fmt: skip
+
+
+def _held(content: Mapping[str, Any], name: str) -> str:
+    return f"{content['count']:,}" if name == "objects" else interval(content, name)
 
 
 def _names(contents: Mapping[str, Mapping[str, Any]], key: str) -> list[str]:
@@ -130,14 +141,15 @@ def write_scores(
         By task.
     """
     held = {task: content["holdout"] for task, content in metrics.items() if content["holdout"]}
+    names = _names(metrics, "mean")
     write_page(
         path,
         SCORES,
         title="Scores of the tasks",
         metrics=metrics,
         networks=networks,
-        over_folds=grid(metrics, _names(metrics, "mean"), measured),
-        on_holdout=grid(held, _names(held, "intervals"), interval) if held else None,
-        counts={task: content["count"] for task, content in held.items()},
+        over_folds=grids(metrics, names, measured),
+        on_holdout=grids(held, ["objects", *_names(held, "intervals")], _held) if held else [],
+        meanings={score_name(name): DESCRIPTIONS[name] for name in names},
         calibrated=calibrated,
     )

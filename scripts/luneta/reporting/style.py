@@ -18,6 +18,11 @@ LINES = ("-", "--", ":", "-.")
 BLUE, ORANGE, GREEN = COLOURS[:3]
 GREY = "#777777"
 DOTS_PER_INCH = 140
+CAPITALS = {
+    **{name: name.upper() for name in ("f1", "roc", "auc", "ece", "mcc", "fpr", "tpr0", "tpr10")},
+    "brier": "Brier",
+    "delong": "(DeLong)",
+}
 
 STYLE = {
     "font.size": 10,
@@ -55,6 +60,11 @@ def line_of(number: int) -> dict[str, str]:
 def words(name: str) -> str:
     """Turn a name of the config into words."""
     return name.replace("_", " ")
+
+
+def score_name(name: str) -> str:
+    """Write the name of a score in words, abbreviations in capitals."""
+    return " ".join(CAPITALS.get(word, word) for word in name.split("_"))
 
 
 def panels(count: int, width: float, height: float, **options) -> tuple[Figure, list[Axes]]:
