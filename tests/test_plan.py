@@ -142,6 +142,21 @@ def test_split_reads_positions_only_for_near_duplicates(survey, tmp_path):
     assert plan.split("t")["task"]["training"] == {**dealt, "group_radius": 2.0}
 
 
+def test_views_and_draws_are_a_matter_of_evaluate(survey, tmp_path):
+    """What infer does follows from the metrics that evaluate writes, so that they agree."""
+    rows = [f"{n},{'yes' if n % 2 else 'no'}" for n in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows]) + "\n")
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    survey["tasks"] = {"t": {**task, "training": {"calibration": "vector"}}}
+    before = make_plan(survey)
+    survey["inference"] = {"views": 8, "draws": 20, "strange": 0.9}
+    after = make_plan(survey)
+    assert after.evaluate("t") == before.evaluate("t") | survey["inference"]
+    assert after.evaluate("t")["calibration"] == "vector"
+    assert after.infer("t") == before.infer("t") == {"task_name": "t", "batch_size": 256}
+    assert after.finetune("t") == before.finetune("t")
+
+
 def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):
     plan = make_plan(survey)
     assert plan.changes() == []
