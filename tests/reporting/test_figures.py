@@ -151,7 +151,7 @@ def test_labels_against_scores():
     assert lines == [[[100, 0.3], [1000, 0.6]], [[100, 0.7], [1000, 0.8]]]
     assert names(figure) == ["VGG16, random", "VGG16, ImageNet"]
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["100", "1,000"]
-    undefined = figure.axes[1].containers[0].lines[0].get_ydata()
+    undefined = np.array(figure.axes[1].containers[0].lines[0].get_ydata(), float)
     assert np.array_equal(undefined, [np.nan, 0.6], equal_nan=True)
 
 
