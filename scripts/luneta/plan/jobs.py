@@ -21,6 +21,7 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
+OF_OTHERS = {"calibration", "holdout", "group_column", "group_radius"}
 HUB = "hf_hub:"  # begins a name that is no file
 LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
@@ -128,14 +129,14 @@ class Plan(SurveyPlan):
         return [str(folder / f"{shard}.parquet") for shard in self.labelled_shards(task)]
 
     def finetune(self, task: str) -> dict:
-        """Settings of `finetune`."""
+        """Settings of `finetune`; what only `split` and `evaluate` read is left out."""
         section = self.config.tasks[task]
         return {
             "task_name": task,
             "task": {
                 "kind": section.kind,
                 "classes": list(section.classes),
-                "training": section.training.model_dump(mode="json"),
+                "training": section.training.model_dump(mode="json", exclude=OF_OTHERS),
             },
             "shards": self.labelled_shards(task),
             "seed": self.config.seed,
@@ -260,17 +261,12 @@ class Plan(SurveyPlan):
     def report(self) -> dict:
         """Settings of `report`."""
         return {
-            "survey": self.config.survey,
-            "bands": self.bands,
             "shards": self.shards,
             "tasks": {name: self._task_shape(name) for name in self.tasks},
             "folds": {name: len(self.folds(name)) for name in self.tasks},
-            "labels": {name: self.label_files(name) for name in self.tasks},
-            "labelled_shards": {name: self.labelled_shards(name) for name in self.tasks},
             "predicted": self.predicted,
             "clustered": self.clustered,
             "keep": self.kept,
-            "truth": bool(self.truth()),
             "comparison": self.compared(),
             "label_efficiency": self.label_efficiency(),
             "figures": str(self.results / "figures"),
