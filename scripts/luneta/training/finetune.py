@@ -44,6 +44,9 @@ from luneta.training.schedules import plateau_factor
 
 logger = logging.getLogger(__name__)
 
+# What split and evaluate do with a task is no property of its networks
+NOT_READ = {"calibration", "holdout", "group_column", "group_radius"}
+
 
 def phases(training: Training, pretrained: bool) -> list[Phase]:
     """Plan the phases: the head alone, then the backbone too, as far as it is set free.
@@ -243,7 +246,7 @@ def run(
             "kind": task.kind,
             "classes": task.classes,
             **of_store(store),
-            "training": task.training.model_dump(mode="json"),
+            "training": task.training.model_dump(mode="json", exclude=NOT_READ),
             "statistics": statistics.as_dict(),
             "data_digest": data,
             "objects": {"training": len(learnt), "validation": len(held)},

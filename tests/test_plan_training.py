@@ -1,0 +1,100 @@
+"""What the jobs of training are told: from which weights, and only what they read."""
+
+import numpy as np
+import pytest
+
+from fits_files import tan_wcs, write_image
+from luneta.config import Training
+from luneta.plan import make_plan
+from luneta.training import finetune
+
+
+@pytest.fixture
+def survey(tmp_path, monkeypatch):
+    """A config of two tiles of one band and a task, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    lines = "tile\tband\timage\n"
+    for name, ra in (("a", 150.0), ("b", 151.0)):
+        write_image(tmp_path / f"{name}.fits", np.zeros((60, 60), np.int16),
+                    tan_wcs((60, 60), ra, 2.0))  # fmt: skip
+        lines += f"{name}\tr\t{name}.fits[IMAGE]\n"
+    (tmp_path / "tiles.tsv").write_text(lines)
+    (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n2,151.0,2.0\n")
+    rows = [f"{n},{'yes' if n % 2 else 'no'}" for n in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows]) + "\n")
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    return {
+        "survey": "sky",
+        "input": {
+            "kind": "tiles",
+            "tiles": "tiles.tsv",
+            "sources": "list.csv",
+            "bands": ["r"],
+            "reference_band": "r",
+        },
+        "tasks": {"t": task, "u": task},
+    }
+
+
+def planned(survey, **training):
+    return make_plan({**survey, "training": training})
+
+
+@pytest.mark.parametrize(
+    ("weights", "files"),
+    [
+        ("imagenet", []),
+        ("none", []),
+        ("hf_hub:mwalmsley/zoobot-encoder-convnext_pico", []),
+        ("old.keras", ["old.keras"]),
+        ("encoder.safetensors", ["encoder.safetensors"]),
+    ],
+)
+def test_files_are_inputs_and_names_are_not(survey, tmp_path, weights, files):
+    (tmp_path / weights.rpartition("/")[2]).touch()
+    assert planned(survey, weights=weights).weights("t") == files
+
+
+def test_the_courses_recipe_starts_from_no_file(survey):
+    assert planned(survey, weights="pretrain", course_recipe=True).weights("t") == []
+
+
+def test_tasks_alike_share_a_backbone_and_others_do_not(survey):
+    plan = planned(survey, weights="pretrain", width=0.5, backbone="MobileNetV2")
+    (path,) = plan.weights("t")
+    assert path == f"results/sky/backbones/{plan.backbone('t')}.weights.h5"
+    assert plan.backbone("t").startswith("MobileNetV2_0.5_")
+    assert plan.weights("u") == [path]
+    for changed in ({"preprocessing": {"stretch": "sqrt"}}, {"activation": "gelu"}):
+        survey["tasks"]["u"] = {**survey["tasks"]["u"], "training": changed}
+        other = planned(survey, weights="pretrain", width=0.5)
+        assert other.backbone("t") == plan.backbone("t") != other.backbone("u")
+    survey["tasks"]["u"] |= {"training": {"dropout": 0.4, "label_fraction": 0.1, "mixup": 0.2}}
+    other = planned(survey, weights="pretrain", width=0.5)
+    assert other.backbone("u") == plan.backbone("u")
+    survey["pretraining"] = {"epochs": 9}
+    assert planned(survey, weights="pretrain", width=0.5).backbone("t") != plan.backbone("t")
+
+
+def test_simulated_backbone_needs_no_cutouts_and_a_contrastive_one_no_simulation(survey):
+    plan = planned(survey, weights="pretrain")
+    name = plan.backbone("t")
+    assert plan.pretrain_cutouts(name) == []
+    settings = plan.pretrain(name)
+    assert (settings["bands"], settings["cutout_size"]) == (["r"], 64)
+    assert len(settings["classes"]) == 6
+    survey["pretraining"] = {"method": "contrastive"}
+    plan = planned(survey, weights="pretrain")
+    name = plan.backbone("t")
+    assert plan.pretrain_cutouts(name) == [f"results/sky/cutouts/{s}.arrow" for s in "ab"]
+    assert set(plan.pretrain(name)) == {"pretraining", "training", "shards", "seed"}
+
+
+def test_what_others_read_trains_no_network_anew(survey):
+    before = planned(survey).finetune("t")
+    assert planned(survey, calibration="vector", group_radius=2.0).finetune("t") == before
+    told = set(before["task"]["training"])
+    assert told == set(Training.model_fields) - finetune.NOT_READ
+    survey["device"] = "cpu"
+    assert planned(survey).finetune("t") == before
+    assert planned(survey, mixup=0.1).finetune("t") != before
