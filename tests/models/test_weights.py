@@ -251,7 +251,9 @@ def test_missing_and_unknown_files_are_refused(tmp_path):
 
 
 def test_imagenet_weights_that_do_not_exist_are_explained():
-    with pytest.raises(WeightsError, match="'imagenet': there are none of SqueezeNet;.*MobileNetV2"):
+    with pytest.raises(
+        WeightsError, match="'imagenet': there are none of SqueezeNet;.*MobileNetV2"
+    ):
         create(Wanted("SqueezeNet", 32, 3), "imagenet")
 
 

@@ -19,11 +19,14 @@ class NetworkFileError(ValueError):
 
 
 def digest(network: keras.Model) -> str:
-    """Give the sha256 over a network's weights: names, shapes and bytes, in order."""
+    """Give the sha256 over a network's weights: shapes, types and bytes, in order.
+
+    Names are left out: Keras counts those of some layers anew when a network is loaded.
+    """
     total = hashlib.sha256()
     for variable in network.weights:
         values = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        total.update(f"{variable.path}{values.shape}{values.dtype}".encode())
+        total.update(f"{values.shape}{values.dtype}".encode())
         total.update(values.tobytes())
     return total.hexdigest()
 
