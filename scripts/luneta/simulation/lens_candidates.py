@@ -344,13 +344,13 @@ def merger(deflector: Deflector, random: np.random.Generator) -> tuple[Light, ..
 NON_LENSES: dict[
     str, tuple[float, Callable[[Deflector, np.random.Generator], tuple[Light, ...]]]
 ] = {
-    "plain": (0.60, plain),
+    "plain": (0.35, plain),
     "background": (0.15, background),
-    "satellites": (0.08, satellites),
-    "spiral": (0.06, spiral),
-    "ring": (0.03, ring),
-    "edge_on": (0.05, edge_on),
-    "merger": (0.03, merger),
+    "satellites": (0.17, satellites),
+    "spiral": (0.11, spiral),
+    "ring": (0.06, ring),
+    "edge_on": (0.09, edge_on),
+    "merger": (0.07, merger),
 }
 
 
