@@ -296,10 +296,3 @@ def test_unreadable_networks_are_explained(tmp_path):
         NetworkFileError, match="x.keras cannot be loaded.*layers that Keras itself"
     ):
         networks.load(path)
-
-
-def test_predicting_pads_the_last_batch():
-    network, images = build(), cutouts(7)
-    got = networks.predict_logits([network, network], lambda a, b: images[a:b], 7, 3)
-    assert got.shape == (2, 7, 3)
-    np.testing.assert_allclose(got[0], network.predict(images, verbose=0), atol=1e-5)

@@ -227,12 +227,6 @@ def test_resizing_keeps_a_flat_image_and_averages_when_smaller():
     np.testing.assert_allclose(got[..., 1:-1, 1:-1], 0.5, atol=0.01)  # without antialiasing 0 or 1
 
 
-def test_course_recipe_has_no_preprocessing():
-    training = Training(course_recipe=True, preprocessing={"clip": 3})
-    assert preprocessing.settings_of(training) == Preprocessing(stretch="none")
-    assert preprocessing.settings_of(Training()) == Preprocessing()
-
-
 def test_equal_preprocessing_is_named_alike():
     def config():
         model = preprocessing.build(Preprocessing(stretch="percentile"), 2, 8, 8, "flux")

@@ -6,6 +6,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from luneta.config import Training
 from luneta.models import devices, registry
@@ -264,6 +265,46 @@ def test_failed_download_is_explained(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(WeightsError, match="MobileNet of width 0.25 cannot be downloaded.*path"):
         create(small(4), "imagenet")
+
+
+@pytest.fixture(scope="module")
+def timm_state():
+    """A state dict of timm's ResNet-18, of its names and shapes and random values."""
+    random = np.random.default_rng(2)
+    with np.load(Path(__file__).parent / "timm_references/resnet18.npz") as file:
+        names, shapes = file["names"].tolist(), file["shapes"].tolist()
+    sides = [tuple(map(int, text.split())) for text in shapes]
+    return {
+        name: random.uniform(0.5, 1, shape).astype("float32")
+        for name, shape in zip(names, sides, strict=True)
+    }
+
+
+def test_safetensors_of_timm(tmp_path, timm_state):
+    path = tmp_path / "model.safetensors"
+    save_file(timm_state, path)
+    stem = timm_state["conv1.weight"].transpose(2, 3, 1, 0)  # (out, in, y, x) in PyTorch
+    three = create(Wanted("ResNet18", 32, 3), path)
+    np.testing.assert_array_equal(values(three)[0], stem)
+    four = create(Wanted("ResNet18", 32, 4, stem="zero", rgb=[3, 2, 1]), path)
+    np.testing.assert_array_equal(values(four)[0][:, :, [3, 2, 1]], stem)
+    assert (values(four)[0][:, :, 0] == 0).all()
+    for a, b in zip(values(three)[1:], values(four)[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_safetensors_that_do_not_fit_are_refused(tmp_path, timm_state):
+    path = tmp_path / "model.safetensors"
+    save_file({k: v for k, v in timm_state.items() if k != "layer1.0.conv1.weight"}, path)
+    message = "model.safetensors does not fit ResNet18.*layer1.0.conv1.weight"
+    with pytest.raises(WeightsError, match=message):
+        create(Wanted("ResNet18", 32, 3), path)
+    save_file({**timm_state, "conv1.weight": np.ones((64, 5, 7, 7), "float32")}, path)
+    with pytest.raises(WeightsError, match="model.safetensors: its first layer takes 5 bands"):
+        create(Wanted("ResNet18", 32, 3), path)
+    path.write_bytes(b"<html>")
+    with pytest.raises(WeightsError, match="model.safetensors is no safetensors file"):
+        create(Wanted("ResNet18", 32, 3), path)
 
 
 def test_pytorch_weights_are_for_networks_of_timm_only(tmp_path):

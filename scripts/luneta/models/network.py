@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 
 from luneta.config.training import Training
@@ -25,7 +23,6 @@ __all__ = [
     "head",
     "load",
     "lower_momentum",
-    "predict_logits",
     "rgb_indices",
     "save",
     "with_features",
@@ -108,7 +105,7 @@ def build(
     if str(source) == "none":
         lower_momentum(backbone)
     before = preprocessing.build(
-        preprocessing.settings_of(training),
+        training.preprocessing,
         len(bands),
         cutout_size,
         side,
@@ -224,40 +221,3 @@ def head(network: keras.Model) -> keras.Model:
     for step in steps[start + 1 :]:
         x = step(x)
     return keras.Model(inputs, x, name="head")
-
-
-def predict_logits(
-    networks: list[keras.Model],
-    read: Callable[[int, int], np.ndarray],
-    count: int,
-    batch_size: int,
-) -> np.ndarray:
-    """Run networks over the same cutouts, a batch at a time.
-
-    Parameters
-    ----------
-    networks
-        As `build` makes them, all for the same classes.
-    read
-        Gives cutouts `start` to `stop` as (object, band, y, x) float32.
-    count
-        Number of cutouts.
-    batch_size
-        Cutouts per pass. The last batch is padded, so that the graph is compiled once.
-
-    Returns
-    -------
-    numpy.ndarray
-        Logits (network, object, class), float32.
-    """
-    classes = networks[0].output_shape[-1]
-    logits = np.empty((len(networks), count, classes), dtype="float32")
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
-        images = read(start, stop)
-        short = batch_size - (stop - start)
-        if short:
-            images = np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0)))
-        for i, network in enumerate(networks):
-            logits[i, start:stop] = network.predict_on_batch(images)[: stop - start]
-    return logits

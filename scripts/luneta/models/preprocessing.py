@@ -62,13 +62,6 @@ class Statistics:
         return cls(**{k: None if v is None else np.array(v) for k, v in content.items()})
 
 
-def settings_of(training: Training) -> Preprocessing:
-    """Give the preprocessing of a training; the course's recipe has none."""
-    if training.course_recipe:
-        return Preprocessing(stretch="none")
-    return training.preprocessing
-
-
 def quantile(x: Any, valid: Any, level: float) -> Any:
     """Give a quantile of the good pixels of each band of each cutout.
 
@@ -410,7 +403,7 @@ def measure(images: np.ndarray, training: Training, pixels: str) -> Statistics:
     """
     if not len(images):
         raise ValueError("no training images: the statistics of none cannot be measured")
-    settings, bands, size = settings_of(training), images.shape[1], images.shape[-1]
+    settings, bands, size = training.preprocessing, images.shape[1], images.shape[-1]
     noise = band_noise(images)
     before = settings.model_copy(update={"normalisation": "none"})
     side = training.image_size or size

@@ -207,10 +207,9 @@ def _fill_imagenet(network: keras.Model, wanted: Wanted) -> None:
 
 
 def _timm_name(backbone: registry.Backbone) -> str | None:
-    """Give timm's name of a backbone, if its weights can be those of timm."""
-    if "timm" not in backbone.weights:
-        return None
-    return backbone.create.__name__.removeprefix("timm_")
+    """Give timm's name of a backbone, if it is one of those that timm has."""
+    name = backbone.create.__name__.removeprefix("timm_")
+    return name if name in timm.ARCHITECTURES else None
 
 
 def _torch_reader(
