@@ -13,6 +13,13 @@ SMALL = [x.name for x in BACKBONES.values() if x.parameters < 30e6]
 
 # From the papers: stages of ResNet, VGG, ConvNeXt...; modules of Inception, MobileNet, Xception
 BLOCKS = {
+    "TimmResNet50": 5,
+    "TimmEfficientNetB0": 9,
+    "TimmConvNeXtPico": 6,
+    "TimmConvNeXtNano": 6,
+    "TimmConvNeXtTiny": 6,
+    "TimmConvNeXtSmall": 6,
+    "TimmConvNeXtBase": 6,
     "VGG16": 5,
     "VGG19": 5,
     "ResNet50": 5,

@@ -18,7 +18,8 @@ BACKBONES = (
     "CMUDeepLens", "LensDetectNet", "Xception", "DenseNet121", "SqueezeNet", "MobileNet",
     "MobileNetV2", "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3",
     "EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtTiny", "ConvNeXtSmall",
-    "ConvNeXtBase", "ConvNeXtLarge",
+    "ConvNeXtBase", "ConvNeXtLarge", "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtPico",
+    "TimmConvNeXtNano", "TimmConvNeXtTiny", "TimmConvNeXtSmall", "TimmConvNeXtBase",
 )  # fmt: skip
 WITH_WIDTH = ("MobileNet", "MobileNetV2")
 ACTIVATIONS = (

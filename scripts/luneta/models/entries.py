@@ -9,7 +9,16 @@ import keras
 from keras import applications
 
 from luneta.models.applications import application, mobilenet, without_preprocessing
-from luneta.models.architectures import classic, inception, lenses, residual, squeezenet
+from luneta.models.architectures import (
+    classic,
+    convnext,
+    efficientnet,
+    inception,
+    lenses,
+    residual,
+    squeezenet,
+    torch_resnet,
+)
 
 
 @dataclass(frozen=True)
@@ -285,7 +294,9 @@ ARCHITECTURES = (
         smallest_side=75,
         default_side=299,
     ),
-    _built_here("ResNet18", "ResNet", residual.resnet18, _RESNET, 2015, 11_699_112),
+    _built_here(
+        "ResNet18", "ResNet", residual.resnet18, _RESNET, 2015, 11_699_112, weights=("timm",)
+    ),
     _built_here("ResNet34", "ResNet", residual.resnet34, _RESNET, 2015, 21_814_696),
     _built_here(
         "ResNeXt50",
@@ -359,5 +370,42 @@ ARCHITECTURES = (
     ),
 )
 
-# Networks whose weights are converted from timm
-TIMM: tuple[Backbone, ...] = ()
+
+def _of_timm(
+    name: str,
+    family: str,
+    create: Callable[..., keras.Model],
+    paper: str,
+    year: int,
+    parameters: int,
+    output: str = "map",
+) -> Backbone:
+    """Describe a network whose weights are converted from timm, Zoobot's encoders among them."""
+    return _built_here(
+        name, family, create, paper, year, parameters,
+        scaling="torch", weights=("timm",), output=output,
+    )  # fmt: skip
+
+
+_CONVNEXT = "Liu et al., arXiv:2201.03545"
+TIMM = (
+    _of_timm("TimmResNet50", "ResNet", torch_resnet.timm_resnet50, _RESNET, 2015, 25_610_152),
+    _of_timm(
+        "TimmEfficientNetB0",
+        "EfficientNet",
+        efficientnet.timm_efficientnet_b0,
+        "Tan & Le, arXiv:1905.11946",
+        2019,
+        5_330_564,
+    ),
+    *(
+        _of_timm(f"TimmConvNeXt{size}", "ConvNeXt", create, _CONVNEXT, 2022, parameters, "vector")
+        for size, create, parameters in (
+            ("Pico", convnext.timm_convnext_pico, 9_045_672),
+            ("Nano", convnext.timm_convnext_nano, 15_593_560),
+            ("Tiny", convnext.timm_convnext_tiny, 28_589_128),
+            ("Small", convnext.timm_convnext_small, 50_223_688),
+            ("Base", convnext.timm_convnext_base, 88_591_464),
+        )
+    ),
+)
