@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,8 +62,8 @@ class Statistics:
         return cls(**{k: None if v is None else np.array(v) for k, v in content.items()})
 
 
-def quantile(x: Any, valid: Any, level: float) -> Any:
-    """Give a quantile of the good pixels of each band of each cutout.
+def quantiles(x: Any, valid: Any, levels: Sequence[float]) -> list[Any]:
+    """Give quantiles of the good pixels of each band of each cutout.
 
     Parameters
     ----------
@@ -71,23 +71,27 @@ def quantile(x: Any, valid: Any, level: float) -> Any:
         Pixels (object, band, y, x), float32.
     valid
         Which of them count, bool (object, band, y, x).
-    level
-        0 to 1; linear between the nearest ranks, as `numpy.quantile` does.
+    levels
+        Each 0 to 1; linear between the nearest ranks, as `numpy.quantile` does.
 
     Returns
     -------
-    tensor
-        (object, band, 1, 1), float32; 0 where no pixel counts.
+    list
+        For each level (object, band, 1, 1), float32; 0 where no pixel counts.
     """
     bands, pixels = x.shape[1], x.shape[2] * x.shape[3]
     ordered = ops.sort(ops.reshape(ops.where(valid, x, FAR), (-1, bands, pixels)), axis=-1)
     count = ops.sum(ops.cast(ops.reshape(valid, (-1, bands, pixels)), "float32"), -1, keepdims=True)
-    rank = level * ops.maximum(count - 1.0, 0.0)
-    below = ops.floor(rank)
-    low = ops.take_along_axis(ordered, ops.cast(below, "int32"), axis=-1)
-    high = ops.take_along_axis(ordered, ops.cast(ops.ceil(rank), "int32"), axis=-1)
-    found = ops.where(count > 0.0, low + (high - low) * (rank - below), 0.0)
-    return ops.reshape(found, (-1, bands, 1, 1))
+
+    def at(level: float) -> Any:
+        rank = level * ops.maximum(count - 1.0, 0.0)
+        below = ops.floor(rank)
+        low = ops.take_along_axis(ordered, ops.cast(below, "int32"), axis=-1)
+        high = ops.take_along_axis(ordered, ops.cast(ops.ceil(rank), "int32"), axis=-1)
+        found = ops.where(count > 0.0, low + (high - low) * (rank - below), 0.0)
+        return ops.reshape(found, (-1, bands, 1, 1))
+
+    return [at(level) for level in levels]
 
 
 def cutout_noise(x: Any, valid: Any) -> Any:
@@ -96,8 +100,9 @@ def cutout_noise(x: Any, valid: Any) -> Any:
     1 where it is zero. Robust against the source, which covers less than half of a cutout
     (Rousseeuw & Croux 1993, JASA 88, 1273).
     """
-    deviation = ops.abs(x - quantile(x, valid, 0.5))
-    sigma = MAD_TO_SIGMA * quantile(deviation, valid, 0.5)
+    (middle,) = quantiles(x, valid, [0.5])
+    (deviation,) = quantiles(ops.abs(x - middle), valid, [0.5])
+    sigma = MAD_TO_SIGMA * deviation
     return ops.where(sigma > 0.0, sigma, 1.0)
 
 
@@ -139,7 +144,7 @@ def percentile(x: Any, valid: Any, settings: Preprocessing) -> Any:
 
     A band without contrast becomes 0.
     """
-    low, high = (quantile(x, valid, level / 100) for level in settings.percentiles)
+    low, high = quantiles(x, valid, [level / 100 for level in settings.percentiles])
     contrast = high > low
     scaled = (x - low) / ops.where(contrast, high - low, 1.0)
     return ops.where(contrast, ops.clip(scaled, 0.0, 1.0), 0.0)
