@@ -99,7 +99,9 @@ def tiny_config() -> dict:
         "cutouts": {"size": 32},
         "training": {
             "width": 0.35, "weights": "none", "folds": 2, "head_epochs": 1, "fine_tune_epochs": 1,
+            "holdout": 0.2,
         },
+        "clustering": {"tasks": ["lens"], "components": 8, "smallest_group": 5},
         "tasks": {
             "lens": {
                 "kind": "binary",

@@ -9,7 +9,10 @@ from astropy.table import Table
 
 from tiny_survey import LABELLED, tiny_config
 
-AFTER_TRAINING = {"finetune": 2, "evaluate": 1, "infer": 2, "catalog": 1, "report": 1}
+AFTER_TRAINING = {
+    "finetune": 2, "evaluate": 1, "infer": 2, "embed": 2, "cluster": 1, "card": 1, "catalog": 1,
+    "report": 1,
+}  # fmt: skip
 
 
 def catalog(survey):
@@ -47,6 +50,28 @@ def test_the_identity_of_the_model_is_in_every_row(finished):
     metrics = json.loads((finished.results / "metrics/lens.json").read_text())
     found = set(catalog(finished)["lens_model_id"].drop_null().to_pylist())
     assert found == {metrics["model_id"]}
+
+
+def test_every_usable_object_has_a_place_among_the_others(finished):
+    rows = catalog(finished).to_pandas()
+    usable = rows["reject_reason"].isna()
+    assert rows.loc[usable, "lens_map_1"].notna().all()
+    assert rows.loc[~usable, "lens_group"].isna().all()
+    assert rows.loc[usable, "lens_anomaly_score"].between(0, 1).all()
+
+
+def test_the_card_names_the_networks(finished):
+    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    card = (finished.results / "models/lens/model_card.md").read_text()
+    assert all(name in card for name in [metrics["model_id"], *metrics["models"]])
+    assert (finished.results / "models/lens/failures.png").exists()
+
+
+def test_the_hold_out_is_scored_by_the_ensemble(finished):
+    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    held = pq.read_table(finished.results / "metrics/lens_holdout.parquet")
+    assert metrics["holdout"]["count"] == len(held) > 5
+    assert metrics["holdout"]["scores"]["accuracy"] is not None
 
 
 def test_the_run_ends_with_its_numbers(finished):
@@ -94,7 +119,8 @@ def test_a_new_tile_costs_only_itself_and_the_merges(survey):
     models = survey.contents("models/**/*.json")
     survey.write(tiny_config(), [*LABELLED, "tiny_2"])
     assert survey.planned() == {
-        "simulate": 1, "ingest": 1, "cutouts": 1, "infer": 1, "catalog": 1, "report": 1,
+        "simulate": 1, "ingest": 1, "cutouts": 1, "infer": 1, "embed": 1, "cluster": 1,
+        "catalog": 1, "report": 1,
     }  # fmt: skip
     survey.run()
     after = survey.contents("*/**/tiny_[01]*")
