@@ -14,7 +14,8 @@ BAND_COUNTS = (1, 3, 4, 5)
 HEAVY = {
     "AlexNet", "OverFeat", "VGG19", "DenseNet121", "InceptionV4", "InceptionResNetV2",
     "ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "EfficientNetV2B3", "EfficientNetV2S",
-    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge",
+    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "TimmConvNeXtSmall",
+    "TimmConvNeXtBase",
 }  # fmt: skip
 
 
