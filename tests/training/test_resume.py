@@ -22,7 +22,7 @@ TRAINING = {
     "mixup": 0.2,
     "gradient_clip": 5.0,
     "schedule": "plateau",
-    "patience": 1,
+    "patience": 2,
     "augmentation": {"shift": 2, "noise": 1},
 }
 OUTPUTS = {
@@ -79,6 +79,7 @@ def whole(tmp_path_factory, arguments):
     """The files of a training without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     finetune.run(**arguments, **in_folder(folder))
+    assert len((folder / OUTPUTS["history"]).read_text().splitlines()) == 1 + 4
     assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS.values())
     return contents(folder)
 
@@ -95,7 +96,8 @@ def interrupted_after(monkeypatch, epochs):
     monkeypatch.setattr(resume.Saved, "write", write_and_stop)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3], ids=["after the head", "first", "second"])
+# The fourth epoch is the last: only the outputs are missing then
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4], ids=["head", "first", "second", "last"])
 def test_interrupted_training_ends_with_the_same_files(
     tmp_path, monkeypatch, arguments, whole, caplog, epochs
 ):

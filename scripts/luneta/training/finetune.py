@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ from luneta.config import Question, Training
 from luneta.files import write_json
 from luneta.models import devices, preprocessing
 from luneta.models import network as networks
+from luneta.models.preprocessing import Statistics
 from luneta.training import augmentation, course_recipe, resume
 from luneta.training.data import (
     Batches,
@@ -56,6 +58,11 @@ def phases(training: Training, pretrained: bool) -> list[Phase]:
     head, whole = training.head_epochs, training.fine_tune_epochs
     patience, rate = training.patience, training.fine_tune_learning_rate
     if training.course_recipe:
+        if not whole:
+            raise ValueError(
+                "course_recipe trains for training.fine_tune_epochs = 0 epochs: set it to 50, as "
+                "the course did, or to another number"
+            )
         factor = course_recipe.rate_factor
         return [Phase("fine_tune", whole, rate, patience=whole + 1, factor=factor)]
     if not pretrained and whole:
@@ -103,12 +110,6 @@ def fit(
     return journal
 
 
-def kept(journal: Journal, training: Training) -> dict[str, Any]:
-    """Give the record of the epoch whose weights are kept."""
-    progress = journal.progress
-    return progress.best if training.keep == "best" else progress.records[-1]
-
-
 def versions() -> dict[str, str]:
     """Give the versions of the packages that shape the weights."""
     found = {"keras": keras.__version__, "numpy": np.__version__}
@@ -118,23 +119,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def served(
-    store: Cutouts, part: Labelled, training: Training, importance: np.ndarray, seed: int | None
-) -> Batches:
-    """Serve labelled objects: with a seed to learn from, without one to choose the epoch by."""
-    learning = seed is not None
-    return Batches(
-        store.gather(part.shards, part.rows),
-        part.labels,
-        importance,
-        training.batch_size,
-        seed,
-        balanced=learning and training.sampling == "balanced",
-        mixup=training.mixup if learning else 0.0,
-        ids=part.ids,
-    )
 
 
 def importance_of(labels: np.ndarray, classes: int, training: Training) -> np.ndarray:
@@ -153,9 +137,92 @@ def parts(
     return learnt.where(label_mask(learnt, training.label_fraction, seed)), held
 
 
-def of_store(store: Cutouts) -> dict[str, Any]:
-    """Give what a sidecar tells of the cutouts."""
-    return {"bands": store.bands, "cutout_size": store.shape[1], "pixels": store.pixels}
+@dataclass(frozen=True)
+class Job:
+    """The network of one task and fold: what it is asked, and what it learns from.
+
+    Attributes
+    ----------
+    settings
+        As `run` takes them.
+    training
+        Those of the task, or what the course's recipe makes of them.
+    seed
+        Of this network.
+    everything, learnt, held
+        All labelled objects, those it learns from, and those that choose the epoch.
+    """
+
+    settings: dict[str, Any]
+    fold: int
+    task: Question
+    training: Training
+    seed: int
+    store: Cutouts
+    everything: Labelled
+    learnt: Labelled
+    held: Labelled
+
+    @classmethod
+    def read(
+        cls, split: Path | str, cutouts: Sequence[Path | str], settings: dict[str, Any], fold: int
+    ) -> Job:
+        """Read what a job is told."""
+        task, name = Question.model_validate(settings["task"]), settings["task_name"]
+        training = course_recipe.applied(task.training)
+        everything = read_split(split, task.classes)
+        learnt, held = parts(everything, training, fold, settings["seed"])
+        logger.info("%s fold %d: %d to train on, %d to choose the epoch",
+                    name, fold, len(learnt), len(held))  # fmt: skip
+        seed = derived_seed(settings["seed"], name, fold)
+        store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
+        return cls(settings, fold, task, training, seed, store, everything, learnt, held)
+
+    def batches(self) -> tuple[Batches, Batches]:
+        """Serve the objects to learn from, and those that choose the epoch."""
+        training, learnt, held = self.training, self.learnt, self.held
+        weights = importance_of(learnt.labels, len(self.task.classes), training)
+        images, others = (self.store.gather(part.shards, part.rows) for part in (learnt, held))
+        size, balanced = training.batch_size, training.sampling == "balanced"
+        options = {"balanced": balanced, "mixup": training.mixup, "ids": learnt.ids}
+        return (
+            Batches(images, learnt.labels, weights, size, self.seed, **options),
+            Batches(others, held.labels, weights, size),
+        )
+
+    def build(self, source: str, precision: str, statistics: Statistics) -> keras.Model:
+        """Build the network, filled from a source of weights."""
+        store, classes = self.store, len(self.task.classes)
+        shape = store.bands, store.shape[1], store.pixels, classes
+        with devices.arithmetic(precision):
+            return networks.build(self.training, *shape, self.seed, source, statistics)
+
+
+def digest_of(job: Job, data: str, network: keras.Model, precision: str) -> str:
+    """Give the sha256 over all that decides how the training of a network goes on."""
+    code, start = source_digest(Path(__file__)), networks.digest(network)
+    return resume.digest_of(job.settings, job.fold, data, start, precision, versions(), code)
+
+
+def sidecar_of(job: Job, network: keras.Model, journal: Journal) -> dict[str, Any]:
+    """Tell of a trained network what does not depend on how it was made."""
+    progress, task, store = journal.progress, job.task, job.store
+    return {
+        "model_id": networks.digest(network),
+        "task": job.settings["task_name"],
+        "fold": job.fold,
+        "kind": task.kind,
+        "classes": task.classes,
+        "bands": store.bands,
+        "cutout_size": store.shape[1],
+        "pixels": store.pixels,
+        "training": task.training.model_dump(mode="json", exclude=NOT_READ),
+        "objects": {"training": len(job.learnt), "validation": len(job.held)},
+        "devices": devices.description(),
+        "versions": versions(),
+        "metrics": progress.best if job.training.keep == "best" else progress.records[-1],
+        "parameters": int(network.count_params()),
+    }
 
 
 def run(
@@ -199,63 +266,29 @@ def run(
     """
     devices.configure(threads, device)
     keras.utils.clear_session()
-    task, name = Question.model_validate(settings["task"]), settings["task_name"]
-    training, classes = course_recipe.applied(task.training), len(task.classes)
-    seed = derived_seed(settings["seed"], name, fold)
-    store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
-    everything = read_split(split, task.classes)
-    learnt, held = parts(everything, training, fold, settings["seed"])
-    logger.info("%s fold %d: %d to train on, %d to choose the epoch",
-                name, fold, len(learnt), len(held))  # fmt: skip
-    importance = importance_of(learnt.labels, classes, training)
-    batches = served(store, learnt, training, importance, seed)
-    statistics = preprocessing.measure(batches.images, training, store.pixels)
+    job = Job.read(split, cutouts, settings, fold)
+    training = job.training
+    learnt, held = job.batches()
+    statistics = preprocessing.measure(learnt.images, training, job.store.pixels)
     source = str(weights) if weights and training.weights != "none" else training.weights
     precision = devices.resolve_precision(training.precision)
-    data = data_digest(everything, store)
+    data = data_digest(job.everything, job.store)
+    logs = Path(log_folder) if log_folder and training.tensorboard else None
     with devices.scope():
-        with devices.arithmetic(precision):
-            network = networks.build(
-                training, store.bands, store.shape[1], store.pixels, classes, seed, source,
-                statistics,
-            )  # fmt: skip
-        decides = settings, name, fold, data, networks.digest(network), precision, versions()
-        state = resume.Saved(
-            resume.folder_of(model), resume.digest_of(*decides, source_digest(Path(__file__)))
-        )
-        journal = fit(
-            network,
-            training,
-            batches,
-            served(store, held, training, importance, None),
-            source != "none",
-            seed,
-            state,
-            Path(log_folder) if log_folder and training.tensorboard else None,
-        )
+        network = job.build(source, precision, statistics)
+        digest = digest_of(job, data, network, precision)
+        saved = resume.Saved(resume.folder_of(model), digest)
+        pretrained = source != "none"
+        journal = fit(network, training, learnt, held, pretrained, job.seed, saved, logs)
         networks.save(network, model)
     progress = journal.progress
     write_csv(progress.records, COLUMNS, history)
     write_csv(progress.gradients, GRADIENT_COLUMNS, gradients)
-    write_json(
-        sidecar,
-        {
-            "model_id": networks.digest(network),
-            "task": name,
-            "fold": fold,
-            "kind": task.kind,
-            "classes": task.classes,
-            **of_store(store),
-            "training": task.training.model_dump(mode="json", exclude=NOT_READ),
-            "statistics": statistics.as_dict(),
-            "data_digest": data,
-            "objects": {"training": len(learnt), "validation": len(held)},
-            "steps": len(progress.records) * batches.num_batches,
-            "precision": precision,
-            "devices": devices.description(),
-            "versions": versions(),
-            "metrics": kept(journal, training),
-            "parameters": int(network.count_params()),
-        },
-    )
-    state.remove()
+    details = {
+        "data_digest": data,
+        "statistics": statistics.as_dict(),
+        "precision": precision,
+        "steps": len(progress.records) * learnt.num_batches,
+    }
+    write_json(sidecar, {**sidecar_of(job, network, journal), **details})
+    saved.remove()
