@@ -14,4 +14,5 @@ run(
     snakemake.output.clusters,
     snakemake.output.neighbours,
     snakemake.params.settings,
+    snakemake.threads,
 )

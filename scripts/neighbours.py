@@ -17,4 +17,4 @@ try:
     ):
         print(f"{distance:10.4f}  {name}")
 except (KeyError, OSError) as error:
-    sys.exit(str(error.args[0] if isinstance(error, KeyError) else error))
+    sys.exit(str(error.args[0]))

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.decomposition import PCA
 
 from luneta.clustering import job
 from luneta.clustering.neighbours import neighbours_of
@@ -24,6 +25,17 @@ def embeddings(tmp_path):
         paths.append(tmp_path / f"{shard}.parquet")
         pq.write_table(pa.Table.from_batches([spread(names, usable, features)]), paths[-1])
     return paths
+
+
+def read(embeddings):
+    """Features of the usable objects by name."""
+    tables = [pq.read_table(path).to_pydict() for path in embeddings]
+    return {
+        name: row
+        for table in tables
+        for name, row in zip(table["object_id"], table["features"], strict=True)
+        if row is not None
+    }
 
 
 def run(embeddings, folder, **settings):
@@ -50,15 +62,14 @@ def test_every_row_is_there_and_unusable_ones_are_null(embeddings, tmp_path):
 def test_neighbours_of_an_object(embeddings, tmp_path):
     _, neighbours = run(embeddings, tmp_path)
     found = neighbours_of(neighbours, "b3")
-    assert len(found) == 3 and all(name.startswith("b") for name, _ in found)
-    features = {
-        name: row
-        for path in embeddings
-        for name, row in zip(*pq.read_table(path).to_pydict().values(), strict=True)
-        if row is not None
-    }
-    # three components of six features: distances are those of the features, a little shortened
-    assert found[0][1] <= np.linalg.norm(np.subtract(features["b3"], features[found[0][0]]))
+    features = read(embeddings)
+    names = list(features)
+    pca = PCA(3, svd_solver="full").fit(np.array(list(features.values())))
+    points = dict(zip(names, pca.transform(list(features.values())), strict=True))
+    away = {name: np.linalg.norm(points[name] - points["b3"]) for name in names if name != "b3"}
+    expected = sorted(away, key=away.get)[:3]
+    assert [name for name, _ in found] == expected
+    np.testing.assert_allclose([d for _, d in found], [away[n] for n in expected], rtol=1e-4)
     with pytest.raises(KeyError, match="'b0' has no neighbours.*give the name"):
         neighbours_of(neighbours, "b0")
 
@@ -78,3 +89,18 @@ def test_too_few_objects_are_no_error(tmp_path):
     table = pq.read_table(tmp_path / "c.parquet")
     assert table["object_id"].to_pylist() == ["x", "y"]
     assert table["shape_group"].null_count == 2
+
+
+def test_an_object_on_two_tiles_has_one_row_of_neighbours(embeddings, tmp_path):
+    table = pq.read_table(embeddings[1])
+    names = ["a1" if name == "b1" else name for name in table["object_id"].to_pylist()]
+    pq.write_table(table.set_column(0, "object_id", pa.array(names)), embeddings[1])
+    clusters, neighbours = run(embeddings, tmp_path)
+    assert (clusters["object_id"] == "a1").sum() == 2
+    assert pq.read_metadata(neighbours).num_rows == 41
+    assert all(name != "a1" for name, _ in neighbours_of(neighbours, "a1"))
+
+
+def test_neighbours_of_a_task_that_is_not_clustered(tmp_path):
+    with pytest.raises(FileNotFoundError, match="name the task under clustering.tasks"):
+        neighbours_of(tmp_path / "x_neighbours.parquet", "a")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from luneta.clustering.neighbours import nearest
+from luneta.clustering.neighbours import among_others, nearest
 
 
 def test_neighbours_on_a_line():
@@ -23,3 +23,14 @@ def test_index_finds_what_the_exact_search_finds():
     assert same > 0.97
     assert not (found == np.arange(600)[:, None]).any()
     np.testing.assert_allclose(np.median(near), np.median(distance), rtol=0.02)
+
+
+def test_an_object_on_two_tiles_is_one_neighbour_and_none_of_its_own():
+    points = np.array([[0.0], [0.1], [2.0], [2.3], [9.0]], "float32")
+    names = np.array(["a", "a", "b", "b", "c"], object)
+    rows, distances = nearest(points, 4, 100, 1)
+    found = among_others(rows, distances, names, 2)
+    assert [names[r].tolist() for r, _ in found] == [
+        ["b", "c"], ["b", "c"], ["a", "c"], ["a", "c"], ["b", "a"],
+    ]  # fmt: skip
+    np.testing.assert_allclose(found[0][1], [2.0, 9.0])

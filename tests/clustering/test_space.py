@@ -53,3 +53,12 @@ def test_two_fits_are_the_same(blobs):
 
 def test_numbering():
     assert by_size(np.array([7, 7, -1, 3, 3, 3, 9])).tolist() == [1, 1, -1, 0, 0, 0, 2]
+
+
+def test_features_of_any_scale_are_told_apart(blobs):
+    features, _ = blobs
+    tiny = 1e-6 * features[:240]
+    space = Space(tiny[::2], {**SETTINGS, "smallest_group": 10}, 1)
+    places = space.place(tiny)
+    known = {tuple(point) for point in space.map.tolist()}
+    assert sum(tuple(point) in known for point in places.map[1::2].tolist()) < 12

@@ -12,6 +12,7 @@ rule cluster:
         "<benchmarks>/cluster/{task}.jsonl"
     conda:
         "../../envs/luneta-cpu.yaml"
+    threads: 2
     params:
         settings=of_task("cluster"),
         code=code_digest("cluster"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from luneta.clustering.neighbours import nearest
+from luneta.clustering.neighbours import among_others, nearest
 from luneta.clustering.space import Places, Space
 from luneta.files import atomic_path
 from luneta.inference.embeddings import read_features
@@ -79,14 +79,25 @@ def table_of(
     return pa.Table.from_arrays(arrays, schema=schema(task))
 
 
-def _neighbour_table(names: list[str], components: np.ndarray, settings: dict) -> pa.Table:
+def _neighbour_table(
+    names: list[str], components: np.ndarray, settings: dict, threads: int
+) -> pa.Table:
+    """List the neighbours of each object, once; another placement of itself is none of them."""
+    everyone = np.array(names, object)
+    _, several = np.unique(everyone, return_counts=True)
+    most = int(several.max()) if len(names) else 1
     rows, distances = nearest(
-        components, settings["neighbours"], settings["exact_below"], settings["seed"]
-    )
-    offsets = pa.array(np.arange(len(names) + 1, dtype="int32") * rows.shape[1])
-    everyone = pa.array(names, pa.string())
-    lists = [everyone.take(pa.array(rows.ravel())), pa.array(distances.ravel())]
-    arrays = [everyone, *(pa.ListArray.from_arrays(offsets, values) for values in lists)]
+        components, settings["neighbours"] * most + most - 1, settings["exact_below"],
+        settings["seed"], threads,
+    )  # fmt: skip
+    found = among_others(rows, distances, everyone, settings["neighbours"])
+    first = np.sort(np.unique(everyone, return_index=True)[1])
+    lists = [
+        [everyone[found[i][0]].tolist() for i in first],
+        [found[i][1].tolist() for i in first],
+    ]
+    columns = [everyone[first].tolist(), *lists]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, NEIGHBOURS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=NEIGHBOURS)
 
 
@@ -95,6 +106,7 @@ def run(
     clusters: Path | str,
     neighbours: Path | str,
     settings: dict[str, Any],
+    threads: int = 1,
 ) -> None:
     """Place all objects of a survey.
 
@@ -106,17 +118,21 @@ def run(
         Written: clusters/{task}.parquet, a row for each row of the embeddings; null where the
         object could not be used.
     neighbours
-        Written: clusters/{task}_neighbours.parquet, a row for each usable object.
+        Written: clusters/{task}_neighbours.parquet, a row for each usable object; one that lies on
+        several tiles is there with its first placement.
     settings
         `task_name`, `shards`, `seed` and the section `clustering` of the config.
+    threads
+        Processor threads the job may use.
 
     Notes
     -----
-    With fewer than 10 usable objects there is nothing to fit: all places are null.
+    The principal components of all objects are in memory for the neighbours, 4 bytes each. With
+    fewer than 10 usable objects there is nothing to fit: all places are null.
     """
     task, seed = settings["task_name"], settings["seed"]
     features = sample(embeddings, settings["sample"], seed)
-    space = Space(features, settings, seed) if len(features) >= FEWEST else None
+    space = Space(features, settings, seed, threads) if len(features) >= FEWEST else None
     if space is None:
         logger.warning("%s: %d usable objects are too few to place", task, len(features))
     names: list[str] = []
@@ -128,7 +144,7 @@ def run(
             components.append(places.components)
     together = np.concatenate(components) if names else np.empty((0, 1), "float32")
     with atomic_path(neighbours) as temporary:
-        pq.write_table(_neighbour_table(names, together, settings), temporary)
+        pq.write_table(_neighbour_table(names, together, settings, threads), temporary)
     logger.info("%s: %d objects placed", task, len(names))
 
 

@@ -1,7 +1,6 @@
 """The space of a network's features: principal components, a map, groups, anomaly score.
 
-All is fitted on a sample and then laid over every object, so that a survey may be larger than
-memory.
+All is fitted on a sample and then laid over every object, a shard at a time.
 """
 
 from __future__ import annotations
@@ -54,6 +53,8 @@ class Space:
         `components`, `method` (`hdbscan` or `kmeans`), `groups`, `smallest_group`.
     seed
         Of all random choices.
+    threads
+        Processor threads it may use; UMAP takes one, so that its map is the same each time.
 
     Notes
     -----
@@ -63,7 +64,7 @@ class Space:
     numbered by falling size.
     """
 
-    def __init__(self, features: np.ndarray, settings: dict[str, Any], seed: int):
+    def __init__(self, features: np.ndarray, settings: dict[str, Any], seed: int, threads: int = 1):
         import umap
 
         count = min(settings["components"], *features.shape)
@@ -73,10 +74,11 @@ class Space:
             n_neighbors=min(MAP_NEIGHBOURS, len(features) - 1), random_state=seed, n_jobs=1
         )
         self.map = self.umap.fit_transform(self.sample).astype("float32")
-        self.forest = IsolationForest(n_estimators=TREES, random_state=seed).fit(self.sample)
+        forest = IsolationForest(n_estimators=TREES, random_state=seed, n_jobs=threads)
+        self.forest = forest.fit(self.sample)
         where = self.map if settings["method"] == "hdbscan" else self.sample
         self.group = by_size(_groups(where, settings, seed))
-        self._nearest = NearestNeighbors(n_neighbors=1).fit(self.sample)
+        self._nearest = NearestNeighbors(n_neighbors=1, n_jobs=threads).fit(self.sample)
 
     def place(self, features: np.ndarray) -> Places:
         """Place objects; an object outside the sample joins the group of its nearest there."""
@@ -88,7 +90,7 @@ class Space:
         components = self.pca.transform(features).astype("float32")
         distance, nearest = (x[:, 0] for x in self._nearest.kneighbors(components))
         # Of the sample the map is known; what UMAP would make of it anew is a little beside it.
-        known = distance <= 1e-4 * max(1.0, float(np.abs(self.sample).max()))
+        known = distance <= 1e-4 * float(np.abs(self.sample).max())
         coordinates = self.map[nearest]
         if not known.all():
             coordinates[~known] = self.umap.transform(components[~known])

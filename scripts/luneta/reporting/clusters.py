@@ -50,13 +50,28 @@ class Clusters:
         return len(self.object_id)
 
 
-def read_clusters(path: Path | str, task: str) -> Clusters:
-    """Read the usable objects of clusters/{task}.parquet."""
+def read_clusters(path: Path | str, task: str, overlaps: Path | str) -> Clusters:
+    """Read the usable objects of clusters/{task}.parquet, each with the placement in the catalog.
+
+    Parameters
+    ----------
+    path
+        clusters/{task}.parquet.
+    task
+        Its name.
+    overlaps
+        catalog/overlaps.parquet: the placements that are not used.
+    """
     table = pq.read_table(path)
     usable = pc.is_valid(table[f"{task}_group"])
-    shard = table["shard"].to_numpy()
-    row = _row_in_shard(shard, usable.to_numpy())
-    kept = table.append_column("row", pa.array(row)).filter(usable)
+    row = _row_in_shard(table["shard"].to_numpy(), usable.to_numpy())
+    table = table.append_column("row", pa.array(row)).filter(usable)
+    lost = pq.read_table(overlaps, columns=["object_id", "shard"])
+    unused = set(zip(lost["object_id"].to_pylist(), lost["shard"].to_pylist(), strict=True))
+    places = zip(table["object_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
+    seen: set[str] = set()
+    keep = [p not in unused and not (p[0] in seen or seen.add(p[0])) for p in places]
+    kept = table.filter(pa.array(keep, pa.bool_()))
     return Clusters(
         np.asarray(kept["object_id"].to_numpy(), object),
         np.asarray(kept["shard"].to_numpy(), object),

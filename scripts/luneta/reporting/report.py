@@ -21,9 +21,9 @@ from luneta.reporting.networks import Network, described
 from luneta.reporting.predictions import (
     OutOfFold,
     against_truth,
+    note_on_labels,
     read_out_of_fold,
     read_truth,
-    told_of_split,
 )
 from luneta.reporting.reckoning import Reckoning, batches, reckon
 from luneta.reporting.scores import write_scores
@@ -32,12 +32,6 @@ from luneta.reporting.style import save
 log = logging.getLogger(__name__)
 
 RANDOM_CUTOUTS, FLAGGED_CUTOUTS = 96, 8
-LEFT_OUT = {
-    "conflicting": "of two classes",
-    "absent": "without cutout",
-    "not_usable": "not usable",
-    "near_duplicate": "near-duplicate",
-}
 
 
 def kept_column(keep: Sequence[str], what: str) -> str | None:
@@ -76,15 +70,6 @@ def _of_objects(catalog: Path | str, name: str | None, ids: np.ndarray):
 def _counts(values: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
     found = Counter(values)
     return np.array([found[name] for name in classes], int)
-
-
-def note_on_labels(split: pa.Table) -> str:
-    """Say how many labelled objects of a split are held out, and how many were left out, why."""
-    counts = told_of_split(split.schema, "counts")
-    held = pc.sum(pc.less(split["fold"], 0)).as_py() or 0
-    parts = [f"{held:,} of the labelled held out as test"] if held else []
-    left_out = [f"{counts[key]:,} {why}" for key, why in LEFT_OUT.items() if counts.get(key)]
-    return "\n".join(parts + (["left out: " + ", ".join(left_out)] if left_out else []))
 
 
 def _predicted_counts(catalog: Path | str, task: str, classes: Sequence[str]) -> np.ndarray:
@@ -150,10 +135,11 @@ def _cluster_figures(
     task: str,
     path: Path | str,
     catalog: Path | str,
+    overlaps: Path | str,
     pictures: Pictures,
     classes: Sequence[str],
 ) -> None:
-    found = clustered.read_clusters(path, task)
+    found = clustered.read_clusters(path, task, overlaps)
     rows = _some_rows(catalog, [f"{task}_class"], found.object_id)
     number = {name: i for i, name in enumerate(classes)}
     names = zip(rows["object_id"].to_pylist(), rows[f"{task}_class"].to_pylist(), strict=True)
@@ -254,7 +240,7 @@ def run(
         )  # fmt: skip
     for task, path in clusters.items():
         classes = settings["tasks"][task]["classes"]
-        _cluster_figures(folder, task, path, catalog, pictures, classes)
+        _cluster_figures(folder, task, path, catalog, overlaps, pictures, classes)
     if truth:
         _truth_figure(folder, catalog, truth, found, settings)
     networks = {task: described(read_json(path)) for task, path in sidecars.items()}
