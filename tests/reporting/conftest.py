@@ -203,6 +203,7 @@ def write_metrics(root, task, rows, random):
     split = pd.concat([rows.assign(fold=fold), held])
     split = split[["object_id", "shard", "row", "fold"]].assign(label=split[column])
     counts = {"used": len(split), "conflicting": 7, "absent": 1200, "not_usable": 0}
+    counts |= {"ignored": 31, "without_label": 2}
     told = {"counts": json.dumps(counts), "conflicting": json.dumps(["a1", "b2", "c3"])}
     table = pa.Table.from_pandas(split, preserve_index=False).replace_schema_metadata(told)
     pq.write_table(table, root / "splits" / f"{task}.parquet")

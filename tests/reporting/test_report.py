@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 from luneta.catalog import write
 from luneta.cutouts.shard import write_shard
+from luneta.metrics.counts import balanced_accuracy
 from luneta.reporting import curves, figures, report, tables
 from luneta.reporting.cutouts import (
     Picture,
@@ -22,7 +23,7 @@ from luneta.reporting.cutouts import (
     montage,
     shortened,
 )
-from luneta.reporting.predictions import against_truth, balanced_accuracy, read_out_of_fold
+from luneta.reporting.predictions import against_truth, note_on_labels, read_out_of_fold
 from luneta.reporting.reckoning import FIRST, Group, Reckoning, reckon
 from luneta.reporting.style import save
 from luneta.reporting.summary import summary
@@ -163,10 +164,13 @@ def test_the_holdout_is_no_fold(results, tmp_path):
 
 def test_labels_figure_says_what_was_held_and_left_out(results):
     split = pq.read_table(results[1]["splits"]["lens"])
-    note = "4 of the labelled held out as test\nleft out: 7 of two classes, 1,200 without cutout"
-    assert report.note_on_labels(split) == note
+    note = (
+        "4 of the labelled held out as test\n"
+        "left out: 2 without label, 31 ignored, 7 of two classes, 1,200 without cutout"
+    )
+    assert note_on_labels(split) == note
     plain = split.filter(pc.field("fold") >= 0).replace_schema_metadata(None)
-    assert report.note_on_labels(plain) == ""
+    assert note_on_labels(plain) == ""
     counts = np.array([3, 5])
     drawn = figures.labels(["nolens", "lens"], counts, None, note)
     assert drawn.axes[0].get_title(loc="left") == note

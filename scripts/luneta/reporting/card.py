@@ -18,10 +18,10 @@ from luneta.files import atomic_path, read_json
 from luneta.metrics.classification import DESCRIPTIONS
 from luneta.reporting.card_template import CARD
 from luneta.reporting.cutouts import Pictures, blank, picture_caption, place, shortened
-from luneta.reporting.predictions import OutOfFold, read_out_of_fold
-from luneta.reporting.report import note_on_labels
+from luneta.reporting.predictions import OutOfFold, note_on_labels, read_out_of_fold
 from luneta.reporting.style import panels, save, say, styled, words
 from luneta.reporting.tables import calibrated, interval, measured
+from luneta.training.course_recipe import applied
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ FAILURES, COLUMNS, HEIGHT = 24, 8, 1.3
 CONFUSIONS = 5
 
 
-def differences(training: Mapping[str, Any]) -> dict[str, Any]:
+def differences(training: Training) -> dict[str, Any]:
     """Give the training settings that differ from the defaults, nested ones as `section.key`."""
     usual, found = Training().model_dump(mode="json"), {}
-    for key, value in training.items():
+    for key, value in training.model_dump(mode="json").items():
         if isinstance(value, dict):
             found |= {
                 f"{key}.{inner}": v for inner, v in value.items() if usual[key].get(inner) != v
@@ -99,20 +99,17 @@ def failures(found: OutOfFold, places: Mapping[str, tuple[str, int]], pictures: 
 
 
 def text_of(
-    task: str,
-    survey: str,
     metrics: Mapping[str, Any],
     sidecar: Mapping[str, Any],
     members: Mapping[str, Sequence[int]],
     left_out: str,
     picture: str,
+    settings: Mapping[str, Any],
 ) -> str:
     """Write the card.
 
     Parameters
     ----------
-    task, survey
-        Names.
     metrics
         Content of metrics/{task}.json.
     sidecar
@@ -123,19 +120,24 @@ def text_of(
         Labels that no fold uses, in words.
     picture
         File name of the picture of failures.
+    settings
+        As in `run`.
     """
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False)
     environment.filters["words"] = words
-    training, sampling = sidecar["training"], metrics["members"]
+    training = applied(Training.model_validate({**sidecar["training"], **settings["split"]}))
+    sampling = metrics["members"]
     return environment.from_string(CARD).render(
         **{key: metrics[key] for key in ("classes", "kind", "models", "model_id", "calibration",
            "outliers", "holdout", "count", "ece_before", "ece_after")},
         **{key: sidecar[key] for key in ("bands", "cutout_size", "pixels", "parameters",
            "data_digest", "versions")},
-        task=task,
-        survey=survey,
-        backbone=training["backbone"],
-        weights=training["weights"],
+        task=settings["task_name"],
+        survey=settings["survey"],
+        units=settings["units"],
+        pixel_scale=settings["pixel_scale"],
+        backbone=training.backbone,
+        weights=training.weights,
         changed=differences(training),
         members=members,
         left_out=left_out,
@@ -146,7 +148,7 @@ def text_of(
         calibrated=calibrated(metrics),
         interval=interval,
         sampling=sampling,
-        members_count=sampling["networks"] * sampling["views"] * max(1, sampling["draws"]),
+        ensemble_size=sampling["networks"] * sampling["views"] * max(1, sampling["draws"]),
         confusions=confusions(np.asarray(metrics["confusion"]), metrics["classes"]),
         picture=picture,
     )  # fmt: skip
@@ -175,7 +177,8 @@ def run(
     card, picture
         Written: models/{task}/model_card.md and failures.png.
     settings
-        `task_name`, `survey`.
+        `task_name`, `survey`, `units` (of the pixels), `pixel_scale` (arcsec, None if not known),
+        `split` (settings of the training section that decide the split).
     """
     content, table = read_json(metrics), pq.read_table(split)
     found = read_out_of_fold(out_of_fold, content["classes"], content["kind"])
@@ -183,13 +186,12 @@ def run(
     places = dict(zip(table["object_id"].to_pylist(), names, strict=True))
     save(failures(found, places, Pictures(cutouts)), Path(picture))
     text = text_of(
-        settings["task_name"],
-        settings["survey"],
         content,
         read_json(sidecar),
         members_by_fold(split, content["classes"], len(content["models"])),
         note_on_labels(table).replace("\n", "; "),
         Path(picture).name,
+        settings,
     )
     with atomic_path(card) as temporary:
         temporary.write_text(text, encoding="utf-8")

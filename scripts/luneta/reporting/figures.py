@@ -10,12 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from luneta.metrics.classification import (
-    confusion,
-    expected_calibration_error,
-    reliability,
-)
-from luneta.reporting.predictions import AgainstTruth, OutOfFold, balanced_accuracy
+from luneta.metrics.counts import balanced_accuracy, confusion
+from luneta.metrics.probability import expected_calibration_error, reliability
+from luneta.reporting.predictions import AgainstTruth, OutOfFold
 from luneta.reporting.reckoning import Reckoning, total
 from luneta.reporting.style import BLUE, GREY, ORANGE, panels, say, styled, words
 from luneta.survey.flags import Flag

@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from luneta.metrics.classification import nan_mean
+LEFT_OUT = {
+    "without_label": "without label",
+    "ignored": "ignored",
+    "conflicting": "of two classes",
+    "absent": "without cutout",
+    "not_usable": "not usable",
+    "near_duplicate": "near-duplicate",
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,15 @@ def told_of_split(schema: pa.Schema, key: str) -> Any:
     return json.loads((schema.metadata or {}).get(key.encode(), b"{}"))
 
 
+def note_on_labels(split: pa.Table) -> str:
+    """Say how many labelled objects of a split are held out, and how many were left out, why."""
+    numbers = told_of_split(split.schema, "counts")
+    held = pc.sum(pc.less(split["fold"], 0)).as_py() or 0
+    parts = [f"{held:,} of the labelled held out as test"] if held else []
+    left_out = [f"{numbers[key]:,} {why}" for key, why in LEFT_OUT.items() if numbers.get(key)]
+    return "\n".join(parts + (["left out: " + ", ".join(left_out)] if left_out else []))
+
+
 def read_truth(paths: Sequence[Path | str]) -> pa.Table:
     """Read the hidden truth of all tiles."""
     return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
@@ -165,9 +181,3 @@ def against_truth(
             every[place] += 1
             unlabelled[place] += name not in labelled
     return AgainstTruth(every, unlabelled, classes)
-
-
-def balanced_accuracy(counts: np.ndarray) -> float:
-    """Mean recall of the classes that occur, from counts with true classes along rows."""
-    true = counts.sum(axis=1)
-    return float(nan_mean(np.diag(counts)[true > 0] / true[true > 0]))

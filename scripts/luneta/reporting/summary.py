@@ -11,12 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.files import read_json
-from luneta.reporting.predictions import (
-    against_truth,
-    balanced_accuracy,
-    read_truth,
-    told_of_split,
-)
+from luneta.metrics.counts import balanced_accuracy
+from luneta.reporting.predictions import against_truth, read_truth, told_of_split
 from luneta.reporting.reckoning import reckon, total
 from luneta.reporting.tables import counted, measured
 
