@@ -53,8 +53,10 @@ def job(results, tmp_path):
         "cutouts": arguments["cutouts"],
         "card": tmp_path / "model_card.md",
         "picture": tmp_path / "failures.png",
-        "settings": {"task_name": "lens", "survey": "demo"},
-    }, metrics
+        "settings": {"task_name": "lens", "survey": "demo", "pixel_scale": 0.262,
+                     "units": "in units of each band's sky noise",
+                     "split": {"holdout": 0.2, "group_column": "cluster"}},
+    }, metrics  # fmt: skip
 
 
 def test_card_tells_what_a_reader_needs(job):
@@ -73,6 +75,8 @@ def test_card_tells_what_a_reader_needs(job):
     assert 'keras.models.load_model("fold0.keras", compile=False)' in text
     assert "softmax(logits / 1.25, axis=-1)" in text
     assert f"Ensemble: `{metrics['model_id']}`" in text
+    assert "32 x 32 px of 0.262 arcsec in g, r, i, pixels in units of each band's sky noise" in text
+    assert "- `group_column: cluster`" in text
     assert "{{" not in text and "{%" not in text and "\\\n" not in text
     assert imread(arguments["picture"]).std() > 0.01
 
@@ -105,7 +109,7 @@ def test_a_task_without_hold_out_or_mistakes(job, tmp_path):
     text = arguments["card"].read_text()
     assert "None of the labelled objects was misclassified" in text
     assert "a hold-out that no network saw" not in text
-    assert "metrics/lens.json" in text
+    assert "`scipy.special.softmax(logits, axis=-1)`" in text
 
 
 def test_confusions_are_ordered_by_share():
@@ -120,7 +124,31 @@ def test_confusions_are_ordered_by_share():
 
 def test_differences_name_nested_settings():
     training = Training(dropout=0.5, augmentation={"zoom": 0.1}, backbone="VGG16")
-    assert card.differences(training.model_dump(mode="json")) == {
+    assert card.differences(training) == {
         "dropout": 0.5,
         "augmentation.zoom": 0.1,
     }
+
+
+def test_a_course_recipe_tells_what_was_used(job):
+    arguments, _ = job
+    sidecar = json.loads(arguments["sidecar"].read_text())
+    sidecar["training"] |= {"course_recipe": True, "weights": "imagenet"}
+    arguments["sidecar"].write_text(json.dumps(sidecar))
+    card.run(**arguments)
+    text = arguments["card"].read_text()
+    assert "weights at the start: `none`" in text
+    assert "- `optimizer: sgd`" in text and "- `fine_tune_learning_rate: 0.01`" in text
+
+
+def test_parameters_of_a_vector_calibration_are_told(job):
+    arguments, metrics = job
+    parameters = {"scale": [1.5, 0.5], "bias": [0.0, -0.25]}
+    metrics["calibration"] = {"method": "vector", "parameters": parameters,
+                              "log_losses": {"vector": 0.2}}  # fmt: skip
+    arguments["metrics"].write_text(json.dumps(metrics))
+    card.run(**arguments)
+    text = arguments["card"].read_text()
+    assert "softmax(scale * logits + bias)" in text
+    block = text.split("```json\n")[1].split("\n```")[0]
+    assert json.loads(block) == parameters

@@ -6,7 +6,7 @@ import shutil
 from functools import cached_property
 
 from luneta.code_digest import code_digest
-from luneta.config import BUILT_IN_WEIGHTS
+from luneta.config import BUILT_IN_WEIGHTS, NO_NETWORK_READS
 from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.survey import SurveyPlan, digest
@@ -21,7 +21,6 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
-OF_OTHERS = {"calibration", "holdout", "group_column", "group_radius"}
 HUB = "hf_hub:"  # begins a name that is no file
 LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
@@ -129,14 +128,14 @@ class Plan(SurveyPlan):
         return [str(folder / f"{shard}.parquet") for shard in self.labelled_shards(task)]
 
     def finetune(self, task: str) -> dict:
-        """Settings of `finetune`; what only `split` and `evaluate` read is left out."""
+        """Settings of `finetune`; what shapes no network is left out."""
         section = self.config.tasks[task]
         return {
             "task_name": task,
             "task": {
                 "kind": section.kind,
                 "classes": list(section.classes),
-                "training": section.training.model_dump(mode="json", exclude=OF_OTHERS),
+                "training": section.training.model_dump(mode="json", exclude=NO_NETWORK_READS),
             },
             "shards": self.labelled_shards(task),
             "seed": self.config.seed,
@@ -179,7 +178,8 @@ class Plan(SurveyPlan):
     def _backbone_settings(self, task: str) -> dict:
         """All of a task that shapes a backbone trained in the workflow."""
         training = self.config.tasks[task].training
-        fields = {"backbone", "width", "activation", "image_size", "preprocessing", "precision"}
+        fields = {"backbone", "width", "activation", "image_size", "preprocessing", "precision",
+                  "rgb", "stem"}  # fmt: skip
         shards = self.labelled_shards(task) if self._contrasts else []
         return {
             "training": training.model_dump(mode="json", include=fields),
@@ -230,6 +230,13 @@ class Plan(SurveyPlan):
         shards = self.labelled_shards(self._pretrained_for(backbone))
         return [str(self.results / "cutouts" / f"{shard}.arrow") for shard in shards]
 
+    def pretrain_splits(self, backbone: str) -> list[str]:
+        """The splits that tell which of these cutouts are of a hold-out."""
+        if not self._contrasts:
+            return []
+        tasks = [name for name in self.tasks if self.backbone(name) == backbone]
+        return [str(self.results / "splits" / f"{name}.parquet") for name in tasks]
+
     def catalog(self) -> dict:
         """Settings of `catalog`."""
         return {
@@ -256,7 +263,17 @@ class Plan(SurveyPlan):
             "task_name": task,
             "survey": self.config.survey,
             "shards": self.labelled_shards(task),
+            "units": self._pixel_units(),
+            "pixel_scale": self.given.get("pixel_scale"),
+            "split": self.config.tasks[task].training.model_dump(mode="json", include=OF_OTHERS),
         }
+
+    def _pixel_units(self) -> str:
+        if self.given.get("pixels") == "display":
+            return "of a picture, 0 to 255"
+        if self.config.cutouts.noise_units:
+            return "in units of each band's sky noise"
+        return "in nanojansky, or the images' own units"
 
     def report(self) -> dict:
         """Settings of `report`."""

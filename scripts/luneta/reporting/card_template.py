@@ -23,8 +23,9 @@ Ensemble: `{{ model_id }}`
 
 {{ "{:,}".format(count) }} labelled objects of `{{ survey }}` in {{ models | length }} folds\
 {% if holdout %}, and {{ "{:,}".format(holdout.count) }} in a hold-out that no network saw{% endif %}. \
-Cutouts of {{ cutout_size }} x {{ cutout_size }} px in {{ bands | join(", ") }}\
-{{ " (display pixels, 0 to 255)" if pixels == "display" else "" }}. Digest of the data: \
+Cutouts of {{ cutout_size }} x {{ cutout_size }} px\
+{% if pixel_scale %} of {{ "%.4g" | format(pixel_scale) }} arcsec{% endif %} in {{ bands | join(", ") }}, pixels \
+{{ units }}. Digest of the data: \
 `{{ data_digest }}`.
 
 | class |{% for k in range(models | length) %} fold {{ k }} |{% endfor %} hold-out |
@@ -69,7 +70,7 @@ Calibration: {{ calibrated }}; expected calibration error \
 {% for method, loss in calibration.log_losses.items() %}| {{ method }} | {{ "%.4f" | format(loss) }} |
 {% endfor %}
 
-A prediction is the mean of {{ members_count }} members: {{ sampling.networks }} networks, \
+A prediction is the mean of {{ ensemble_size }} members: {{ sampling.networks }} networks, \
 {{ sampling.views }} view(s), {{ sampling.draws or "no" }} Monte Carlo dropout draw(s). Objects farther from \
 the training objects than {{ "%.1f" | format(100 * outliers.share) }} % of the labelled ones (score above \
 {{ "%.3g" | format(outliers.threshold) }}) are flagged as out of distribution.
@@ -94,7 +95,8 @@ On others they are unknown; look at the out-of-distribution flag first.
 ## How to load it
 
 Keras is all that is needed; luneta is not. Preprocessing is inside the network: it takes raw cutouts, \
-bad pixels as NaN.
+bad pixels as NaN. Pixels are {{ units }}; rows run as in the images, the object's pixel has index \
+{{ cutout_size // 2 }} on both axes.
 
 ```python
 import keras
@@ -105,9 +107,15 @@ cutouts = np.zeros((1, {{ bands | length }}, {{ cutout_size }}, {{ cutout_size }
 logits = network.predict(cutouts)  # (object, class), in the order {{ classes | join(", ") }}
 ```
 
-{% if calibration.method == "temperature" %}Calibrated probabilities: \
-`scipy.special.softmax(logits / {{ "%.6g" | format(calibration.parameters.temperature) }}, axis=-1)`, averaged over the folds.
-{% else %}The calibration's numbers are in `metrics/{{ task }}.json`.
+Calibrated probabilities, to be averaged over the folds: \
+{% if calibration.method == "none" %}`scipy.special.softmax(logits, axis=-1)`.
+{% elif calibration.method == "temperature" %}`scipy.special.softmax(logits / {{ "%.6g" | format(calibration.parameters.temperature) }}, axis=-1)`.
+{% else %}`luneta.training.calibration.Calibrator("{{ calibration.method }}", parameters).apply(logits)`\
+{% if calibration.method == "vector" %}, which is `softmax(scale * logits + bias)`{% endif %}, with
+
+```json
+{{ calibration.parameters | tojson }}
+```
 {% endif %}
 
 Versions: {% for name, version in versions.items() %}{{ name }} {{ version }}\
