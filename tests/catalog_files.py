@@ -97,7 +97,9 @@ def arguments(root, shards):
     metrics = {}
     for task in ("morphology", "lens"):
         metrics[task] = root / f"{task}.json"
-        metrics[task].write_text(json.dumps({"model_id": f"{task}-model", "calibration": {"method": "temperature"}}))
+        metrics[task].write_text(
+            json.dumps({"model_id": f"{task}-model", "calibration": {"method": "temperature"}})
+        )
     kinds = {"morphology": "multiclass", "lens": "binary"}
     tasks = {name: {"kind": kind, "classes": CLASSES} for name, kind in kinds.items()}
     outputs = ("catalog", "rejects", "overlaps")
