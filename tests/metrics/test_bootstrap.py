@@ -101,7 +101,25 @@ def test_intervals_are_those_of_resampled_objects(kind, classes):
     expected = dict(zip(names, zip(low, high, strict=True), strict=True))
     for name in names:
         assert found[name] == pytest.approx(expected[name]), name
-    assert set(names) == set(scores(labels, probabilities, kind))
+    assert set(names) == set(scores(labels, probabilities, kind)) - {"ece"}
+
+
+def test_every_value_lies_in_its_interval_even_of_calibrated_probabilities():
+    random = np.random.default_rng(4)
+    yes = random.random(1000)
+    labels = (random.random(1000) < yes).astype(int)
+    probabilities = np.stack([1 - yes, yes], axis=1)
+    values = scores(labels, probabilities, "binary")
+    for name, (low, high) in b.intervals(labels, probabilities, "binary", draws=200).items():
+        assert low <= values.get(name, values["roc_auc"]) <= high, name
+
+
+def test_no_draw_is_refused():
+    labels, probabilities = predictions(20, 2)
+    with pytest.raises(ValueError, match=r"draws = 0: an interval needs one draw or more"):
+        b.intervals(labels, probabilities, "binary", draws=0)
+    with pytest.raises(ValueError, match=r"draws = -1"):
+        b.bootstrap(np.mean, np.zeros(3), draws=-1)
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch):

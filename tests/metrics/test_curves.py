@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from luneta.metrics import curves
+
+
+def made(objects=400):
+    random = np.random.default_rng(0)
+    positive = random.random(objects) < 0.5
+    return positive, random.normal(1.5 * positive)
 
 
 def test_band_on_each_threshold_by_hand():
@@ -51,6 +58,21 @@ def test_roc_over_folds_is_that_of_each_fold():
     assert np.all(np.diff(false_rate.mean) >= 0)
 
 
+@pytest.mark.parametrize("lenses", [200, 10_000])
+def test_small_false_positive_rates_are_resolved(lenses):
+    random = np.random.default_rng(2)
+    positive = np.arange(20_000) < lenses
+    score = random.normal(2.5 * positive)
+    found, true = curves.roc_over_folds(positive, score, np.zeros(20_000, int))
+    for rate in (1e-2, 1e-3, 5e-4, 2e-4):
+        limit = np.sort(score[~positive])[::-1][round(rate * (20_000 - lenses))]
+        exact = np.mean(score[positive] > limit)
+        at = np.interp(np.log(rate), np.log(np.maximum(found.mean, 1e-9)), true.mean)
+        assert at == pytest.approx(exact, abs=0.02), rate
+    inside = (found.mean > 1.5e-4) & (found.mean < 1e-3)
+    assert len(np.unique(found.mean[inside])) >= 8
+
+
 def test_a_fold_without_positives_is_left_out_of_their_rate():
     positive, folds = np.array([1, 0, 0, 0]), np.array([0, 0, 1, 1])
     score = np.array([0.9, 0.1, 0.8, 0.2])
@@ -62,3 +84,37 @@ def test_a_fold_without_positives_is_left_out_of_their_rate():
 def test_scores_of_nan_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         curves.roc_on_thresholds([1, 0], [np.nan, 0], [0.5])
+
+
+def test_roc_on_thresholds_agrees_with_sklearn():
+    positive, score = made()
+    fpr, tpr, thresholds = metrics.roc_curve(positive, score, drop_intermediate=False)
+    found = curves.roc_on_thresholds(positive, score, thresholds)
+    np.testing.assert_allclose(found[0], fpr)
+    np.testing.assert_allclose(found[1], tpr)
+    precision, recall, thresholds = metrics.precision_recall_curve(positive, score)
+    found = curves.precision_recall_on_thresholds(positive, score, thresholds)
+    np.testing.assert_allclose(found[0], precision[:-1])
+    np.testing.assert_allclose(found[1], recall[:-1])
+
+
+def test_common_thresholds_span_the_curve():
+    positive, score = made()
+    thresholds = curves.common_thresholds(score, count=51)
+    assert np.all(np.diff(thresholds) < 0)
+    fpr, tpr = curves.roc_on_thresholds(positive, score, thresholds)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+
+
+def test_roc_without_positives_is_nan():
+    fpr, tpr = curves.roc_on_thresholds(np.zeros(3, bool), np.arange(3.0), np.array([1.0]))
+    assert fpr[0] == pytest.approx(2 / 3)
+    assert np.isnan(tpr[0])
+
+
+def test_mean_and_standard_error():
+    folds = [{"a": 1.0, "b": np.nan}, {"a": 3.0, "b": 2.0}]
+    mean, error = curves.mean_and_standard_error(folds)
+    assert mean == {"a": 2.0, "b": 2.0}
+    assert error["a"] == pytest.approx(np.std([1, 3], ddof=1) / np.sqrt(2))
+    assert np.isnan(error["b"])

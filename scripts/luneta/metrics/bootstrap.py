@@ -5,9 +5,10 @@ between percentiles follows skewed scores and stays within their bounds; it is n
 for bias and acceleration (BCa), which for scores of hundreds of objects or more changes little
 beside the scatter that no bootstrap of the test set sees, that of training.
 
-Two scores it does not suit: `ece`, which resampling raises, and `tpr0`, which hangs on the one
-best non-lens, so that its interval says how much hangs on it and no more (the bootstrap of an
-extreme is not consistent, Bickel & Freedman 1981).
+Two scores it does not suit. `ece` has no interval: resampling raises it, so that the value
+itself would lie at the lower end or outside. That of `tpr0`, which hangs on the one best
+non-lens, says how much hangs on it and no more (the bootstrap of an extreme is not consistent,
+Bickel & Freedman 1981).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from luneta.metrics.delong import delong_interval
 
 # Draws are scored in blocks of this many weights (16 MB), as each block sorts anew.
 BLOCK = 2**21
+WITHOUT = {"ece"}
 
 
 def _strata_of_groups(groups: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
@@ -66,8 +68,12 @@ def resampled(
     Raises
     ------
     ValueError
-        If a group has objects in several strata.
+        If there is no draw, or a group has objects in several strata.
     """
+    if draws < 1:
+        raise ValueError(
+            f"draws = {draws}: an interval needs one draw or more; its ends scatter less with 1000."
+        )
     random = np.random.default_rng(seed)
     _, member = np.unique(np.arange(objects) if groups is None else groups, return_inverse=True)
     count = int(member.max()) + 1 if objects else 0
@@ -157,7 +163,7 @@ def intervals(
     stratified: bool = False,
     groups=None,
 ) -> dict[str, tuple[float, float]]:
-    """Give the percentile interval of every score of `classification.scores`.
+    """Give the percentile interval of the scores of `classification.scores`.
 
     Parameters
     ----------
@@ -177,7 +183,7 @@ def intervals(
     Returns
     -------
     dict
-        (low, high) for each score; in a binary task `roc_auc_delong` as well.
+        (low, high) for each score but `ece`; in a binary task `roc_auc_delong` as well.
 
     Raises
     ------
@@ -193,6 +199,7 @@ def intervals(
     result = {
         name: tuple(map(float, _ends(np.concatenate([block[name] for block in blocks]), level)))
         for name in blocks[0]
+        if name not in WITHOUT
     }
     if kind == "binary":
         area = delong_interval(labels == 1, probabilities[:, 1], level)

@@ -27,8 +27,8 @@ def checked(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If shapes do not fit, a label is not the number of a column, or a probability is NaN
-        or outside 0 to 1.
+        If shapes do not fit, a label is not the number of a column (NaN and fractions are not),
+        or a probability is NaN or outside 0 to 1.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, float)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
@@ -37,7 +37,7 @@ def checked(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
             "be (objects,) and (objects, classes). Give one label and one row for each object."
         )
     classes = probabilities.shape[1]
-    wrong = (labels < 0) | (labels >= classes)
+    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
     if wrong.any():
         raise ValueError(
             f"labels must be class numbers from 0 to {classes - 1}, the columns of the "
@@ -57,6 +57,13 @@ def checked(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
 def checked_score(positive, score) -> tuple[np.ndarray, np.ndarray]:
     """Check a binary label and a score for each object.
 
+    Parameters
+    ----------
+    positive : array_like
+        Shape (objects,), bool, or 0 and 1.
+    score : array_like
+        Shape (objects,), float.
+
     Returns
     -------
     positive, score : numpy.ndarray
@@ -65,13 +72,19 @@ def checked_score(positive, score) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If shapes do not fit or a score is NaN.
+        If shapes do not fit, a label is neither 0 nor 1, or a score is NaN.
     """
     positive, score = np.asarray(positive), np.asarray(score, float)
     if score.ndim != 1 or positive.shape != score.shape:
         raise ValueError(
             f"labels have shape {positive.shape} and scores {score.shape}; both must be "
             "(objects,). Give the column of the positive class, not all columns."
+        )
+    wrong = (positive != 0) & (positive != 1)
+    if wrong.any():
+        raise ValueError(
+            f"labels must be 0 or 1, or bool: {_first(wrong)}, {positive[np.argmax(wrong)]}. "
+            "Compare class numbers with the positive one; leave objects of unknown class out."
         )
     wrong = np.isnan(score)
     if wrong.any():

@@ -12,6 +12,8 @@ from luneta.metrics.checks import checked_score
 
 # The quantiles of one standard deviation either side of a normal mean.
 BAND = (0.1587, 0.8413)
+# False positive rates up to this one get thresholds of their own, evenly on a logarithmic axis.
+TAIL, TAIL_COUNT = 0.05, 100
 
 
 class Band(NamedTuple):
@@ -24,21 +26,30 @@ class Band(NamedTuple):
     high: np.ndarray
 
 
-def common_thresholds(score, count: int = 201) -> np.ndarray:
+def common_thresholds(score, positive=None, count: int = 201) -> np.ndarray:
     """Thresholds, falling, at which the ROC curves of all folds are taken.
 
     They are quantiles of all scores, so that they lie where the objects do, between one
-    that no object reaches and one that all reach.
+    that no object reaches and one that all reach; where it is known which objects are positive,
+    also those that accept few negatives, so that small false positive rates are resolved.
 
     Parameters
     ----------
     score : array_like
         Scores of all folds together, shape (objects,), float.
+    positive : array_like, optional
+        Whether an object belongs to the class, shape (objects,), bool.
     count : int, optional
         Number of quantiles.
     """
-    inner = np.quantile(score, np.linspace(0, 1, count)) if len(score) else np.array([])
-    return np.unique(np.concatenate([[-np.inf, np.inf], inner]))[::-1]
+    score = np.asarray(score, float)
+    inner = [[-np.inf, np.inf]]
+    if len(score):
+        inner.append(np.quantile(score, np.linspace(0, 1, count)))
+    if positive is not None and len(negative := score[~np.asarray(positive, bool)]):
+        rates = np.geomspace(min(1 / len(negative), TAIL), TAIL, TAIL_COUNT)
+        inner.append(np.quantile(negative, 1 - rates))
+    return np.unique(np.concatenate(inner))[::-1]
 
 
 def course_thresholds(count: int = 1000) -> np.ndarray:
@@ -142,7 +153,7 @@ def roc_over_folds(
     folds : array_like
         Fold of each object, shape (objects,).
     thresholds : array_like, optional
-        Shape (thresholds,), float; `common_thresholds` of all scores if not given.
+        Shape (thresholds,), float; `common_thresholds` of all objects if not given.
     strict : bool, optional
         Accept only scores above the threshold; with `course_thresholds` it is the course's
         definition.
@@ -153,7 +164,9 @@ def roc_over_folds(
         A fold without negative, or positive, objects is left out of the one, or the other.
     """
     positive, score = checked_score(positive, score)
-    thresholds = common_thresholds(score) if thresholds is None else np.asarray(thresholds)
+    thresholds = (
+        common_thresholds(score, positive) if thresholds is None else np.asarray(thresholds)
+    )
     folds = np.asarray(folds)
     rates = [
         roc_on_thresholds(positive[folds == fold], score[folds == fold], thresholds, strict)

@@ -35,7 +35,7 @@ def over_folds(content: Mapping[str, Any], score: str) -> Measured:
 def on_holdout(content: Mapping[str, Any], score: str) -> Measured:
     """Take a score and its bootstrap interval on the hold-out from `metrics/{task}.json`."""
     value = content["holdout"]["scores"][score]
-    low, high = content["holdout"]["intervals"][score]
+    low, high = content["holdout"]["intervals"].get(score, (None, None))
     if None in (value, low, high):
         return Measured(value, 0.0, 0.0, [])
     return Measured(value, max(value - low, 0.0), max(high - value, 0.0), [])

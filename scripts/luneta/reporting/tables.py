@@ -90,7 +90,7 @@ def calibrated(content: Mapping[str, Any]) -> str:
 
 
 def interval(content: Mapping[str, Any], score: str) -> str:
-    """Write a score as `value (low to high)`; a dash where there is none.
+    """Write a score as `value (low to high)`, the value alone without interval, a dash if none.
 
     Parameters
     ----------
