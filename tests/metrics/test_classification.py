@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics
 
 from luneta.metrics import classification as c
+from luneta.metrics.counts import confusion
 
 
 def make(objects=400, classes=4, seed=0):
@@ -29,7 +30,7 @@ def test_multiclass_scores_agree_with_sklearn():
         metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
     )
     np.testing.assert_array_equal(
-        c.confusion(labels, probabilities), metrics.confusion_matrix(labels, predicted)
+        confusion(labels, probabilities), metrics.confusion_matrix(labels, predicted)
     )
 
 
@@ -70,58 +71,6 @@ def test_a_class_that_is_absent_is_left_out():
         assert np.isnan(negatives["average_precision"])
         nothing = c.scores(np.zeros(0, int), np.zeros((0, 3)), "multiclass")
         assert np.isnan(nothing["accuracy"])
-
-
-def test_calibration_error_by_hand():
-    labels = np.array([0, 0, 1, 1])
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
-    # bin of 0.9: three objects, two right; bin of 0.65: one object, right
-    expected = 0.75 * abs(2 / 3 - 0.9) + 0.25 * abs(1 - 0.65)
-    assert c.expected_calibration_error(labels, probabilities) == pytest.approx(expected)
-    binned = c.reliability(labels, probabilities, bins=10)
-    assert binned["count"].sum() == 4
-    assert binned["accuracy"][8] == pytest.approx(2 / 3)
-    assert np.isnan(binned["accuracy"][0])
-
-
-def test_certain_and_right_is_perfectly_calibrated():
-    labels = np.array([0, 1, 2])
-    assert c.expected_calibration_error(labels, np.eye(3)) == 0
-
-
-def test_roc_on_thresholds_agrees_with_sklearn():
-    labels, probabilities = make(classes=2)
-    positive, score = labels == 1, probabilities[:, 1]
-    fpr, tpr, thresholds = metrics.roc_curve(positive, score, drop_intermediate=False)
-    found = c.roc_on_thresholds(positive, score, thresholds)
-    np.testing.assert_allclose(found[0], fpr)
-    np.testing.assert_allclose(found[1], tpr)
-    precision, recall, thresholds = metrics.precision_recall_curve(positive, score)
-    found = c.precision_recall_on_thresholds(positive, score, thresholds)
-    np.testing.assert_allclose(found[0], precision[:-1])
-    np.testing.assert_allclose(found[1], recall[:-1])
-
-
-def test_common_thresholds_span_the_curve():
-    labels, probabilities = make(classes=2)
-    thresholds = c.common_thresholds(probabilities[:, 1], 51)
-    assert np.all(np.diff(thresholds) < 0)
-    fpr, tpr = c.roc_on_thresholds(labels == 1, probabilities[:, 1], thresholds)
-    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-
-
-def test_roc_without_positives_is_nan():
-    fpr, tpr = c.roc_on_thresholds(np.zeros(3, bool), np.arange(3.0), np.array([1.0]))
-    assert fpr[0] == pytest.approx(2 / 3)
-    assert np.isnan(tpr[0])
-
-
-def test_mean_and_standard_error():
-    folds = [{"a": 1.0, "b": np.nan}, {"a": 3.0, "b": 2.0}]
-    mean, error = c.mean_and_standard_error(folds)
-    assert mean == {"a": 2.0, "b": 2.0}
-    assert error["a"] == pytest.approx(np.std([1, 3], ddof=1) / np.sqrt(2))
-    assert np.isnan(error["b"])
 
 
 def test_the_rest_of_the_binary_scores_by_hand():

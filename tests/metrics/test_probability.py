@@ -83,3 +83,20 @@ def test_weights_are_repetitions():
         for row, value in zip(weights, found, strict=True):
             rows = np.repeat(np.arange(80), row)
             assert value == pytest.approx(score(labels[rows], probabilities[rows]))
+
+
+def test_calibration_error_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
+    # bin of 0.9: three objects, two right; bin of 0.65: one object, right
+    expected = 0.75 * abs(2 / 3 - 0.9) + 0.25 * abs(1 - 0.65)
+    assert p.expected_calibration_error(labels, probabilities) == pytest.approx(expected)
+    binned = p.reliability(labels, probabilities, bins=10)
+    assert binned["count"].sum() == 4
+    assert binned["accuracy"][8] == pytest.approx(2 / 3)
+    assert np.isnan(binned["accuracy"][0])
+
+
+def test_certain_and_right_is_perfectly_calibrated():
+    labels = np.array([0, 1, 2])
+    assert p.expected_calibration_error(labels, np.eye(3)) == 0

@@ -12,6 +12,8 @@ from luneta.clustering.space import Places
 from luneta.config import Training
 from luneta.cutouts.shard import write_shard
 from luneta.metrics import classification
+from luneta.metrics.curves import mean_and_standard_error
+from luneta.metrics.probability import expected_calibration_error
 
 BANDS = ["g", "r", "i"]
 TASKS = {
@@ -180,7 +182,7 @@ def scored(labels, probabilities, kind):
     intervals = {name: [value - 0.01, value + 0.02] for name, value in scores.items()}
     if kind == "binary":
         intervals["roc_auc_delong"] = [scores["roc_auc"] - 0.005, scores["roc_auc"] + 0.004]
-    confusion = classification.confusion(labels, probabilities).tolist()
+    confusion = counts.confusion(labels, probabilities).tolist()
     return {"count": len(labels), "scores": scores, "intervals": intervals, "confusion": confusion}
 
 
@@ -208,7 +210,7 @@ def write_metrics(root, task, rows, random):
     table = pa.Table.from_pandas(split, preserve_index=False).replace_schema_metadata(told)
     pq.write_table(table, root / "splits" / f"{task}.parquet")
     folds = [classification.scores(labels[fold == k], after[fold == k], kind) for k in range(FOLDS)]
-    mean, error = classification.mean_and_standard_error(folds)
+    mean, error = mean_and_standard_error(folds)
     content = {
         "calibration": {"method": "temperature", "parameters": {"temperature": 1.6}},
         "classes": classes,
@@ -216,8 +218,8 @@ def write_metrics(root, task, rows, random):
         "folds": folds,
         "mean": mean,
         "standard_error": error,
-        "ece_before": classification.expected_calibration_error(labels, before),
-        "ece_after": classification.expected_calibration_error(labels, after),
+        "ece_before": expected_calibration_error(labels, before),
+        "ece_after": expected_calibration_error(labels, after),
         "holdout": scored(labels[:60], after[:60], kind) if kind == "binary" else None,
         "models": ["a"] * FOLDS,
         "model_id": "0123456789abcdef0123456789abcdef",

@@ -6,11 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from luneta.config import Training
+from luneta.config import Question, Training
 from luneta.cutouts.shard import write_shard
 from luneta.inference import infer
-from luneta.metrics import classification
 from luneta.metrics.bootstrap import intervals
+from luneta.metrics.classification import scores
+from luneta.metrics.delong import delong_interval
 from luneta.models import network as networks
 from luneta.training import calibration, evaluate, folds
 from luneta.training.calibration import Calibrator, probabilities
@@ -159,7 +160,7 @@ def test_probabilities_are_calibrated_by_the_other_fold(plain):
 def test_scores_and_intervals(plain):
     _, found, table, new = plain
     predicted, labels = columns(table, "probability_").astype(float), labels_of(table)
-    expected = classification.scores(labels, predicted, "binary")
+    expected = scores(labels, predicted, "binary")
     assert found["scores"] == pytest.approx(expected, abs=1e-4, nan_ok=True)
     assert 0.6 < found["scores"]["accuracy"] < 1
     assert np.sum(found["confusion"]) == found["count"] == len(table)
@@ -175,6 +176,25 @@ def test_scores_and_intervals(plain):
     right = columns(new, "probability_").argmax(1) == labels_of(new)
     assert (held["count"], held["scores"]["accuracy"]) == (len(new), pytest.approx(right.mean()))
     assert held["intervals"]["accuracy"][0] < right.mean() < held["intervals"]["accuracy"][1]
+
+
+def test_each_class_has_its_area_with_the_interval_of_delong(plain):
+    _, found, table, new = plain
+    for content, rows in ((found, table), (found["holdout"], new)):
+        assert list(content["class_auc"]) == ["spot"]
+        expected = delong_interval(labels_of(rows) == 1, columns(rows, "probability_")[:, 1])
+        assert content["class_auc"]["spot"] == pytest.approx(expected, abs=1e-6)
+        assert content["class_auc"]["spot"][0] == pytest.approx(content["scores"]["roc_auc"])
+
+
+def test_areas_of_many_classes_are_against_the_rest():
+    random = np.random.default_rng(0)
+    labels, predicted = random.integers(0, 2, 60), random.dirichlet(np.ones(3), 60)
+    task = Question(kind="multiclass", classes=["a", "b", "never"])
+    found = evaluate.class_auc(labels, predicted, task)
+    for number, name in enumerate("ab"):
+        assert found[name] == list(delong_interval(labels == number, predicted[:, number]))
+    assert found["never"] == [None] * 3
 
 
 @pytest.mark.parametrize("which", ["plain", "sampled"])

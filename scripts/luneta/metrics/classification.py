@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from luneta.metrics.arithmetic import nan_mean, nan_std
 from luneta.metrics.checks import checked
 from luneta.metrics.counts import (
     accuracy,
@@ -23,18 +22,11 @@ from luneta.metrics.counts import (
     precision,
     recall,
 )
-from luneta.metrics.curves import (
-    common_thresholds,
-    mean_and_standard_error,
-    precision_recall_on_thresholds,
-    roc_on_thresholds,
-)
 from luneta.metrics.lens import at_completeness, at_false_positive_rate, reached_before
 from luneta.metrics.probability import (
     brier,
     expected_calibration_error,
     log_loss,
-    reliability,
     top_k_accuracy,
 )
 from luneta.metrics.ranking import (
@@ -44,21 +36,7 @@ from luneta.metrics.ranking import (
     ranked,
 )
 
-__all__ = [
-    "DESCRIPTIONS",
-    "Kind",
-    "common_thresholds",
-    "confusion",
-    "expected_calibration_error",
-    "macro_roc_auc",
-    "mean_and_standard_error",
-    "nan_mean",
-    "nan_std",
-    "precision_recall_on_thresholds",
-    "reliability",
-    "roc_on_thresholds",
-    "scores",
-]
+__all__ = ["DESCRIPTIONS", "Kind", "scores"]
 
 Kind = Literal["multiclass", "binary"]
 

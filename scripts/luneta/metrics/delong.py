@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from luneta.metrics.checks import checked_score
+from luneta.metrics.checks import checked, checked_score
 
 
 class Area(NamedTuple):
@@ -81,3 +81,27 @@ def delong_interval(positive, score, level: float = 0.683) -> Area:
     half = norm.ppf((1 + level) / 2) * np.sqrt(np.maximum(covariance[0, 0], 0))
     low, high = np.clip([areas[0] - half, areas[0] + half], 0, 1)
     return Area(float(areas[0]), float(low), float(high))
+
+
+def class_areas(labels, probabilities, level: float = 0.683) -> list[Area]:
+    """Give the area of each class against the rest, with its interval.
+
+    Parameters
+    ----------
+    labels : array_like
+        True class numbers, shape (objects,), int.
+    probabilities : array_like
+        Shape (objects, classes), float.
+    level : float, optional
+        Confidence level.
+
+    Raises
+    ------
+    ValueError
+        As `checks.checked`.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    return [
+        delong_interval(labels == number, score, level)
+        for number, score in enumerate(probabilities.T)
+    ]

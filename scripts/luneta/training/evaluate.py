@@ -17,8 +17,12 @@ import pyarrow.parquet as pq
 
 from luneta.config import Question
 from luneta.files import atomic_path, read_json, write_json
-from luneta.metrics import classification
 from luneta.metrics.bootstrap import intervals
+from luneta.metrics.classification import scores
+from luneta.metrics.counts import confusion
+from luneta.metrics.curves import mean_and_standard_error
+from luneta.metrics.delong import class_areas
+from luneta.metrics.probability import expected_calibration_error
 from luneta.models import devices, predicting
 from luneta.models import network as networks
 from luneta.training import calibration, outliers
@@ -197,18 +201,31 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
 
 
+def class_auc(
+    labels: np.ndarray, predicted: np.ndarray, task: Question
+) -> dict[str, list[float | None]]:
+    """Give each class's area under the ROC curve against the rest: value, low, high (68.3 %).
+
+    The interval is DeLong's; a binary task has that of its positive class alone.
+    """
+    areas = zip(task.classes, class_areas(labels, predicted), strict=True)
+    shown = task.classes[1:] if task.kind == "binary" else task.classes
+    return {name: list(_finite(area._asdict()).values()) for name, area in areas if name in shown}
+
+
 def with_intervals(
-    labels: np.ndarray, predicted: np.ndarray, kind: str, seed: int
+    labels: np.ndarray, predicted: np.ndarray, task: Question, seed: int
 ) -> dict[str, Any]:
-    """Score predictions: `count`, `scores`, bootstrap `intervals` (68.3 %), `confusion`."""
-    ranges = intervals(labels, predicted, kind, seed=seed)
+    """Score predictions: `count`, `scores`, `intervals` (bootstrap, 68.3 %), `class_auc`, ..."""
+    ranges = intervals(labels, predicted, task.kind, seed=seed)
     low = _finite({name: ends[0] for name, ends in ranges.items()})
     high = _finite({name: ends[1] for name, ends in ranges.items()})
     return {
         "count": len(labels),
-        "scores": _finite(classification.scores(labels, predicted, kind)),
+        "scores": _finite(scores(labels, predicted, task.kind)),
         "intervals": {name: [low[name], high[name]] for name in ranges},
-        "confusion": np.asarray(classification.confusion(labels, predicted)).tolist(),
+        "class_auc": class_auc(labels, predicted, task),
+        "confusion": np.asarray(confusion(labels, predicted)).tolist(),
     }
 
 
@@ -216,20 +233,19 @@ def over_folds(
     labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray, kind: str
 ) -> dict[str, Any]:
     """Score each fold alone: `folds`, and their `mean` and `standard_error`."""
-    scores = [
-        classification.scores(labels[folds == fold], predicted[folds == fold], kind)
-        for fold in np.unique(folds)
+    of_folds = [
+        scores(labels[folds == fold], predicted[folds == fold], kind) for fold in np.unique(folds)
     ]
-    mean, error = classification.mean_and_standard_error(scores)
+    mean, error = mean_and_standard_error(of_folds)
     return {
-        "folds": [_finite(fold) for fold in scores],
+        "folds": [_finite(fold) for fold in of_folds],
         "mean": _finite(mean),
         "standard_error": _finite(error),
     }
 
 
 def all_scores(
-    held: Answers, predicted: np.ndarray, new: Answers, fresh: np.ndarray, kind: str, seed: int
+    held: Answers, predicted: np.ndarray, new: Answers, fresh: np.ndarray, task: Question, seed: int
 ) -> dict[str, Any]:
     """Score out of fold, fold by fold and together, and on the hold-out (None if there is none).
 
@@ -239,19 +255,19 @@ def all_scores(
         Of the objects in folds and of the hold-out.
     predicted, fresh
         Their calibrated probabilities (object, class).
-    kind
-        Of the task.
+    task
+        Its kind and classes.
     seed
         Of the bootstrap.
     """
     labels, unseen = held.objects.labels, new.objects.labels
-    ece = classification.expected_calibration_error
+    before = expected_calibration_error(labels, probabilities(held.logits).mean(axis=0))
     return {
-        **over_folds(labels, predicted, held.objects.folds, kind),
-        **with_intervals(labels, predicted, kind, seed),
-        "ece_before": float(ece(labels, probabilities(held.logits).mean(axis=0))),
-        "ece_after": float(ece(labels, predicted)),
-        "holdout": with_intervals(unseen, fresh, kind, seed) if len(unseen) else None,
+        **over_folds(labels, predicted, held.objects.folds, task.kind),
+        **with_intervals(labels, predicted, task, seed),
+        "ece_before": float(before),
+        "ece_after": float(expected_calibration_error(labels, predicted)),
+        "holdout": with_intervals(unseen, fresh, task, seed) if len(unseen) else None,
     }
 
 
@@ -315,7 +331,7 @@ def run(
         {
             "classes": task.classes,
             "kind": task.kind,
-            **all_scores(held, summary.probability, new, fresh.probability, task.kind, seed),
+            **all_scores(held, summary.probability, new, fresh.probability, task, seed),
             "calibration": {**calibrator.as_dict(), "log_losses": losses},
             "members": {"networks": len(models), **members},
             "outliers": strange,
