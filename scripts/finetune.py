@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 log_to(snakemake.log[0])
 weights = snakemake.input.get("weights")
 task, fold = snakemake.wildcards.task, int(snakemake.wildcards.fold)
+log_folder = Path(snakemake.log[0]).parents[2] / "tensorboard" / task / f"fold{fold}"
 run(
     split=snakemake.input.split,
     cutouts=snakemake.input.cutouts,
@@ -24,5 +25,5 @@ run(
     weights=weights if isinstance(weights, str | None) else next(iter(weights), None),
     threads=snakemake.threads,
     device=snakemake.params.device,
-    log_folder=Path(snakemake.log[0]).parents[2] / "tensorboard" / task / f"fold{fold}",
+    log_folder=log_folder if snakemake.params.tensorboard else None,
 )

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
-cutouts = snakemake.input.get("cutouts", [])
+cutouts, splits = (snakemake.input.get(name, []) for name in ("cutouts", "splits"))
 run(
     weights=snakemake.output.weights,
     history=snakemake.output.history,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
     cutouts=[cutouts] if isinstance(cutouts, str) else list(cutouts),
+    splits=[splits] if isinstance(splits, str) else list(splits),
     device=snakemake.params.device,
 )

@@ -5,8 +5,9 @@ import pytest
 
 from fits_files import tan_wcs, write_image
 from luneta.config import Training
+from luneta.config.tasks import NO_NETWORK_READS
+from luneta.models import network as networks
 from luneta.plan import make_plan
-from luneta.training import finetune
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def planned(survey, **training):
 )
 def test_files_are_inputs_and_names_are_not(survey, tmp_path, weights, files):
     (tmp_path / weights.rpartition("/")[2]).touch()
-    assert planned(survey, weights=weights).weights("t") == files
+    backbone = "MobileNetV2" if weights == "imagenet" else "ResNet18"
+    assert planned(survey, weights=weights, backbone=backbone).weights("t") == files
 
 
 def test_the_courses_recipe_starts_from_no_file(survey):
@@ -65,7 +67,7 @@ def test_tasks_alike_share_a_backbone_and_others_do_not(survey):
     assert path == f"results/sky/backbones/{plan.backbone('t')}.weights.h5"
     assert plan.backbone("t").startswith("MobileNetV2_0.5_")
     assert plan.weights("u") == [path]
-    for changed in ({"preprocessing": {"stretch": "sqrt"}}, {"activation": "gelu"}):
+    for changed in ({"preprocessing": {"stretch": "sqrt"}}, {"image_size": 48}):
         survey["tasks"]["u"] = {**survey["tasks"]["u"], "training": changed}
         other = planned(survey, weights="pretrain", width=0.5)
         assert other.backbone("t") == plan.backbone("t") != other.backbone("u")
@@ -74,6 +76,16 @@ def test_tasks_alike_share_a_backbone_and_others_do_not(survey):
     assert other.backbone("u") == plan.backbone("u")
     survey["pretraining"] = {"epochs": 9}
     assert planned(survey, weights="pretrain", width=0.5).backbone("t") != plan.backbone("t")
+
+
+@pytest.mark.parametrize(
+    ("given", "simulation", "scale"), [({}, None, 0.262), ({"pixel_scale": 0.1}, None, 0.1),
+    ({"pixel_scale": 0.1}, {"pixel_scale": 0.5}, 0.5)],
+)  # fmt: skip
+def test_simulated_galaxies_are_as_large_as_the_surveys(survey, given, simulation, scale):
+    survey["input"] |= given
+    plan = planned(survey | {"simulation": simulation}, weights="pretrain")
+    assert plan.pretrain(plan.backbone("t"))["pixel_scale"] == scale
 
 
 def test_simulated_backbone_needs_no_cutouts_and_a_contrastive_one_no_simulation(survey):
@@ -90,11 +102,40 @@ def test_simulated_backbone_needs_no_cutouts_and_a_contrastive_one_no_simulation
     assert set(plan.pretrain(name)) == {"pretraining", "training", "shards", "seed"}
 
 
+def test_contrastive_pretraining_is_told_every_hold_out(survey):
+    assert planned(survey, weights="pretrain").pretrain_splits("any") == []
+    survey["pretraining"] = {"method": "contrastive"}
+    survey["tasks"]["v"] = {**survey["tasks"]["u"], "training": {"backbone": "ResNet50"}}
+    plan = planned(survey, weights="pretrain", backbone="MobileNetV2", holdout=0.2)
+    splits = [f"results/sky/splits/{task}.parquet" for task in "tu"]
+    assert plan.pretrain_splits(plan.backbone("t")) == splits
+    assert plan.pretrain_splits(plan.backbone("v")) == ["results/sky/splits/v.parquet"]
+
+
+def test_pretraining_shows_the_backbone_what_fine_tuning_does(survey, tmp_path):
+    survey["input"]["bands"] = bands = ["g", "r", "i", "z"]
+    rows = [f"{tile}\t{band}\t{tile}.fits[IMAGE]" for tile in "ab" for band in bands]
+    (tmp_path / "tiles.tsv").write_text("\n".join(["tile\tband\timage", *rows, ""]))
+    changes = {"backbone": "ResNet50", "stem": "zero", "rgb": ["z", "r", "g"]}
+    plan = planned(survey, weights="pretrain", image_size=32, **changes)
+    task = Training.model_validate(plan.finetune("t")["task"]["training"])
+    before = Training.model_validate(plan.pretrain(plan.backbone("t"))["training"])
+    images = np.random.default_rng(1).normal(size=(2, 4, 32, 32)).astype("float32")
+    seen = [
+        networks.build(training, bands, 32, "flux", 2, 1, "none")
+        .get_layer("preprocessing")
+        .predict(images, verbose=0)
+        for training in (before, task)
+    ]
+    np.testing.assert_array_equal(*seen)
+
+
 def test_what_others_read_trains_no_network_anew(survey):
     before = planned(survey).finetune("t")
-    assert planned(survey, calibration="vector", group_radius=2.0).finetune("t") == before
+    others = {"calibration": "vector", "group_radius": 2.0, "tensorboard": True}
+    assert planned(survey, **others).finetune("t") == before
     told = set(before["task"]["training"])
-    assert told == set(Training.model_fields) - finetune.NOT_READ
+    assert told == set(Training.model_fields) - NO_NETWORK_READS
     survey["device"] = "cpu"
     assert planned(survey).finetune("t") == before
     assert planned(survey, mixup=0.1).finetune("t") != before

@@ -2,8 +2,11 @@ import csv
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from luneta.cutouts.shard import write_shard
 from luneta.models import network as networks
 from luneta.training import pretrain
 from luneta.training.loop import COLUMNS
@@ -54,25 +57,55 @@ def test_backbone_of_four_bands_is_written_repeats_and_is_taken_up(
     assert not np.allclose(*(keras.ops.convert_to_numpy(k) for k in (kernel, found)))
 
 
-def test_contrastive_backbone_is_trained_on_the_shards(tmp_path, survey):
+@pytest.fixture
+def contrast(tmp_path, galaxies):
+    """A function that pretrains on two shards, some cutouts changed, and gives the weights."""
     pretraining = {**SETTINGS["pretraining"], "method": "contrastive", "batch_size": 8}
     settings = {"pretraining": pretraining, "training": SETTINGS["training"], "seed": 1}
-    weights = tmp_path / "x.weights.h5"
-    shards = [survey / "a.arrow", survey / "b.arrow"]
-    pretrain.run(weights, tmp_path / "history.csv", settings, cutouts=shards)
+    settings["shards"] = ["a", "b"]
+    images = galaxies[0]
+
+    def run(changed, splits):
+        pixels = np.where(changed[:, None, None, None], 50 - 3 * images, images)
+        for name, part in {"a": slice(0, 40), "b": slice(40, 96)}.items():
+            ids = np.array([f"galaxy{i}" for i in range(96)])[part]
+            flags = np.zeros(len(ids), "int32")
+            write_shard(tmp_path / f"{name}.arrow", ids, flags, pixels[part], list("gri"), "flux")
+        cutouts, path = [tmp_path / "a.arrow", tmp_path / "b.arrow"], tmp_path / "x.weights.h5"
+        pretrain.run(path, tmp_path / "history.csv", settings, cutouts=cutouts, splits=splits)
+        return path.read_bytes()
+
+    return run
+
+
+def test_contrastive_backbone_sees_all_shards_but_no_hold_out(tmp_path, contrast):
+    random = np.random.default_rng(2)
+    held = np.zeros(96, bool)
+    for task in "tu":  # the second task holds out others, and labels half of the objects
+        labelled = np.sort(random.choice(96, 48, replace=False))
+        fold = random.integers(-1, 3, 48).astype("int32")
+        held[labelled[fold < 0]] = True
+        shard, row = np.where(labelled < 40, "a", "b"), np.where(labelled < 40, 0, 40)
+        columns = {"shard": shard, "row": labelled - row, "fold": fold}
+        pq.write_table(pa.table(columns), tmp_path / f"{task}.parquet")
+    assert 10 < held.sum() < 50
+    splits = [tmp_path / "t.parquet", tmp_path / "u.parquet"]
+    plain = contrast(np.zeros(96, bool), splits)
     first, last = (float(row["loss"]) for row in history(tmp_path / "history.csv"))
     assert last < first
-    assert weights.stat().st_size > 100_000
+    assert contrast(held, splits) == plain
+    for seen in (np.arange(96) < 40, np.arange(96) >= 40):
+        assert contrast(seen & ~held, splits) != plain
 
 
 def test_sample_of_cutouts_is_even_and_within_the_shards():
-    shards, rows = pretrain.sample([100, 5, 895], 500, 1)
+    shards, rows = pretrain.sample([np.ones(n, bool) for n in (100, 5, 895)], 500, 1)
     assert len(rows) == len(set(zip(shards.tolist(), rows.tolist(), strict=True))) == 500
     assert np.bincount(shards)[0] == pytest.approx(50, abs=20)
     for shard, count in enumerate([100, 5, 895]):
         assert rows[shards == shard].max() < count
-    everything = pretrain.sample([3, 2], 500, 1)
-    np.testing.assert_array_equal(everything, [[0, 0, 0, 1, 1], [0, 1, 2, 0, 1]])
+    free = [np.array([True, False, True]), np.array([True, True])]
+    np.testing.assert_array_equal(pretrain.sample(free, 500, 1), [[0, 0, 1, 1], [0, 2, 0, 1]])
 
 
 @pytest.mark.slow

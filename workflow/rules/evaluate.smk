@@ -1,8 +1,10 @@
+# A model file is too large for Snakemake to compare by content: the small sidecar, which
+# holds the digest of the weights, decides whether the scores are out of date.
 rule evaluate:
     input:
         split=rules.split.output.split,
         cutouts=labelled(rules.cutouts.output.cutouts),
-        models=folds(rules.finetune.output.model),
+        models=ancient(folds(rules.finetune.output.model)),
         sidecars=folds(rules.finetune.output.sidecar),
     output:
         metrics="<results>/metrics/{task}.json",

@@ -1,3 +1,8 @@
+def tensorboard(wildcards, threads):
+    """Tell whether TensorBoard's files are wanted; like `device`, it reruns nothing."""
+    return PLAN.config.tasks[wildcards.task].training.tensorboard
+
+
 rule finetune:
     input:
         split=rules.split.output.split,
@@ -18,6 +23,7 @@ rule finetune:
         settings=of_task("finetune"),
         code=code_digest("finetune"),
         device=device,
+        tensorboard=tensorboard,
     message:
         "Training {wildcards.task}, fold {wildcards.fold}"
     script:

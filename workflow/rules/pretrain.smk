@@ -1,6 +1,7 @@
 rule pretrain:
     input:
         cutouts=settings("pretrain_cutouts"),
+        splits=settings("pretrain_splits"),
     output:
         weights="<results>/backbones/{backbone}.weights.h5",
         history="<results>/backbones/{backbone}.csv",

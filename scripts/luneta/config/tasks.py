@@ -10,6 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from luneta.config.fields import Name, NonEmptyPaths, Section
 from luneta.config.training import Training
 
+# Of a task's training, what `split` and `evaluate` read, and what shapes no network
+READ_BY_OTHERS = {"calibration", "holdout", "group_column", "group_radius"}
+NO_NETWORK_READS = READ_BY_OTHERS | {"tensorboard"}
+
 
 class Question(Section):
     """What a task asks, and how its networks learn to answer."""

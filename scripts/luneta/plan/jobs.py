@@ -6,7 +6,8 @@ import shutil
 from functools import cached_property
 
 from luneta.code_digest import code_digest
-from luneta.config import BUILT_IN_WEIGHTS, NO_NETWORK_READS
+from luneta.config import BUILT_IN_WEIGHTS, HUB
+from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.survey import SurveyPlan, digest
@@ -21,8 +22,8 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
-HUB = "hf_hub:"  # begins a name that is no file
 LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
+USUAL_PIXEL_SCALE = 0.262  # arcsec, where a config says none
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
 
 
@@ -213,12 +214,12 @@ class Plan(SurveyPlan):
 
     def pretrain(self, backbone: str) -> dict:
         """Settings of `pretrain`."""
-        simulation = self.config.simulation
+        sky = self.config.simulation or self.config.input
         simulated = {
             "classes": PRETRAINING_CLASSES,
             "bands": self.bands,
             "cutout_size": self.config.cutouts.size,
-            "pixel_scale": simulation.pixel_scale if simulation else 0.262,
+            "pixel_scale": sky.pixel_scale or USUAL_PIXEL_SCALE,
         }
         shaping = self._backbone_settings(self._pretrained_for(backbone))
         return {**shaping, **({} if self._contrasts else simulated), "seed": self.config.seed}
@@ -265,7 +266,9 @@ class Plan(SurveyPlan):
             "shards": self.labelled_shards(task),
             "units": self._pixel_units(),
             "pixel_scale": self.given.get("pixel_scale"),
-            "split": self.config.tasks[task].training.model_dump(mode="json", include=OF_OTHERS),
+            "split": self.config.tasks[task].training.model_dump(
+                mode="json", include=READ_BY_OTHERS
+            ),
         }
 
     def _pixel_units(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from luneta.code_digest import source_digest
 from luneta.config import Question, Training
+from luneta.config.tasks import NO_NETWORK_READS
 from luneta.files import write_json
 from luneta.models import devices, preprocessing
 from luneta.models import network as networks
@@ -45,9 +46,6 @@ from luneta.training.loop import (
 from luneta.training.schedules import plateau_factor
 
 logger = logging.getLogger(__name__)
-
-# What split and evaluate do with a task is no property of its networks
-NOT_READ = {"calibration", "holdout", "group_column", "group_radius"}
 
 
 def phases(training: Training, pretrained: bool) -> list[Phase]:
@@ -216,7 +214,7 @@ def sidecar_of(job: Job, network: keras.Model, journal: Journal) -> dict[str, An
         "bands": store.bands,
         "cutout_size": store.shape[1],
         "pixels": store.pixels,
-        "training": task.training.model_dump(mode="json", exclude=NOT_READ),
+        "training": job.training.model_dump(mode="json", exclude=NO_NETWORK_READS),
         "objects": {"training": len(job.learnt), "validation": len(job.held)},
         "devices": devices.description(),
         "versions": versions(),
@@ -262,7 +260,7 @@ def run(
     device
         `auto`, `cpu` or `gpu`.
     log_folder
-        For TensorBoard's files, if `training.tensorboard` asks for them.
+        For TensorBoard's files, if they are wanted.
     """
     devices.configure(threads, device)
     keras.utils.clear_session()
@@ -273,7 +271,7 @@ def run(
     source = str(weights) if weights and training.weights != "none" else training.weights
     precision = devices.resolve_precision(training.precision)
     data = data_digest(job.everything, job.store)
-    logs = Path(log_folder) if log_folder and training.tensorboard else None
+    logs = Path(log_folder) if log_folder else None
     with devices.scope():
         network = job.build(source, precision, statistics)
         digest = digest_of(job, data, network, precision)
