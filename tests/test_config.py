@@ -65,6 +65,11 @@ def test_task_inherits_training():
         ("tasks.shape.kind", "binary2", "tasks.shape.kind = 'binary2': must be 'multiclass' or"),
         ("tasks.shape.merge", {"x": ["y"]}, "tasks.shape: merge names ['x']"),
         ("training.width", 0.5, None),
+        (
+            "training",
+            {"course_recipe": True, "fine_tune_epochs": 0},
+            "course_recipe trains for fine_tune_epochs, which are 0: set fine_tune_epochs to 50",
+        ),
     ],
 )
 def test_message_names_key_value_and_mend(path, value, said):

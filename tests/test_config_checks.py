@@ -194,6 +194,94 @@ def test_weights_of_another_format(survey, tmp_path):
     assert "named *.weights.h5, .h5, .keras, .safetensors" in only_problem(survey)
 
 
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        (
+            {"rgb": ["g", "r", "z"]},
+            "training.rgb = ['g', 'r', 'z']: must name three different ones of input.bands (g, r)",
+        ),
+        ({"rgb": ["g", "r", "r"]}, "must name three different ones of input.bands (g, r); name"),
+        ({"image_size": 24}, "tasks.shape.training.image_size = 24: MobileNetV2 needs images of"),
+        (
+            {"backbone": "Xception"},
+            "cutouts.size = 64: Xception needs images of at least 71 pixels; set "
+            "tasks.shape.training.image_size to 71 or more",
+        ),
+        (
+            {"activation": "gelu"},
+            "training.activation = 'gelu': MobileNetV2 has its own; leave it out, or choose a "
+            "backbone with a choice (LeNet5,",
+        ),
+        (
+            {"weights": "imagenet", "backbone": "ResNet18"},
+            "training.weights = 'imagenet': there are none of ResNet18; use none, pretrain or a "
+            "file, or a backbone that has them (VGG16,",
+        ),
+        (
+            {"weights": "hf_hub:a/b"},
+            "training.weights = 'hf_hub:a/b': weights of PyTorch do not fit MobileNetV2; set "
+            "backbone to what they are of, one of ResNet18, TimmResNet50",
+        ),
+        ({"weights": "x.safetensors"}, "'x.safetensors': weights of PyTorch do not fit Mobil"),
+    ],
+)
+def test_networks_that_cannot_be(survey, tmp_path, training, said):
+    (tmp_path / "x.safetensors").touch()
+    survey["tasks"]["shape"]["training"] |= training
+    assert said in only_problem(survey)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"backbone": "LeNet5", "image_size": 16, "activation": "gelu"},
+        {"backbone": "Xception", "image_size": 71, "weights": "imagenet"},
+        {"backbone": "TimmConvNeXtPico", "weights": "hf_hub:a/b@v1", "image_size": 32},
+        {"backbone": "ResNet18", "weights": "x.safetensors"},
+        {"backbone": "ResNet50LensFinder", "weights": "imagenet", "course_recipe": True},
+    ],
+)
+def test_networks_that_can_be(survey, tmp_path, training):
+    (tmp_path / "x.safetensors").touch()
+    survey["tasks"]["shape"]["training"] |= training
+    check_paths(validate(survey))
+
+
+def stamps_of(survey, tmp_path, bands, **others):
+    """Make the survey one of stamps of so many bands."""
+    (tmp_path / "stamps.csv").write_text("object_id,image\n1,a.fits\n")
+    survey["input"] = {"kind": "stamps", "table": "stamps.csv", "bands": list(bands), **others}
+
+
+def test_named_bands_that_a_mean_stem_would_not_look_at(survey, tmp_path):
+    training = survey["tasks"]["shape"]["training"]
+    training |= {"rgb": ["i", "r", "g"], "stem": "mean"}
+    stamps_of(survey, tmp_path, "griz")
+    line = only_problem(survey)
+    assert "training.rgb = ['i', 'r', 'g']: with stem: mean all 4 bands get the same" in line
+    assert "set stem: copy or zero, or leave rgb out" in line
+    for stem in ("copy", "zero"):
+        training["stem"] = stem
+        check_paths(validate(survey))
+    training["stem"] = "mean"
+    stamps_of(survey, tmp_path, "gri")
+    check_paths(validate(survey))
+
+
+def test_simulated_fluxes_do_not_prepare_for_display_pixels(survey, tmp_path):
+    stamps_of(survey, tmp_path, "gri", pixels="display")
+    survey["tasks"]["shape"]["training"]["weights"] = "pretrain"
+    line = only_problem(survey)
+    assert "tasks.shape.training.weights = 'pretrain': pretraining.method: supervised" in line
+    assert "set pretraining.method: contrastive" in line
+    survey["pretraining"] = {"method": "contrastive"}
+    check_paths(validate(survey))
+    survey["pretraining"] = {"method": "supervised"}
+    survey["input"]["pixels"] = "flux"
+    check_paths(validate(survey))
+
+
 def test_what_the_simulation_makes_is_not_missing(survey):
     survey["input"]["sources"] = "results/sky/raw/{tile}_sources.fits"
     survey["tasks"]["shape"]["labels"] = ["results/sky/raw/t1_labels.csv"]

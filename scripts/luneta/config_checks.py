@@ -12,14 +12,29 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luneta.config import BUILT_IN_WEIGHTS, Config, Stamps, Task, Tiles, did_you_mean, refusal
+from luneta.config import (
+    BUILT_IN_WEIGHTS,
+    HUB,
+    SMALLEST_SIDE,
+    SMALLEST_SIDES,
+    WEIGHTS_FILES,
+    WITH_ACTIVATION,
+    WITH_IMAGENET,
+    WITH_TIMM,
+    Config,
+    Stamps,
+    Task,
+    Tiles,
+    Training,
+    did_you_mean,
+    refusal,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Lists of one format look alike, and 1000 of ECSV or VOTable take seconds already.
 MOST_LISTS = 1000
-WEIGHTS_FILES = (".weights.h5", ".h5", ".keras", ".safetensors")
 
 
 def check_paths(config: Config) -> None:
@@ -34,6 +49,7 @@ def check_paths(config: Config) -> None:
     """
     problems = [*_input_problems(config), *_cross_problems(config), *_weights_problems(config)]
     for name, task in config.tasks.items():
+        problems += _network_problems(f"tasks.{name}.training", task.training, config)
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
         problems += _position_problems(f"tasks.{name}", task, config.input)
     if problems:
@@ -236,19 +252,80 @@ def _weights_problems(config: Config) -> Iterator[str]:
     seen: set[str] = set()
     for name, task in config.tasks.items():
         weights = task.training.weights
-        if weights in BUILT_IN_WEIGHTS or weights in seen or weights.startswith("hf_hub:"):
+        if weights in BUILT_IN_WEIGHTS or weights in seen or weights.startswith(HUB):
             continue
         seen.add(weights)
         where = f"tasks.{name}.training.weights = {weights!r}"
         if not Path(weights).is_file():
             yield (
                 f"{where}: there is no such file; give the path of a weights file "
-                f"({', '.join(WEIGHTS_FILES)}), hf_hub:owner/name, or one of "
+                f"({', '.join(WEIGHTS_FILES)}), {HUB}owner/name, or one of "
                 f"{', '.join(BUILT_IN_WEIGHTS)}"
             )
         elif not weights.endswith(WEIGHTS_FILES):
             names = ", ".join(WEIGHTS_FILES)
             yield f"{where}: weights are read from files named *{names}; convert or rename it"
+
+
+def _network_problems(where: str, training: Training, config: Config) -> Iterator[str]:
+    """Find what the network of a task cannot be, so that no job has to start to say so."""
+    name, side = training.backbone, training.image_size or config.cutouts.size
+    smallest = SMALLEST_SIDES.get(name, SMALLEST_SIDE)
+    if side < smallest:
+        key = "cutouts.size" if training.image_size is None else f"{where}.image_size"
+        yield (
+            f"{key} = {side}: {name} needs images of at least {smallest} pixels; set "
+            f"{where}.image_size to {smallest} or more, or choose another backbone"
+        )
+    if training.activation is not None and name not in WITH_ACTIVATION:
+        yield (
+            f"{where}.activation = {training.activation!r}: {name} has its own; leave it out, or "
+            f"choose a backbone with a choice ({', '.join(WITH_ACTIVATION)})"
+        )
+    yield from _rgb_problems(where, training, config.input.bands)
+    if not training.course_recipe:  # it starts from random weights, whatever is said
+        yield from _misfit_problems(where, training)
+        yield from _pretraining_problems(where, training, config)
+
+
+def _rgb_problems(where: str, training: Training, bands: list[str]) -> Iterator[str]:
+    rgb = training.rgb
+    if rgb is None:
+        return
+    if len(set(rgb)) < 3 or not set(rgb) <= set(bands):
+        yield (
+            f"{where}.rgb = {rgb}: must name three different ones of input.bands "
+            f"({', '.join(bands)}); name them, or leave it out"
+        )
+    elif training.stem == "mean" and len(bands) != 3:
+        yield (
+            f"{where}.rgb = {rgb}: with stem: mean all {len(bands)} bands get the same filters, "
+            f"and rgb has no effect; set stem: copy or zero, or leave rgb out"
+        )
+
+
+def _misfit_problems(where: str, training: Training) -> Iterator[str]:
+    weights, name = training.weights, training.backbone
+    if weights == "imagenet" and name not in WITH_IMAGENET:
+        yield (
+            f"{where}.weights = 'imagenet': there are none of {name}; use none, pretrain or a "
+            f"file, or a backbone that has them ({', '.join(WITH_IMAGENET)})"
+        )
+    if (weights.startswith(HUB) or weights.endswith(".safetensors")) and name not in WITH_TIMM:
+        yield (
+            f"{where}.weights = {weights!r}: weights of PyTorch do not fit {name}; set backbone "
+            f"to what they are of, one of {', '.join(WITH_TIMM)}"
+        )
+
+
+def _pretraining_problems(where: str, training: Training, config: Config) -> Iterator[str]:
+    display = getattr(config.input, "pixels", "flux") == "display"
+    if training.weights == "pretrain" and config.pretraining.method == "supervised" and display:
+        yield (
+            f"{where}.weights = 'pretrain': pretraining.method: supervised learns from simulated "
+            f"fluxes, and input.pixels: display has another scale; set pretraining.method: "
+            f"contrastive, which learns from the survey's own cutouts, or give other weights"
+        )
 
 
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from luneta.config import training as config
 from luneta.models import registry
+from luneta.models.activations import ACTIVATIONS
 from luneta.models.registry import BACKBONES
 
 BANDS = (1, 3, 4, 5)
@@ -243,6 +245,19 @@ def test_scaling_built_into_keras_is_left_out(name):
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         registry.create(**{"name": "ResNet50", "input_shape": (64, 64, 3), **arguments})
+
+
+def test_config_knows_what_the_register_knows():
+    entries = BACKBONES.values()
+    assert set(config.BACKBONES) == set(BACKBONES)
+    assert set(config.WITH_WIDTH) == {x.name for x in entries if x.has_width}
+    assert set(config.WITH_ACTIVATION) == {x.name for x in entries if x.has_activation}
+    assert set(config.WITH_IMAGENET) == {x.name for x in entries if "imagenet" in x.weights}
+    assert set(config.WITH_TIMM) == {x.name for x in entries if "timm" in x.weights}
+    sides = {x.name: config.SMALLEST_SIDES.get(x.name, config.SMALLEST_SIDE) for x in entries}
+    assert sides == {x.name: x.smallest_side for x in entries}
+    assert set(config.SMALLEST_SIDES) <= set(BACKBONES)
+    assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
 
 
 def test_table_lists_all_in_120_columns():

@@ -74,9 +74,3 @@ def test_it_trains_with_the_courses_rates(small_training, small_network, small_b
     factors = [1.0, *(course_recipe.rate_factor(records[:n]) for n in range(1, 12))]
     np.testing.assert_allclose([r["learning_rate"] for r in records], 0.01 * np.array(factors))
     assert len(records) == 12  # nothing stops it
-
-
-def test_without_epochs_it_is_refused():
-    training = course_recipe.applied(Training(course_recipe=True, fine_tune_epochs=0))
-    with pytest.raises(ValueError, match="fine_tune_epochs = 0 epochs: set it to 50"):
-        finetune.phases(training, pretrained=False)

@@ -125,7 +125,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _display_pixels_are_not_noise(self) -> Config:
+    def _only_tiles_are_simulated(self) -> Config:
         if self.simulation is not None and not isinstance(self.input, Tiles):
             raise ValueError("simulation makes tiles: set input.kind to tiles")
         return self

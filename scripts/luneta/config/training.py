@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from luneta.config.fields import Fraction, Name, PositiveInt, Section, did_you_mean
 
 # luneta.models.registry and luneta.models.activations hold the networks and functions of these
-# names; a test keeps them in step, as the config may not import Keras.
+# names; a test keeps all that is said of them here in step, as the config may not import Keras.
 BACKBONES = (
     "LeNet5", "AlexNet", "OverFeat", "VGG16", "VGG19", "GoogLeNet", "InceptionV3", "InceptionV4",
     "InceptionResNetV2", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152",
@@ -22,11 +22,36 @@ BACKBONES = (
     "TimmConvNeXtNano", "TimmConvNeXtTiny", "TimmConvNeXtSmall", "TimmConvNeXtBase",
 )  # fmt: skip
 WITH_WIDTH = ("MobileNet", "MobileNetV2")
+WITH_ACTIVATION = (
+    "LeNet5", "AlexNet", "OverFeat", "GoogLeNet", "InceptionV4", "ResNet18", "ResNet34",
+    "ResNeXt50", "SqueezeNet", "DaiTongResNet26", "CMUDeepLens", "LensDetectNet", "TimmResNet50",
+    "TimmEfficientNetB0", "TimmConvNeXtPico", "TimmConvNeXtNano", "TimmConvNeXtTiny",
+    "TimmConvNeXtSmall", "TimmConvNeXtBase",
+)  # fmt: skip
+WITH_IMAGENET = (
+    "VGG16", "VGG19", "InceptionV3", "InceptionResNetV2", "ResNet50", "ResNet101", "ResNet152",
+    "ResNet50V2", "ResNet101V2", "ResNet152V2", "Xception", "DenseNet121", "MobileNet",
+    "MobileNetV2", "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3",
+    "EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtTiny", "ConvNeXtSmall",
+    "ConvNeXtBase", "ConvNeXtLarge",
+)  # fmt: skip
+WITH_TIMM = (
+    "ResNet18", "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtPico", "TimmConvNeXtNano",
+    "TimmConvNeXtTiny", "TimmConvNeXtSmall", "TimmConvNeXtBase",
+)  # fmt: skip
+SMALLEST_SIDE = 32  # pixels, of the backbones that are not below
+SMALLEST_SIDES = {
+    "LeNet5": 16, "AlexNet": 67, "OverFeat": 71, "InceptionV3": 75, "InceptionV4": 75,
+    "InceptionResNetV2": 75, "DaiTongResNet26": 16, "CMUDeepLens": 16, "LensDetectNet": 15,
+    "Xception": 71, "SqueezeNet": 31,
+}  # fmt: skip
 ACTIVATIONS = (
     "identity", "binary_step", "logistic", "tanh", "arctan", "relu", "prelu", "elu", "softplus",
     "leaky_relu", "gelu", "silu",
 )  # fmt: skip
 BUILT_IN_WEIGHTS = ("imagenet", "pretrain", "none")
+WEIGHTS_FILES = (".weights.h5", ".h5", ".keras", ".safetensors")
+HUB = "hf_hub:"  # begins the name of weights on Hugging Face
 
 
 def _known(names: tuple[str, ...], what: str):
@@ -55,12 +80,12 @@ class Preprocessing(Section):
         "none",
         description="Divides each band by its noise: `training`, the robust scatter of the pixels "
         "of the training fold; `cutout`, that of the cutout itself. Cutouts of tiles are in units "
-        "of sky noise already.",
+        "of sky noise already; display pixels are never scaled.",
     )
     clip: Positive | None = Field(
         None,
-        description="Pixels are clipped to plus and minus this, in units of noise: 250 in CMU "
-        "DeepLens.",
+        description="Flux pixels are clipped to plus and minus this, in units of noise: 250 in "
+        "CMU DeepLens; display pixels are not.",
     )
     stretch: Literal["asinh", "lupton", "sqrt", "percentile", "linear", "none"] = Field(
         "asinh",
@@ -130,7 +155,8 @@ class Training(Section):
         description="`imagenet` (downloaded by Keras), `pretrain` (trained in this workflow, see "
         "`pretraining`), `none` (random); the path of a .weights.h5, a legacy .h5, a .keras (a "
         "luneta model: a warm start) or a .safetensors (timm, Zoobot); or `hf_hub:owner/name` "
-        "(downloaded from Hugging Face).",
+        "(downloaded from Hugging Face; `hf_hub:owner/name@revision`, with a branch, tag or "
+        "commit, stays with that version).",
     )
     stem: Literal["mean", "copy", "zero"] = Field(
         "mean",
@@ -141,7 +167,8 @@ class Training(Section):
     )
     rgb: Annotated[list[Name], Field(min_length=3, max_length=3)] | None = Field(
         None,
-        description="Bands that stand for red, green and blue; the first three if not given.",
+        description="Bands that stand for red, green and blue; the first three if not given. Of "
+        "more than three bands, only with `stem: copy` or `zero`.",
     )
     image_size: Annotated[int, Field(ge=16, le=512)] | None = Field(
         None,
@@ -179,12 +206,19 @@ class Training(Section):
     label_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
         description="Fraction of the training labels that is used, by hash: a larger fraction "
-        "holds a smaller one. For curves of label efficiency.",
+        "holds a smaller one. The objects that choose the epoch are among them and shrink too. "
+        "For curves of label efficiency.",
     )
     head_epochs: Annotated[int, Field(ge=0)] = Field(
-        3, description="Epochs with the backbone frozen: only the head learns."
+        3,
+        description="Epochs with the backbone frozen: only the head learns. With `weights: none` "
+        "there is nothing to protect: they are added to `fine_tune_epochs`.",
     )
-    head_learning_rate: Positive = Field(1e-3, description="Learning rate of these epochs.")
+    head_learning_rate: Positive = Field(
+        1e-3,
+        description="Learning rate of these epochs; without effect where they are added to "
+        "`fine_tune_epochs`.",
+    )
     fine_tune_epochs: Annotated[int, Field(ge=0)] = Field(
         8,
         description="Epochs with the backbone free, its batch norm frozen if it is pretrained; 0 "
@@ -194,7 +228,9 @@ class Training(Section):
         2e-4, description="Peak learning rate of these epochs."
     )
     unfreeze: Literal["all"] | PositiveInt = Field(
-        "all", description="`all`, or how many of the last blocks of the backbone are set free."
+        "all",
+        description="`all`, or how many of the last blocks of the backbone are set free; with "
+        "`weights: none` always all.",
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
@@ -275,6 +311,11 @@ class Training(Section):
         if self.head_epochs + self.fine_tune_epochs == 0:
             raise ValueError(
                 "head_epochs and fine_tune_epochs are both 0: nothing would be trained"
+            )
+        if self.course_recipe and self.fine_tune_epochs == 0:
+            raise ValueError(
+                "course_recipe trains for fine_tune_epochs, which are 0: set fine_tune_epochs to "
+                "50, as the course did, or to another number"
             )
         return self
 
