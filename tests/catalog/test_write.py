@@ -69,6 +69,15 @@ def test_astropy_reads_units_and_ucds(catalog):
     assert "2 MASKED" in table["flags"].description
 
 
+def test_predictions_are_described_by_their_members(catalog):
+    told = {
+        field.name: field.metadata[b"description"].decode() for field in pq.read_schema(catalog)
+    }
+    assert told["lens_mutual_information"].endswith("in nat: 0 if all members agree")
+    assert told["lens_spiral_std"].endswith("over the ensemble's members")
+    assert told["lens_model_id"].endswith("networks, calibration, views, draws, outlier model")
+
+
 def test_all_ucds_are_valid(catalog):
     for field in pq.read_schema(catalog):
         ucd = field.metadata.get(b"ucd", b"").decode()
@@ -138,8 +147,18 @@ def test_rows_that_do_not_agree_are_an_error(survey):
         write.run(**survey)
     assert not survey["outputs"]["catalog"].exists()
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(write.CatalogError, match="3 rows and predictions .* has 2"):
+    with pytest.raises(write.CatalogError, match="3 rows and .*lens_south.parquet has 2 of it"):
         write.run(**survey)
+
+
+def test_clusters_that_do_not_agree_are_the_surveys_to_mend(survey):
+    path = survey["clusters"]["morphology"]
+    pq.write_table(pq.read_table(path).slice(0, 9), path)
+    with pytest.raises(write.CatalogError) as error:
+        write.run(**survey)
+    assert str(error.value) == (
+        f"shard south: objects has 3 rows and {path} has 2 of it; remove {path} and run again"
+    )
 
 
 def test_units_that_differ_are_an_error(survey):

@@ -171,7 +171,7 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
     columns = []
     for name in classes:
         text = f"Calibrated probability of {name} in the task {task}, mean over the ensemble"
-        spread = f"Standard deviation of the probability of {name} over the ensemble"
+        spread = f"Standard deviation of the probability of {name} over the ensemble's members"
         stem = f"{task}_{name}"
         columns += [
             Column(f"{stem}_probability", pa.float32(), None, "stat.probability", text),
@@ -179,10 +179,13 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
         ]
     ucd = "src.morph.type" if kind == "multiclass" else "src.class"
     entropy = f"Entropy of the probabilities of {task}, in nat: 0 is certain"
-    shared = f"Mutual information of class and network in {task}, in nat: 0 if all networks agree"
+    shared = f"Mutual information of class and member in {task}, in nat: 0 if all members agree"
     score = f"Distance from the training objects of {task} in the networks' features, in sigma"
     strange = f"Out of distribution: {task}_outlier_score above that of most labelled objects"
-    model = f"Sha256 of the networks and their calibration that gave the row's {task}"
+    model = (
+        f"Sha256 of all that gave the row's {task}: networks, calibration, views, draws, outlier "
+        "model"
+    )
     return [
         *columns,
         Column(f"{task}_class", pa.string(), None, ucd, f"Most probable class of {task}"),

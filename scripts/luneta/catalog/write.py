@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,26 +89,38 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
 
 
-def check_rows(expected: pa.ChunkedArray, found: pa.ChunkedArray, what: str, shard: str) -> None:
-    """Insist that two files of a shard list the same objects in the same order.
+def check_rows(
+    expected: pa.ChunkedArray, found: pa.ChunkedArray, path: Path | str, shard: str
+) -> None:
+    """Insist that a file lists the same objects of a shard in the same order.
+
+    Parameters
+    ----------
+    expected, found
+        Names of the objects, in the shard's objects file and in the other.
+    path
+        Of the other file.
+    shard
+        Its name.
 
     Raises
     ------
     CatalogError
         Naming the first row that differs.
     """
+    mend = f"remove {path} and run again"
     if len(expected) != len(found):
         raise CatalogError(
-            f"shard {shard}: objects has {len(expected)} rows and {what} has {len(found)}; "
-            f"remove {what} of this shard and run again"
+            f"shard {shard}: objects has {len(expected)} rows and {path} has {len(found)} of it; "
+            f"{mend}"
         )
     ours, theirs = expected.to_numpy(), found.to_numpy()
     differs = np.flatnonzero(ours != theirs)
     if len(differs):
         row = differs[0]
         raise CatalogError(
-            f"shard {shard}: row {row} is {ours[row]!r} in objects and {theirs[row]!r} in {what}; "
-            f"remove {what} of this shard and run again"
+            f"shard {shard}: row {row} is {ours[row]!r} in objects and {theirs[row]!r} in {path}; "
+            f"{mend}"
         )
 
 
@@ -145,7 +157,7 @@ def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
     """Put an objects file and its quality file side by side; flags are those of quality."""
     left, right = pq.read_table(objects), pq.read_table(quality)
-    check_rows(left["object_id"], right["object_id"], "quality", shard)
+    check_rows(left["object_id"], right["object_id"], quality, shard)
     left = left.drop_columns(
         [name for name in ("flags", "reject_reason") if name in left.schema.names]
     )
@@ -157,17 +169,17 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
 
 def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
-    return _add_columns(table, pq.read_table(path), f"predictions ({path})", shard)
+    return _add_columns(table, pq.read_table(path), path, shard)
 
 
 def _add_clusters(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a shard's part of a task's clusters, likewise."""
     found = pq.read_table(path, filters=pc.field("shard") == shard).drop_columns(["shard"])
-    return _add_columns(table, found, f"clusters ({path})", shard)
+    return _add_columns(table, found, path, shard)
 
 
-def _add_columns(table: pa.Table, found: pa.Table, what: str, shard: str) -> pa.Table:
-    check_rows(table["object_id"], found["object_id"], what, shard)
+def _add_columns(table: pa.Table, found: pa.Table, path: Path | str, shard: str) -> pa.Table:
+    check_rows(table["object_id"], found["object_id"], path, shard)
     keep = table["usable"].combine_chunks()
     for name in found.schema.names:
         if name != "object_id":
@@ -268,38 +280,49 @@ def _overlaps(table: pa.Table, lost: pd.DataFrame, shard: str) -> pa.Table:
     return _cast(pa.table(columns), OVERLAPS)
 
 
-def _shards(
-    paths: Mapping[str, Sequence], predictions: Mapping[str, Sequence], settings: Mapping
-) -> Iterator[dict[str, pa.Table]]:
-    """Give the rows of catalog, rejects and overlaps of each shard."""
-    placements = find_placements(paths["objects"], paths["quality"], settings)
-    for number, objects in enumerate(paths["objects"]):
+@dataclass(frozen=True)
+class Shard:
+    """The files of a shard, and of the survey's clusters, which hold its objects too."""
+
+    number: int
+    objects: Path | str
+    quality: Path | str
+    files: Path | str
+    predictions: Sequence[Path | str]
+    clusters: Sequence[Path | str]
+
+    @property
+    def name(self) -> str:
+        """Name of the shard."""
+        return Path(self.objects).stem
+
+
+def _files_of_shards(
+    paths: Mapping[str, Sequence], predictions: Mapping[str, Sequence]
+) -> Iterator[Shard]:
+    files = zip(paths["objects"], paths["quality"], paths["files"], strict=True)
+    for number, of_shard in enumerate(files):
         of_tasks = [found[number] for found in predictions.values() if found[number] is not None]
-        yield _shard(
-            objects, paths["quality"][number], paths["files"][number], of_tasks,
-            paths["clusters"], placements, number, settings["config"].get("quality", {}),
-        )  # fmt: skip
+        yield Shard(number, *of_shard, of_tasks, paths["clusters"])
 
 
-def _shard(
-    objects, quality, files, predictions, clusters, placements: Placements, number, policies
-) -> dict:
-    shard = Path(objects).stem
-    table = _joined(objects, quality, shard)
-    again = _chosen(len(table), placements.repeats_of(number))
+def _tables(shard: Shard, placements: Placements, policies: Mapping[str, str]) -> dict:
+    """Give the rows of catalog, rejects and overlaps of a shard."""
+    table = _joined(shard.objects, shard.quality, shard.name)
+    again = _chosen(len(table), placements.repeats_of(shard.number))
     table = _mark_repeats(table, again, policies.get("duplicate_id", "flag"))
-    for path in predictions:
-        table = _add_predictions(table, path, shard)
-    for path in clusters:
-        table = _add_clusters(table, path, shard)
-    lost = placements.overlaps_of(number)
-    overlaps = _overlaps(table, lost, shard)
+    for path in shard.predictions:
+        table = _add_predictions(table, path, shard.name)
+    for path in shard.clusters:
+        table = _add_clusters(table, path, shard.name)
+    lost = placements.overlaps_of(shard.number)
+    overlaps = _overlaps(table, lost, shard.name)
     table = table.filter(pa.array(~_chosen(len(table), lost["row"].to_numpy(np.int64))))
-    rejects = pa.concat_tables([_rejected_objects(table, policies), _rejected_files(files)])
+    rejects = pa.concat_tables([_rejected_objects(table, policies), _rejected_files(shard.files)])
     if "skipped" in table.column_names:
         table = table.filter(pc.invert(table["skipped"]))
     counts = len(table), pc.sum(table["usable"]).as_py() or 0, len(overlaps)
-    log.info("shard %s: %d objects, %d usable; %d better in another tile", shard, *counts)
+    log.info("shard %s: %d objects, %d usable; %d better in another tile", shard.name, *counts)
     return {"catalog": table, "rejects": rejects, "overlaps": overlaps}
 
 
@@ -361,13 +384,16 @@ def run(
     }
     paths = {"objects": objects, "quality": quality, "files": files}
     paths["clusters"] = list(clusters.values())
+    placements = find_placements(objects, quality, settings)
+    policies = settings["config"].get("quality", {})
     with ExitStack() as stack:
         temporary = {n: stack.enter_context(atomic_path(outputs[n])) for n in schemas}
         writers = {
             name: stack.enter_context(pq.ParquetWriter(temporary[name], wanted, compression="zstd"))
             for name, wanted in schemas.items()
         }
-        for tables in _shards(paths, predictions, settings):
+        for shard in _files_of_shards(paths, predictions):
+            tables = _tables(shard, placements, policies)
             for name, writer in writers.items():
                 rows = _cast(tables[name], schemas[name])
                 writer.write_table(rows, row_group_size=ROW_GROUP)
