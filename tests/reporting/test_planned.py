@@ -7,18 +7,19 @@ from luneta.plan import make_plan
 def config(tmp_path, monkeypatch):
     """A function that gives a config of stamps whose tasks differ in their training."""
     monkeypatch.chdir(tmp_path)
-    rows = "".join(f"{i},{i}.jpg,{'xy'[i % 2]}\n" for i in range(20))
-    (tmp_path / "labels.csv").write_text("object_id,image,label\n" + rows)
+    rows = "".join(f"{i},{i}.jpg,{'xy'[i % 2]},{i},0\n" for i in range(20))
+    (tmp_path / "labels.csv").write_text("object_id,image,label,ra,dec\n" + rows)
 
     def of(**tasks):
         question = {"kind": "multiclass", "classes": ["x", "y"], "labels": "labels.csv"}
         return {
             "survey": "sky",
             "input": {"kind": "stamps", "table": "labels.csv", "image": "{image}",
-                      "bands": ["red", "green", "blue"], "pixels": "display"},
+                      "bands": ["red", "green", "blue"], "pixels": "display",
+                      "columns": {"ra": "ra", "dec": "dec"}},
             "cutouts": {"size": 32},
-            "tasks": {name: {**question, "training": training}
-                      for name, training in tasks.items()},
+            "tasks": {name: {**question, **(task if "training" in task else {"training": task})}
+                      for name, task in tasks.items()},
         }  # fmt: skip
 
     return of
@@ -48,3 +49,22 @@ def test_fractions_of_different_networks_make_no_curve(config):
     few = {"weights": "none", "label_fraction": 0.1}
     plan = make_plan(config(few=few, all={"weights": "none", "backbone": "VGG16"}))
     assert plan.report()["label_efficiency"] == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"training": {"folds": 3}},
+        {"training": {"holdout": 0.2}},
+        {"training": {"group_column": "image"}},
+        {"training": {"group_radius": 2.0}},
+        {"training": {}, "merge": {"x": ["z"]}},
+        {"training": {}, "ignore": ["z"]},
+        {"training": {}, "kind": "binary"},
+        {"training": {}, "id_column": "image"},
+        {"training": {}, "classes": ["y", "x"]},
+    ],
+)
+def test_tasks_of_other_folds_or_labels_are_no_pairs(config, other):
+    assert make_plan(config(a={}, b={"dropout": 0.4}, c=other)).compared() == ["a", "b"]
+    assert make_plan(config(a={}, c=other)).compared() == []

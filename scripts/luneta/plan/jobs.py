@@ -294,10 +294,10 @@ class Plan(SurveyPlan):
         }
 
     def compared(self) -> list[str]:
-        """Tasks that answer the same question on the same labels, to be shown side by side."""
+        """Tasks that answer the same question on the same folds, to be shown side by side."""
         groups: dict[str, list[str]] = {}
-        for name, task in self.config.tasks.items():
-            key = digest([self.label_files(name), task.label_column, task.classes])
+        for name in self.tasks:
+            key = digest([self.label_files(name), self.split(name)])
             groups.setdefault(key, []).append(name)
         largest = max(groups.values(), key=len, default=[])
         return largest if len(largest) > 1 else []
