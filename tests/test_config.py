@@ -105,6 +105,22 @@ def test_missing_key(path, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("predict", "tasks", "said"),
+    [
+        (True, ["shap"], "tasks = 'shap': is no task that predicts; did you mean shape?"),
+        (False, ["shape"], "= 'shape': is no task that predicts; no task of this config does: add"),
+        (True, ["shape", "shape"], "clustering.tasks = ['shape', 'shape']: ['shape', 'shape'] h"),
+    ],
+)
+def test_clustered_tasks_predict_and_are_named_once(predict, tasks, said):
+    config = changed("clustering", {"tasks": tasks})
+    config["tasks"]["shape"]["predict"] = predict
+    with pytest.raises(ConfigError) as refused:
+        validate(config)
+    assert said in str(refused.value)
+
+
 def test_all_problems_are_told_once():
     config = changed("training", {"folds": 1})
     config["cutouts"] = {"size": 3}

@@ -27,14 +27,15 @@ def _plain_name(value: str) -> str:
     return value
 
 
-def _no_repeats(names: list[str]) -> list[str]:
+def no_repeats(names: list[str]) -> list[str]:
+    """Refuse a list that names something twice."""
     if len(set(names)) != len(names):
         raise ValueError(f"{names} hold a name twice: name each once")
     return names
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
-Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(_no_repeats)]
+Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(no_repeats)]
 NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
 CATALOG_COLUMNS = (
     "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "skipped",

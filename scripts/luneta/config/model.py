@@ -116,12 +116,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _clustered_tasks_exist(self) -> Config:
-        for name in self.clustering.tasks if self.clustering else ():
-            if name not in self.tasks or not self.tasks[name].predict:
-                raise ValueError(
-                    f"clustering.tasks = {name!r}: is no task that predicts; "
-                    f"{did_you_mean(name, [n for n, t in self.tasks.items() if t.predict])}"
-                )
+        names = self.clustering.tasks if self.clustering else []
+        able = [name for name, task in self.tasks.items() if task.predict]
+        for name in names:
+            if name not in able:
+                nothing = "no task of this config does: add one, or leave `clustering` out"
+                mend = did_you_mean(name, able) if able else nothing
+                raise ValueError(f"clustering.tasks = {name!r}: is no task that predicts; {mend}")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from luneta.config.fields import Fraction, Name, PositiveInt, Section, did_you_mean
+from luneta.config.fields import Fraction, Name, PositiveInt, Section, did_you_mean, no_repeats
 
 # luneta.models.registry and luneta.models.activations hold the networks and functions of these
 # names; a test keeps all that is said of them here in step, as the config may not import Keras.
@@ -362,7 +362,7 @@ class Inference(Section):
 class Clustering(Section):
     """Groups, map and anomalies from the features of a trained network."""
 
-    tasks: Annotated[list[Name], Field(min_length=1)] = Field(
+    tasks: Annotated[list[Name], Field(min_length=1), AfterValidator(no_repeats)] = Field(
         description="Tasks whose networks' features are used (the network of fold 0)."
     )
     components: Annotated[int, Field(ge=2)] = Field(
