@@ -6,10 +6,19 @@ the first challenge, as printed there.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 CITATION = "Metcalf et al. 2019, A&A 625, A119"
 TEST_OBJECTS = 100_000
+HEADER = ("entry", "method", "AUROC", "TPR0", "TPR10")
+BESIDE = (
+    f"Published results on the ground-based data of the lens challenge ({CITATION}). The data "
+    "differ, so that the two tables cannot be compared number by number; TPR0 and TPR10 also "
+    f"depend on how many non-lenses were tried: the challenge had {TEST_OBJECTS:,} test objects, "
+    "half of them lenses."
+)
+HANGS = "TPR0 hangs on one object, the most probable of the negatives, whatever its interval."
 
 
 class Entry(NamedTuple):
@@ -34,3 +43,31 @@ GROUND = (
     Entry("CAST", "CNN, SVM", 0.83, 0.00, 0.00),
     Entry("YattaLensLite", "SExtractor", 0.82, 0.00, 0.00),
 )
+
+
+def rows() -> list[list[str]]:
+    """Write the entries as rows under `HEADER`."""
+    return [
+        [entry.name, entry.method, *(f"{value:.2f}" for value in entry[2:])] for entry in GROUND
+    ]
+
+
+def holdouts(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Give the hold-out of the binary tasks that have one.
+
+    Parameters
+    ----------
+    metrics : mapping
+        By task, the content of `metrics/{task}.json`.
+    """
+    return {
+        task: content["holdout"]
+        for task, content in metrics.items()
+        if content["kind"] == "binary" and content["holdout"]
+    }
+
+
+def of_lenses(metrics: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there are binary tasks with a hold-out, and all of them ask for lenses."""
+    found = holdouts(metrics)
+    return bool(found) and all(metrics[task]["classes"][1] == "lens" for task in found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luneta.files import read_json
-from luneta.reporting.challenge import CITATION, GROUND, TEST_OBJECTS
+from luneta.reporting.challenge import BESIDE, HANGS, HEADER, holdouts, of_lenses, rows
 from luneta.reporting.networks import Network, described, label_efficiency, short_names
 from luneta.reporting.tables import interval, measured
 
@@ -33,7 +33,7 @@ def read_results(folder: Path | str) -> Results:
     Raises
     ------
     ValueError
-        If it holds no metrics.
+        If it holds no metrics, or a task has metrics and no network.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("metrics/*.json"))
@@ -43,6 +43,13 @@ def read_results(folder: Path | str) -> Results:
             "come as far as the rule evaluate."
         )
     sidecars = {path.stem: folder / "models" / path.stem / "fold0.json" for path in paths}
+    alone = [task for task, path in sidecars.items() if not path.exists()]
+    if alone:
+        raise ValueError(
+            f"{folder} holds metrics/{alone[0]}.json but no models/{alone[0]}/fold0.json, which "
+            f"tells what its network is ({len(alone)} of {len(paths)} tasks). Bring models/ along, "
+            "or remove the metrics of tasks that are no more."
+        )
     return Results(
         folder.resolve().name,
         {path.stem: read_json(path) for path in paths},
@@ -72,42 +79,25 @@ def networks_table(results: Results) -> str:
     return markdown_table(header, rows, words=3)
 
 
-def holdouts(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Give the hold-out of the binary tasks that have one."""
-    return {
-        task: content["holdout"]
-        for task, content in metrics.items()
-        if content["kind"] == "binary" and content["holdout"]
-    }
-
-
-def of_lenses(results: Results) -> bool:
-    """Whether all binary tasks with a hold-out ask for lenses."""
-    return all(results.metrics[task]["classes"][1] == "lens" for task in holdouts(results.metrics))
-
-
 def holdout_table(results: Results) -> str | None:
     """Tabulate binary tasks on their hold-out; None if there is none."""
     found = holdouts(results.metrics)
     if not found:
         return None
-    names = ("lenses", "non-lenses") if of_lenses(results) else ("positives", "negatives")
+    names = ("lenses", "non-lenses") if of_lenses(results.metrics) else ("positives", "negatives")
     header = ["task", "backbone", "AUROC", "TPR0", "TPR10", "log-loss", *names]
-    rows = []
+    lines = []
     for task, content in found.items():
         negatives, positives = (sum(row) for row in content["confusion"])
         scores = [interval(content, n) for n in ("roc_auc_delong", "tpr0", "tpr10", "log_loss")]
         backbone = results.networks[task].backbone
-        rows.append([f"`{task}`", backbone, *scores, f"{positives:,}", f"{negatives:,}"])
-    return markdown_table(header, rows, words=2)
+        lines.append([f"`{task}`", backbone, *scores, f"{positives:,}", f"{negatives:,}"])
+    return markdown_table(header, lines, words=2)
 
 
 def challenge_table() -> str:
     """Tabulate what was published of the lens challenge's ground-based data."""
-    rows = [
-        [entry.name, entry.method, *(f"{value:.2f}" for value in entry[2:])] for entry in GROUND
-    ]
-    return markdown_table(["entry", "method", "AUROC", "TPR0", "TPR10"], rows, words=2)
+    return markdown_table(HEADER, rows(), words=2)
 
 
 def efficiency_table(results: Results) -> str | None:
@@ -144,16 +134,11 @@ def sections(results: Results) -> Iterable[str]:
     if table is not None:
         yield (
             "On the hold-out, which no fold saw, all networks of a task together, with 68.3 % "
-            "intervals: DeLong's for AUROC, bootstrap for the others."
+            f"intervals: DeLong's for AUROC, bootstrap for the others. {HANGS}"
         )
         yield table
-        if of_lenses(results):
-            yield (
-                f"Published results on the ground-based data of the lens challenge ({CITATION}). "
-                "The data differ, so that the two tables cannot be compared number by number; TPR0 "
-                "and TPR10 also depend on how many non-lenses were tried: the challenge had "
-                f"{TEST_OBJECTS:,} test objects, half of them lenses."
-            )
+        if of_lenses(results.metrics):
+            yield BESIDE
             yield challenge_table()
     table = efficiency_table(results)
     if table is not None:
