@@ -12,7 +12,9 @@ from luneta.clustering.space import Places
 from luneta.config import Training
 from luneta.cutouts.shard import write_shard
 from luneta.metrics import classification
+from luneta.metrics.counts import confusion
 from luneta.metrics.curves import mean_and_standard_error
+from luneta.metrics.delong import class_areas
 from luneta.metrics.probability import expected_calibration_error
 
 BANDS = ["g", "r", "i"]
@@ -176,14 +178,20 @@ def write_training(root, task, random):
     (root / "models" / task / "fold0.json").write_text(json.dumps(sidecar))
 
 
-def scored(labels, probabilities, kind):
+def scored(labels, probabilities, kind, classes):
     """The part of the metrics that concerns all objects together, its intervals made up."""
     scores = classification.scores(labels, probabilities, kind)
     intervals = {name: [value - 0.01, value + 0.02] for name, value in scores.items()}
     if kind == "binary":
         intervals["roc_auc_delong"] = [scores["roc_auc"] - 0.005, scores["roc_auc"] + 0.004]
-    confusion = counts.confusion(labels, probabilities).tolist()
-    return {"count": len(labels), "scores": scores, "intervals": intervals, "confusion": confusion}
+    areas = list(zip(classes, class_areas(labels, probabilities), strict=True))
+    return {
+        "count": len(labels),
+        "scores": scores,
+        "intervals": intervals,
+        "class_auc": {name: list(area) for name, area in areas[1 if kind == "binary" else 0 :]},
+        "confusion": confusion(labels, probabilities).tolist(),
+    }
 
 
 def write_metrics(root, task, rows, random):
@@ -220,7 +228,8 @@ def write_metrics(root, task, rows, random):
         "standard_error": error,
         "ece_before": expected_calibration_error(labels, before),
         "ece_after": expected_calibration_error(labels, after),
-        "holdout": scored(labels[:60], after[:60], kind) if kind == "binary" else None,
+        **scored(labels, after, kind, classes),
+        "holdout": scored(labels[:60], after[:60], kind, classes) if kind == "binary" else None,
         "models": ["a"] * FOLDS,
         "model_id": "0123456789abcdef0123456789abcdef",
     }
@@ -247,7 +256,6 @@ def results(tmp_path_factory):
         "predicted": PREDICTED,
         "clustered": ["morphology"],
         "keep": {"magnitude_r": "MAG_R"},
-        "truth": True,
         "comparison": ["morphology", "frozen"],
         "label_efficiency": ["morphology", "frozen"],
         "figures": str(root / "figures"),

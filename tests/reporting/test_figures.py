@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from luneta.metrics.delong import delong_interval
 from luneta.reporting import comparison, curves, learning
 from luneta.reporting.networks import Network
 from luneta.reporting.predictions import OutOfFold
@@ -39,7 +40,19 @@ def test_areas_are_summed_up_over_folds():
     found = binary(labels, scores, [0, 0, 1, 1, 2, 2])
     assert curves.areas(found, 1).tolist() == [1.0, 0.5, 0.0]
     assert curves.told_areas(found, 1) == "0.500 ± 0.500; 0.500 (0.159 to 0.841)"
-    assert names(curves.roc(found))[0] == "yes: 0.500 ± 0.500; 0.500 (0.159 to 0.841)"
+    area = delong_interval(labels, scores)
+    together = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+    told = f"yes: 0.500 ± 0.500; 0.500 (0.159 to 0.841); {together}"
+    assert names(curves.roc(found))[0] == told
+    assert together.startswith("0.500 (")
+
+
+def test_the_loss_of_training_has_no_unit():
+    epochs = {"phase": ["head", "fine_tune"], "loss": [2.0, 1.0], "val_loss": [3.0, 2.5]}
+    epochs |= {"accuracy": [0.5, 0.6], "val_accuracy": [0.4, 0.5]}
+    figure = learning.training([pd.DataFrame(epochs)])
+    assert titles(figure) == ["Loss", "Accuracy"]
+    assert [line.get_ydata().tolist() for line in figure.axes[0].lines[:2]] == [[2, 1], [3, 2.5]]
 
 
 def test_median_and_mean_have_panels_of_their_own():
@@ -89,12 +102,20 @@ def metrics(kind, value, holdout=None):
     scores = ("balanced_accuracy", "macro_f1", "roc_auc")
     scores += ("tpr0", "tpr10") if kind == "binary" else ()
     folds = [dict.fromkeys(scores, value - 0.1), dict.fromkeys(scores, value + 0.1)]
+    classes = ["no", "lens"] if kind == "binary" else ["a", "b"]
+    shown = classes[1:] if kind == "binary" else classes
     held = {
         "count": 1500,
-        "scores": dict.fromkeys(scores, holdout),
+        "scores": dict.fromkeys(scores, holdout) | {"ece": 0.03125},
         "intervals": dict.fromkeys(scores, [0.25, 0.75]),
+        "class_auc": dict.fromkeys(shown, [0.875, None, None]),
     }
     return {
+        "classes": classes,
+        "count": 4321,
+        "scores": dict.fromkeys(scores, value),
+        "intervals": dict.fromkeys(scores, [value - 0.0625, value + 0.125]),
+        "class_auc": dict.fromkeys(shown, [value, value - 0.25, value + 0.25]),
         "kind": kind,
         "folds": folds,
         "mean": dict.fromkeys(scores, value),
@@ -183,7 +204,20 @@ def test_page_of_scores(tmp_path):
     text = " ".join((tmp_path / "s.html").read_text().split())
     assert '<td>TPR0</td> <td class="number">0.500 ± 0.100</td><td class="number">–</td>' in text
     assert "highest completeness before a single false positive" in text
+    together = text.split("All objects of the folds together")[1].split("<h2>")[0]
+    assert '<td>TPR0</td> <td class="number">0.500 (0.438 to 0.625)</td>' in together
+    assert "4,321" in together and "TPR0 hangs on one object" in together
     held = text.split("On the hold-out")[1].split("<h2>")[0]
+    assert '<td>ECE</td> <td class="number">0.031</td>' in held
+    each = text.split("Each class against the rest")[1].split("<h2>")[0]
+    assert each.count("<tr>") == 4  # the head, lens, a and b
+    assert '0.500 (0.250 to 0.750)</td> <td class="number">0.875</td>' in each
+    assert '0.600 (0.350 to 0.850)</td> <td class="number">–</td>' in each
+    published = text.split("Lens challenge")[1].split("<h2>")[0]
+    assert "The data differ" in published and published.count("<tr>") == 11
+    assert '<td>Manchester SVM</td><td>Gabor filters, SVM</td> <td class="number">0.93</td>' in (
+        published
+    )
     assert '<td>objects</td> <td class="number">1,500</td>' in held
     assert "0.375 (0.250 to 0.750)" in held and "plain" not in held
     row = text.split("<h2>Networks")[1].split("<td>lens</td>")[1].split("</tr>")[0]
@@ -191,8 +225,12 @@ def test_page_of_scores(tmp_path):
                  "isotonic"):  # fmt: skip
         assert f">{cell}</td>" in row
     assert "0.1250" in text and "0.0625" in text and "0123456789abcdef<" in text
+    found["lens"]["classes"] = ["no", "merger"]
+    write_scores(tmp_path / "s.html", found, networks)
+    assert "Lens challenge" not in (tmp_path / "s.html").read_text()
     del found["lens"]
     write_scores(tmp_path / "s.html", found, {"plain": networks["plain"]})
-    assert "hold-out" not in (tmp_path / "s.html").read_text()
+    text = (tmp_path / "s.html").read_text()
+    assert "hold-out" not in text and "TPR0" not in text
     write_scores(tmp_path / "s.html", {}, {})
     assert "The config asks for no task." in (tmp_path / "s.html").read_text()

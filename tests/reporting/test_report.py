@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,13 +30,8 @@ from luneta.reporting.style import save
 from luneta.reporting.summary import summary
 from luneta.survey.flags import Flag
 
-CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
+WORKFLOW = Path(__file__).parents[2] / "workflow"
 SURVEY_FIGURES = {"objects", "cutouts", "flagged"}
-TASK_FIGURES = {
-    *("labels", "training", "gradients", "confusion", "roc", "precision_recall", "calibration"),
-    *("magnitude_size", "examples"),
-}
-CLUSTER_FIGURES = {"map", "groups", "anomalies"}
 CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral"]
 
 
@@ -50,12 +46,23 @@ def found(results):
     return read_out_of_fold(results[1]["out_of_fold"]["morphology"], CLASSES, "multiclass")
 
 
+def planned(settings):
+    """The files that the rule promises, read from its text."""
+    text = (WORKFLOW / "rules" / "report.smk").read_text()
+    outputs = text.split("    output:\n")[1].split("    log:\n")[0]
+    lists = {"tasks": list(settings["tasks"]), "clustered": settings["clustered"]}
+    alone = re.findall(r'^ +"<results>/(\S+)",$', outputs, re.MULTILINE)
+    optional = re.findall(r"PLAN\.(\w+)_figure\(\)", outputs)
+    of_tasks = re.findall(r'"<results>/(\S+)", task=PLAN\.(\w+)\)', outputs)
+    assert len(alone) + len(optional) + len(of_tasks) == outputs.count("report(")
+    names = {*alone, *(f"figures/{name}.png" for name in optional)}
+    return names | {pattern.format(task=task) for pattern, of in of_tasks for task in lists[of]}
+
+
 def test_every_planned_figure_is_drawn(reported):
     root, arguments = reported
-    names = {f"{n}.png" for n in (*SURVEY_FIGURES, "truth", "comparison", "label_efficiency")}
-    names |= {f"{task}_{f}.png" for task in arguments["settings"]["tasks"] for f in TASK_FIGURES}
-    names |= {f"morphology_{name}.png" for name in CLUSTER_FIGURES}
-    assert {path.name for path in (root / "figures").iterdir()} == names
+    drawn = [*(root / "figures").iterdir(), *(root / "report").iterdir()]
+    assert {str(path.relative_to(root)) for path in drawn} == planned(arguments["settings"])
     for path in (root / "figures").iterdir():
         picture = imread(path)
         assert picture.shape[1] < 2600, path.name
@@ -63,19 +70,11 @@ def test_every_planned_figure_is_drawn(reported):
 
 
 def test_every_planned_figure_has_a_caption():
-    names = {*SURVEY_FIGURES, *TASK_FIGURES, *CLUSTER_FIGURES}
-    names |= {
-        "truth",
-        "comparison",
-        "label_efficiency",
-        "rejects",
-        "scores",
-        "workflow",
-        "card",
-        "failures",
-    }
-    assert {path.stem for path in CAPTIONS.glob("*.rst")} == names
-    for path in CAPTIONS.glob("*.rst"):
+    rules = [*WORKFLOW.glob("rules/*.smk"), WORKFLOW / "Snakefile"]
+    names = re.findall(r'report/(\w+)\.rst"', " ".join(path.read_text() for path in rules))
+    captions = WORKFLOW / "report"
+    assert sorted(path.stem for path in captions.glob("*.rst")) == sorted(names)
+    for path in captions.glob("*.rst"):
         assert len(path.read_text().split()) > 25, path.name
 
 
@@ -145,6 +144,7 @@ def test_summary_tells_the_numbers(results):
     content = json.loads(arguments["metrics"]["lens"].read_text())
     assert "600 objects: 578 usable, 22 rejected; 2 files" in text
     assert f"lens: balanced accuracy {content['mean']['balanced_accuracy']:.3f} ±" in text
+    assert f"{content['ece_before']:.3f} before calibration" in text
     assert "against the hidden truth: lens 0." in text
     assert "lens: 7 objects left out, labelled with two classes: a1, b2, c3, ..." in text
     assert text.splitlines()[-1] == f"catalog: {arguments['catalog']}; report: {root / 'report'}"
@@ -180,7 +180,7 @@ def test_a_survey_without_tasks_has_a_report(results, tmp_path):
     _, arguments = results
     by_task = ("metrics", "out_of_fold", "splits", "sidecars", "histories", "gradients", "clusters")
     empty = {name: {} for name in by_task}
-    changes = {"tasks": {}, "predicted": [], "keep": {}, "truth": False}
+    changes = {"tasks": {}, "predicted": [], "keep": {}}
     changes |= {"comparison": [], "label_efficiency": []}
     places = {"figures": str(tmp_path / "figures"), "report": str(tmp_path / "report")}
     settings = {**arguments["settings"], **changes, **places}
@@ -195,8 +195,10 @@ def test_missing_columns_are_said_in_words(found):
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert words == ["The source list has no magnitude.", "The source list has no size."]
     nothing = {"magnitude": ("magnitude", "mag", np.full(len(found.labels), np.nan)), "size": None}
-    assert figures.magnitude_size(found.right, nothing)
-    assert figures.truth_matrices({})
+    figure = figures.magnitude_size(found.right, nothing)
+    assert figure.axes[0].texts[0].get_text() == "Only 0 labelled objects have magnitude."
+    truth = figures.truth_matrices({})
+    assert truth.axes[0].texts[0].get_text() == "The hidden truth answers none of the tasks."
 
 
 @pytest.mark.parametrize(
@@ -228,8 +230,13 @@ def test_a_fold_without_a_class_can_be_drawn(results, tmp_path):
     table = table[~((table["fold"] == 0) & (table["label"] == "lens"))]
     table.to_parquet(tmp_path / "o.parquet")
     found = read_out_of_fold(tmp_path / "o.parquet", ["nolens", "lens"], "binary")
-    assert curves.roc(found)
-    assert curves.precision_recall(found)
+    areas = curves.areas(found, 1)
+    assert np.isnan(areas).tolist() == [True, False, False]
+    mean = curves.roc(found).axes[0].lines[0]
+    assert mean.get_label().startswith(f"lens: {areas[1:].mean():.3f} ±")
+    assert mean.get_xydata()[-1].tolist() == [1, 1]
+    precision = curves.precision_recall(found).axes[0].lines[0].get_ydata()
+    assert np.isfinite(precision[1:]).all()
 
 
 def test_examples_are_sorted_by_the_label(found):
@@ -297,7 +304,12 @@ def test_few_cutouts_are_large_and_named(number, tmp_path):
     assert len(texts) == (1 if number == 0 else number if number <= 50 else 0)
     assert figure.get_size_inches()[0] < 15
     save(figure, tmp_path / "m.png")
-    assert flagged_cutouts({Flag.EDGE: shown[:1]} if shown else {})
+    flagged = flagged_cutouts({Flag.EDGE: shown[:1]} if shown else {})
+    texts = [text.get_text() for text in flagged.axes[0].texts]
+    if shown:
+        assert texts == ["edge", shortened(shown[0].object_id, 20)]
+    else:
+        assert texts == ["No usable object bears a flag."]
 
 
 def test_long_names_lose_their_middle():

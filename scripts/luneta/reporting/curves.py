@@ -15,9 +15,11 @@ from luneta.metrics.curves import (
     precision_recall_on_thresholds,
     roc_over_folds,
 )
+from luneta.metrics.delong import class_areas
 from luneta.metrics.ranking import area_under_roc, ranked
 from luneta.reporting.predictions import OutOfFold
 from luneta.reporting.style import GREY, line_of, panels, styled, words
+from luneta.reporting.tables import ranged
 
 LEAST_RATE = 1e-3
 CHALLENGE = (("TPR0", 1, "<"), ("TPR10", 10, "D"))
@@ -117,9 +119,11 @@ def roc(found: OutOfFold) -> Figure:
     """Show one-against-rest ROC curves: mean, median, and median on a logarithmic axis."""
     rows = len(found.shown) + (3 if found.kind == "binary" else 1)
     figure, axes = panels(3, 14, 5.0 + 0.22 * (-(-rows // 2)))
+    together = class_areas(found.labels, found.probabilities)
     for line, number in enumerate(found.shown):
         false, true = roc_over_folds(*_of_class(found, number), found.fold)
         name = f"{words(found.classes[number])}: {told_areas(found, number)}"
+        name += f"; {ranged(*together[number])}"
         for panel, quantiles in zip(axes, (False, True, True), strict=True):
             _curve(panel, false, true, -1, quantiles, label=name, **line_of(line))
     chance = np.geomspace(1e-6, 1, 80)
@@ -133,7 +137,10 @@ def roc(found: OutOfFold) -> Figure:
     logarithmic.set(xlabel="false positive rate, logarithmic", title="The same, logarithmic")
     if found.kind == "binary":
         _mark(logarithmic, found)
-    title = "class: AUC over folds, mean ± standard deviation; median (15.87 to 84.13 %)"
+    title = (
+        "class: AUC over folds, mean ± standard deviation; median (15.87 to 84.13 %); "
+        "of all objects (68.3 % interval after DeLong)"
+    )
     handles = logarithmic.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2, title=title)
     return figure

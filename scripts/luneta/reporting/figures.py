@@ -182,7 +182,7 @@ def _calibration_line(axes: Axes, found: OutOfFold, after: bool) -> None:
 
 @styled
 def calibration(found: OutOfFold) -> Figure:
-    """Show accuracy against probability of the predicted class, before and after scaling."""
+    """Show accuracy against probability of the predicted class, before and after calibration."""
     figure, (axes, lower) = panels(2, 9.5, 4.4)
     for after in (False, True):
         _calibration_line(axes, found, after)

@@ -44,7 +44,7 @@ def training(histories: Sequence[pd.DataFrame]) -> Figure:
     """
     figure, axes = panels(2, 9.5, 3.8)
     for panel, score, title in zip(
-        axes, ("loss", "accuracy"), ("Cross-entropy (nat)", "Accuracy"), strict=True
+        axes, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True
     ):
         _history_lines(panel, histories, score)
         panel.set_title(title)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from luneta.metrics.classification import DESCRIPTIONS
+from luneta.reporting.challenge import BESIDE, HANGS, HEADER, of_lenses, rows
 from luneta.reporting.networks import Network
 from luneta.reporting.style import score_name, words
-from luneta.reporting.tables import HEAD, calibrated, interval, measured, write_page
+from luneta.reporting.tables import HEAD, calibrated, interval, measured, ranged, write_page
 
 MOST_TASKS = 6  # side by side; more stand one below the other
 MOST_SCORES = 10  # side by side, where tasks stand one below the other
@@ -43,10 +44,29 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.5rem; 
 {{ table(over_folds, meanings) }}
 {% if over_folds[0].turned %}<dl>{% for name, meaning in meanings.items() %}
 <dt>{{ name }}</dt><dd>{{ meaning }}</dd>{% endfor %}</dl>{% endif %}
+<h2>All objects of the folds together</h2>
+<p>On the same objects, with 68.3 % bootstrap intervals; that of ROC AUC (DeLong) is after DeLong et
+al. (1988). {{ hangs }} ECE has no interval, as resampling raises it.</p>
+{{ table(together, none) }}
 {% if on_holdout %}<h2>On the hold-out</h2>
-<p>All networks of a task together, on objects that no fold saw, with 68.3 % bootstrap intervals;
-that of ROC AUC (DeLong) is after DeLong et al. (1988).</p>
+<p>All networks of a task together, on objects that no fold saw, with the same intervals.</p>
 {{ table(on_holdout, none) }}{% endif %}
+{% if published %}<h2>Lens challenge</h2>
+<p>{{ beside }}</p>
+<table><tr>{% for name in published_header %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in published %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td>
+{% for cell in row[2:] %}<td class="number">{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
+<h2>Each class against the rest</h2>
+<p>Area under the ROC curve with its 68.3 % interval after DeLong et al. (1988).</p>
+<table><tr><th>task</th><th>class</th><th>objects of the folds</th>
+{% if on_holdout %}<th>hold-out</th>{% endif %}</tr>
+{% for task, content in metrics.items() %}{% for name, area in content.class_auc.items() %}
+<tr><td>{{ task | words }}</td><td>{{ name | words }}</td>
+<td class="number">{{ ranged(*area) }}</td>
+{% if on_holdout %}<td class="number">{{ ranged(*content.holdout.class_auc[name]) if content.holdout
+else "–" }}</td>{% endif %}</tr>
+{% endfor %}{% endfor %}</table>
 <h2>Networks</h2>
 <table><tr><th>task</th><th>backbone</th><th>weights</th><th>parameters</th>
 <th>image size (px)</th><th>precision</th><th>epochs, frozen + free</th><th>fraction of labels</th>
@@ -116,13 +136,13 @@ def grids(
     ]  # fmt: skip
 
 
-def _held(content: Mapping[str, Any], name: str) -> str:
+def _counted(content: Mapping[str, Any], name: str) -> str:
     return f"{content['count']:,}" if name == "objects" else interval(content, name)
 
 
-def _names(contents: Mapping[str, Mapping[str, Any]], key: str) -> list[str]:
+def _names(contents: Mapping[str, Mapping[str, Any]], *keys: str) -> list[str]:
     """Names of all scores of any task, in the order of `DESCRIPTIONS`."""
-    found = {name for content in contents.values() for name in content[key]}
+    found = {name for content in contents.values() for key in keys for name in content[key]}
     return [name for name in DESCRIPTIONS if name in found]
 
 
@@ -141,7 +161,7 @@ def write_scores(
         By task.
     """
     held = {task: content["holdout"] for task, content in metrics.items() if content["holdout"]}
-    names = _names(metrics, "mean")
+    names, known = _names(metrics, "mean"), ("scores", "intervals")
     write_page(
         path,
         SCORES,
@@ -149,7 +169,13 @@ def write_scores(
         metrics=metrics,
         networks=networks,
         over_folds=grids(metrics, names, measured),
-        on_holdout=grids(held, ["objects", *_names(held, "intervals")], _held) if held else [],
+        together=grids(metrics, ["objects", *_names(metrics, *known)], _counted),
+        on_holdout=grids(held, ["objects", *_names(held, *known)], _counted) if held else [],
+        hangs=HANGS if "tpr0" in names else "",
+        beside=BESIDE,
+        published=rows() if of_lenses(metrics) else [],
+        published_header=HEADER,
         meanings={score_name(name): DESCRIPTIONS[name] for name in names},
         calibrated=calibrated,
+        ranged=ranged,
     )

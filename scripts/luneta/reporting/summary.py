@@ -31,7 +31,8 @@ def _task_line(task: str, content: dict) -> str:
     return (
         f"{task}: balanced accuracy {measured(content, 'balanced_accuracy')}, "
         f"AUC {measured(content, 'roc_auc')} over {len(content['folds'])} folds; "
-        f"calibration error {content['ece_after']:.3f}, {content['ece_before']:.3f} before scaling"
+        f"calibration error {content['ece_after']:.3f}, "
+        f"{content['ece_before']:.3f} before calibration"
     )
 
 

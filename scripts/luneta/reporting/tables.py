@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,15 @@ def calibrated(content: Mapping[str, Any]) -> str:
     return found["method"] + ("" if temperature is None else f" {temperature:.3f}")
 
 
+def ranged(value: float | None, low: float | None, high: float | None) -> str:
+    """Write `value (low to high)`; the value alone if an end is None or NaN, a dash if it is."""
+    if value is None or math.isnan(value):
+        return "–"
+    if any(end is None or math.isnan(end) for end in (low, high)):
+        return f"{value:.3f}"
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 def interval(content: Mapping[str, Any], score: str) -> str:
     """Write a score as `value (low to high)`, the value alone without interval, a dash if none.
 
@@ -101,11 +111,9 @@ def interval(content: Mapping[str, Any], score: str) -> str:
     """
     value = content["scores"].get("roc_auc" if score == "roc_auc_delong" else score)
     ends = content["intervals"].get(score)
-    if value is None or (score == "roc_auc_delong" and ends is None):
+    if score == "roc_auc_delong" and ends is None:
         return "–"
-    if ends is None or None in ends:
-        return f"{value:.3f}"
-    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return ranged(value, *(ends or (None, None)))
 
 
 def _environment() -> Environment:
