@@ -43,9 +43,7 @@ def training(histories: Sequence[pd.DataFrame]) -> Figure:
         `models/{task}/fold{k}_history.csv`, in the order of the folds.
     """
     figure, axes = panels(2, 9.5, 3.8)
-    for panel, score, title in zip(
-        axes, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True
-    ):
+    for panel, score, title in zip(axes, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
         _history_lines(panel, histories, score)
         panel.set_title(title)
     handles, names = axes[0].get_legend_handles_labels()
