@@ -181,7 +181,8 @@ def write_training(root, task, random):
 def scored(labels, probabilities, kind, classes):
     """The part of the metrics that concerns all objects together, its intervals made up."""
     scores = classification.scores(labels, probabilities, kind)
-    intervals = {name: [value - 0.01, value + 0.02] for name, value in scores.items()}
+    bounded = {name: value for name, value in scores.items() if name != "ece"}
+    intervals = {name: [value - 0.01, value + 0.02] for name, value in bounded.items()}
     if kind == "binary":
         intervals["roc_auc_delong"] = [scores["roc_auc"] - 0.005, scores["roc_auc"] + 0.004]
     areas = list(zip(classes, class_areas(labels, probabilities), strict=True))

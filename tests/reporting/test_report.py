@@ -89,6 +89,8 @@ def test_tables_say_what_was_rejected_and_scored(reported):
     scores = (root / "report" / "scores.html").read_text()
     assert "average precision" in scores
     assert "±" in scores
+    together = scores.split("All objects of the folds together")[1].split("<h2>")[0]
+    assert re.search(r"<td>ECE</td>\s*(<td class=.number.>0\.\d{3}</td>){3}", together)
 
 
 def write_rejects(path, rows):
