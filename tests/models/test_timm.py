@@ -327,6 +327,21 @@ def test_weights_come_from_the_hub(hub):
         timm.read(ENCODER, "resnet50")
 
 
+def test_a_revision_of_the_hub_is_pinned(hub):
+    commit = "89abcdef" * 5
+    other = hub.parent / commit
+    other.mkdir()
+    (hub.parents[1] / "refs" / "v1.0").write_text(commit)
+    (other / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    for folder in (hub, other):
+        save_file({"conv1.weight": np.ones((64, 1, 7, 7), "f4")}, folder / "model.safetensors")
+    assert timm.download(ENCODER) == hub / "model.safetensors"
+    for revision in ("v1.0", commit):
+        assert timm.download(f"{ENCODER}@{revision}") == other / "model.safetensors"
+    with pytest.raises(StateError, match="resnet18@v2 is not in the cache here"):
+        timm.download(f"{ENCODER}@v2")
+
+
 def test_zoobot_pickles_from_the_hub_are_converted(hub):
     storage = Storage("0", np.arange(64 * 3 * 49, dtype="float32"))
     kernel = rebuilt(storage, 0, (64, 3, 7, 7), (147, 49, 7, 1))
@@ -343,7 +358,9 @@ def test_what_the_hub_lacks_is_explained(hub):
         timm.download("hf_hub:a/b")
 
 
-@pytest.mark.parametrize("name", ["hf_hub:resnet18", "hf_hub:", "mwalmsley/x", "hf_hub:a/b/c"])
+@pytest.mark.parametrize(
+    "name", ["hf_hub:resnet18", "hf_hub:", "mwalmsley/x", "hf_hub:a/b/c", "hf_hub:a/b@"]
+)
 def test_names_of_the_hub_are_checked(name):
     with pytest.raises(StateError, match=r"names no model .*write hf_hub:OWNER/NAME"):
         timm.download(name)

@@ -267,6 +267,38 @@ def test_failed_download_is_explained(monkeypatch):
         create(small(4), "imagenet")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError("timed out"), "timed out"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_download_that_breaks_off_is_no_misfit(monkeypatch, tmp_path, error, said):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", broken)
+    with pytest.raises(WeightsError, match=rf"cannot be downloaded \(.*{said}.*room.*path"):
+        create(small(4), "imagenet")
+
+
+def test_damaged_download_is_no_misfit(monkeypatch, tmp_path):
+    def cut_short(_, target, *__):
+        Path(target).write_bytes(b"half")
+
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", cut_short)
+    with pytest.raises(WeightsError, match=r"MobileNetV2 of width 1 cannot be downloaded"):
+        create(Wanted("MobileNetV2", 32, 3), "imagenet")
+
+
+def test_width_that_imagenet_lacks_is_a_misfit():
+    with pytest.raises(WeightsError, match="imagenet does not fit MobileNet of width 0.3"):
+        create(small(width=0.3), "imagenet")
+
+
 @pytest.fixture(scope="module")
 def timm_state():
     """A state dict of timm's ResNet-18, of its names and shapes and random values."""
@@ -307,9 +339,44 @@ def test_safetensors_that_do_not_fit_are_refused(tmp_path, timm_state):
         create(Wanted("ResNet18", 32, 3), path)
 
 
+def test_safetensors_of_another_architecture_by_their_config_are_refused(tmp_path, timm_state):
+    path = tmp_path / "model.safetensors"
+    save_file(timm_state, path)
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18.a1_in1k"}')
+    create(Wanted("ResNet18", 32, 3), path)
+    (tmp_path / "config.json").write_text('{"architecture": "resnet34"}')
+    with pytest.raises(WeightsError, match=r"holds weights of resnet34, as its config.json says"):
+        create(Wanted("ResNet18", 32, 3), path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"config.json is no JSON.*remove"):
+        create(Wanted("ResNet18", 32, 3), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "scaling"),
+    [
+        ("zoobot_survey/deep/nets/model.safetensors", "torch"),  # a folder above is no sign
+        ("nets/zoobot-encoder/model.safetensors", "unit"),
+        ("nets/deep/Zoobot_nano.safetensors", "unit"),
+    ],
+)
+def test_zoobot_is_told_by_the_files_own_name(tmp_path, name, scaling):
+    assert scaling_of(tmp_path / name, "TimmConvNeXtNano") == scaling
+
+
+def test_zoobot_is_told_by_the_config_beside_its_weights(tmp_path):
+    folder = tmp_path / "nets"  # pytest names its own after the test
+    folder.mkdir()
+    (folder / "config.json").write_text('{"hf_hub_id": "mwalmsley/zoobot-encoder-resnet18"}')
+    assert scaling_of(folder / "model.safetensors", "ResNet18") == "unit"
+    (folder / "config.json").write_text('{"architecture": "resnet18"}')
+    assert scaling_of(folder / "model.safetensors", "ResNet18") == "torch"
+
+
 def test_pytorch_weights_are_for_networks_of_timm_only(tmp_path):
     with pytest.raises(WeightsError, match="weights of PyTorch, which MobileNet cannot take"):
         create(small(), "hf_hub:timm/resnet50.a1_in1k")
     assert scaling_of("hf_hub:mwalmsley/zoobot-encoder-convnext_nano", "ConvNeXtTiny") == "unit"
     assert scaling_of("hf_hub:timm/resnet18.a1_in1k", "ResNet18") == "torch"
+    assert scaling_of("hf_hub:timm/resnet18.a1_in1k@zoobot", "ResNet18") == "torch"
     assert scaling_of("none", "ResNet50") == registry.find("ResNet50").scaling == "caffe"

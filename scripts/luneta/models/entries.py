@@ -97,15 +97,15 @@ _RESNET_V2 = "He et al., arXiv:1603.05027"
 _EFFICIENTNET_V2 = "Tan & Le, arXiv:2104.00298"
 _CONVNEXT = "Liu et al., arXiv:2201.03545"
 
-_plain, _unscaled = application, without_preprocessing
-
 # EfficientNetV2 B0 to B3 were trained with the mean and deviation of ImageNet, S to L with -1 to 1:
 # so does the scaling that keras.applications builds into them, here left out.
 APPLICATIONS = (
-    _from_keras("VGG16", "VGG", _plain(applications.VGG16), _VGG, 2014, 138_357_544, "caffe"),
-    _from_keras("VGG19", "VGG", _plain(applications.VGG19), _VGG, 2014, 143_667_240, "caffe"),
+    _from_keras("VGG16", "VGG", application(applications.VGG16), _VGG, 2014, 138_357_544, "caffe"),
+    _from_keras("VGG19", "VGG", application(applications.VGG19), _VGG, 2014, 143_667_240, "caffe"),
     *(
-        _from_keras(name, "ResNet", _plain(getattr(applications, name)), _RESNET, 2015, n, "caffe")
+        _from_keras(
+            name, "ResNet", application(getattr(applications, name)), _RESNET, 2015, n, "caffe"
+        )
         for name, n in (
             ("ResNet50", 25_636_712),
             ("ResNet101", 44_707_176),
@@ -114,7 +114,13 @@ APPLICATIONS = (
     ),
     *(
         _from_keras(
-            name, "ResNetV2", _plain(getattr(applications, name)), _RESNET_V2, 2016, n, "signed"
+            name,
+            "ResNetV2",
+            application(getattr(applications, name)),
+            _RESNET_V2,
+            2016,
+            n,
+            "signed",
         )
         for name, n in (
             ("ResNet50V2", 25_613_800),
@@ -125,7 +131,7 @@ APPLICATIONS = (
     _from_keras(
         "InceptionV3",
         "Inception",
-        _plain(applications.InceptionV3),
+        application(applications.InceptionV3),
         "Szegedy et al., arXiv:1512.00567",
         2015,
         23_851_784,
@@ -136,7 +142,7 @@ APPLICATIONS = (
     _from_keras(
         "InceptionResNetV2",
         "Inception",
-        _plain(applications.InceptionResNetV2),
+        application(applications.InceptionResNetV2),
         "Szegedy et al., arXiv:1602.07261",
         2016,
         55_873_736,
@@ -147,7 +153,7 @@ APPLICATIONS = (
     _from_keras(
         "Xception",
         "Xception",
-        _plain(applications.Xception),
+        application(applications.Xception),
         "Chollet, arXiv:1610.02357",
         2016,
         22_910_480,
@@ -158,7 +164,7 @@ APPLICATIONS = (
     _from_keras(
         "DenseNet121",
         "DenseNet",
-        _plain(applications.DenseNet121),
+        application(applications.DenseNet121),
         "Huang et al., arXiv:1608.06993",
         2016,
         8_062_504,
@@ -188,7 +194,7 @@ APPLICATIONS = (
         _from_keras(
             f"EfficientNetV2{size}",
             "EfficientNetV2",
-            _unscaled(getattr(applications, f"EfficientNetV2{size}")),
+            without_preprocessing(getattr(applications, f"EfficientNetV2{size}")),
             _EFFICIENTNET_V2,
             2021,
             n,
@@ -209,7 +215,7 @@ APPLICATIONS = (
         _from_keras(
             f"ConvNeXt{size}",
             "ConvNeXt",
-            _unscaled(getattr(applications, f"ConvNeXt{size}")),
+            without_preprocessing(getattr(applications, f"ConvNeXt{size}")),
             _CONVNEXT,
             2022,
             n,
@@ -387,7 +393,6 @@ def _of_timm(
     )  # fmt: skip
 
 
-_CONVNEXT = "Liu et al., arXiv:2201.03545"
 TIMM = (
     _of_timm("TimmResNet50", "ResNet", torch_resnet.timm_resnet50, _RESNET, 2015, 25_610_152),
     _of_timm(

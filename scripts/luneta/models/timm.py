@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -20,10 +21,10 @@ from keras import layers
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from luneta.config import HUB
 from luneta.files import read_json
 from luneta.models.torch_files import StateError, to_safetensors
 
-HUB = "hf_hub:"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 State = dict[str, np.ndarray]
 
@@ -133,7 +134,8 @@ def download(repository: str) -> Path:
     Parameters
     ----------
     repository
-        `hf_hub:OWNER/NAME`, such as `hf_hub:mwalmsley/zoobot-encoder-convnext_nano`.
+        `hf_hub:OWNER/NAME`, such as `hf_hub:mwalmsley/zoobot-encoder-convnext_nano`, or
+        `hf_hub:OWNER/NAME@REVISION`: a branch, a tag or the hash of a commit; else the newest.
 
     Returns
     -------
@@ -146,15 +148,16 @@ def download(repository: str) -> Path:
     StateError
         If the name is none, the hub has no such repository or weights, or cannot be reached.
     """
-    name = repository.removeprefix(HUB)
-    if not repository.startswith(HUB) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", repository)
+    if not found:
         raise StateError(
             f"{repository!r} names no model of the Hugging Face hub: write {HUB}OWNER/NAME, "
-            f"such as {HUB}mwalmsley/zoobot-encoder-convnext_nano"
+            f"such as {HUB}mwalmsley/zoobot-encoder-convnext_nano, or {HUB}OWNER/NAME@REVISION"
         )
-    if _fetch(name, "config.json") is None:
+    fetch = partial(_fetch, found[1], found[2])
+    if fetch("config.json") is None:
         raise StateError(f"{repository} has no config.json, so it is no timm model; {_MEND}")
-    path = _fetch(name, "model.safetensors") or _fetch(name, "pytorch_model.bin")
+    path = fetch("model.safetensors") or fetch("pytorch_model.bin")
     if path is None:
         raise StateError(
             f"{repository} has neither model.safetensors nor pytorch_model.bin, or they cannot be "
@@ -166,22 +169,23 @@ def download(repository: str) -> Path:
     return new if new.exists() else to_safetensors(path)
 
 
-def _fetch(name: str, file: str) -> Path | None:
+def _fetch(name: str, revision: str | None, file: str) -> Path | None:
     """Fetch one file of a repository; none if the repository has no such file."""
+    told = f"{HUB}{name}{f'@{revision}' if revision else ''}"
     try:
-        return Path(hf_hub_download(name, file))
+        return Path(hf_hub_download(name, file, revision=revision))
     except hub_errors.RemoteEntryNotFoundError:
         return None
     except hub_errors.LocalEntryNotFoundError:
         if file != "config.json":  # the repository is cached, the network out of reach
             return None
         raise StateError(
-            f"{HUB}{name} is not in the cache here, and the Hugging Face hub cannot be reached or "
+            f"{told} is not in the cache here, and the Hugging Face hub cannot be reached or "
             f"HF_HUB_OFFLINE is set; {_MEND}"
         ) from None
     except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise StateError(f"{HUB}{name} cannot be fetched ({reason:.200}); {_MEND}") from None
+        raise StateError(f"{told} cannot be fetched ({reason:.200}); {_MEND}") from None
 
 
 def read(source: str | Path, architecture: str) -> State:
@@ -190,7 +194,7 @@ def read(source: str | Path, architecture: str) -> State:
     Parameters
     ----------
     source
-        Path of a .safetensors file, or `hf_hub:OWNER/NAME`.
+        Path of a .safetensors file, or a name as `download` takes it.
     architecture
         timm's name, such as `convnext_nano`.
 
@@ -207,14 +211,25 @@ def read(source: str | Path, architecture: str) -> State:
     """
     path = download(source) if str(source).startswith(HUB) else Path(source)
     state = load_state(path)
-    config = path.with_name("config.json")
-    stated = read_json(config).get("architecture", architecture) if config.is_file() else None
+    stated = _stated_architecture(path.with_name("config.json"))
     if stated is not None and stated.partition(".")[0] != architecture:
         raise StateError(
             f"{source} holds weights of {stated}, as its config.json says, not of {architecture}: "
             f"choose the backbone of {stated}, or weights of {architecture}"
         )
     return state
+
+
+def _stated_architecture(config: Path) -> str | None:
+    """Give the architecture that the config.json beside weights names, if it does."""
+    try:
+        content = read_json(config) if config.is_file() else {}
+    except ValueError as error:
+        raise StateError(
+            f"{config} is no JSON ({error}): fetch it again with the weights, or remove it"
+        ) from None
+    stated = content.get("architecture") if isinstance(content, dict) else None
+    return stated if isinstance(stated, str) else None
 
 
 def load_state(path: str | Path) -> State:

@@ -13,13 +13,13 @@ import h5py
 import keras
 import numpy as np
 
+from luneta.config import HUB, WEIGHTS_FILES
 from luneta.models import registry, saving, stems, timm
 from luneta.models.saving import NetworkFileError
 from luneta.models.torch_files import StateError
 
 # Third axes of kernels beyond this are features, not bands
 MOST_BANDS = 24
-KINDS = ".weights.h5, .h5, .keras, .safetensors"
 
 
 class WeightsError(ValueError):
@@ -76,7 +76,8 @@ def scaling_of(source: str | Path, name: str) -> str:
     -------
     str
         That of the backbone, with these exceptions: a .keras network expects what it had, weights
-        of PyTorch expect `torch`, or `unit` if they are Zoobot's (told by that name in the path).
+        of PyTorch expect `torch`, or `unit` if they are Zoobot's. These are told by that name: in
+        the hub's, the file's or its folder's name, or in the config.json beside the file.
     """
     text = str(source)
     if text.endswith(".keras") and zipfile.is_zipfile(text):
@@ -84,9 +85,18 @@ def scaling_of(source: str | Path, name: str) -> str:
             found = re.search(r'"input_scaling_(\w+)"', archive.read("config.json").decode())
         if found:
             return found[1]
-    if text.startswith(timm.HUB) or text.endswith(".safetensors"):
-        return "unit" if "zoobot" in text.lower() else "torch"
+    if text.startswith(HUB) or text.endswith(".safetensors"):
+        return "unit" if _is_zoobot(text) else "torch"
     return registry.find(name).scaling
+
+
+def _is_zoobot(source: str) -> bool:
+    if source.startswith(HUB):
+        return "zoobot" in source.partition("@")[0].lower()
+    path = Path(source)
+    config = path.with_name("config.json")
+    beside = config.read_text(errors="replace") if config.is_file() else ""
+    return any("zoobot" in text.lower() for text in (path.name, path.parent.name, beside))
 
 
 def create(wanted: Wanted, source: str | Path) -> keras.Model:
@@ -97,9 +107,9 @@ def create(wanted: Wanted, source: str | Path) -> keras.Model:
     wanted
         The backbone.
     source
-        `none` (random), `imagenet` (downloaded by Keras), `hf_hub:owner/name` (downloaded from
-        Hugging Face), or a path: .weights.h5, legacy .h5, .keras (a luneta network, whose backbone
-        is taken), .safetensors (timm, Zoobot).
+        `none` (random), `imagenet` (downloaded by Keras), `hf_hub:owner/name[@revision]`
+        (downloaded from Hugging Face), or a path: .weights.h5, legacy .h5, .keras (a luneta
+        network, whose backbone is taken), .safetensors (timm, Zoobot).
 
     Returns
     -------
@@ -148,7 +158,7 @@ def _reader(
     """Give the bands of a source's first layer, if they can be told, and what fills a network."""
     if str(source) == "imagenet":
         return 3, lambda network: _fill_imagenet(network, wanted)
-    if str(source).startswith(timm.HUB):
+    if str(source).startswith(HUB):
         return _torch_reader(source, wanted)
     path = Path(source)
     if not path.is_file():
@@ -158,11 +168,11 @@ def _reader(
     saving.refuse_pickle(path)
     if path.suffix == ".keras":
         return _keras_reader(path, wanted)
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix == ".h5":
         return _h5_reader(path, wanted, stem)
     raise WeightsError(
         f"training.weights = {str(source)!r}: what kind of weights this is cannot be told; give "
-        f"one of {KINDS}"
+        f"one of {', '.join(WEIGHTS_FILES)}"
     )
 
 
@@ -195,13 +205,14 @@ def _fill_imagenet(network: keras.Model, wanted: Wanted) -> None:
         )
     try:
         loaded = wanted.make(3, "imagenet")
-    except (OSError, ValueError) as error:
-        raise _misfit("imagenet", wanted, str(error).partition("\n")[0]) from None
-    except Exception as error:  # what Keras raises when a download fails
+    except Exception as error:  # whatever Keras, the network and the disk raise
         reason = str(error).partition("\n")[0][:200]
+        if isinstance(error, ValueError) and "corrupted file" not in reason:
+            raise _misfit("imagenet", wanted, reason) from None
         raise WeightsError(
-            f"the ImageNet weights of {wanted.label} cannot be downloaded ({reason}): run where "
-            "there is a network, or fetch the file there and set training.weights to its path"
+            f"the ImageNet weights of {wanted.label} cannot be downloaded ({reason}): run again "
+            "where there is a network and room on the disk, or fetch the file there and set "
+            "training.weights to its path"
         ) from None
     _copy(loaded, network, "imagenet", wanted)
 
@@ -223,8 +234,7 @@ def _torch_reader(
             f"{source} holds weights of PyTorch, which {wanted.name} cannot take: set "
             f"training.backbone to what they are of, one of {others}"
         )
-    hub = str(source).startswith(timm.HUB)
-    state = timm.load_state(timm.download(str(source)) if hub else source)
+    state = timm.read(source, architecture)
 
     def fill(network: keras.Model) -> None:
         try:
