@@ -161,6 +161,11 @@ def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):
     plan = make_plan(survey)
     assert plan.changes() == []
     plan.remember()
+    assert not (plan.index / "last_run.json").exists()  # it stopped short of the catalog
+    catalog = plan.results / "catalog" / f"{plan.config.survey}.parquet"
+    catalog.parent.mkdir(parents=True)
+    catalog.touch()
+    plan.remember()
     survey["cutouts"] = {"size": 32}
     (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n2,151.0001,2.0\n3,9,9\n")
     said = [

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,16 @@ def test_labels_figure_says_what_was_held_and_left_out(results):
     counts = np.array([3, 5])
     drawn = figures.labels(["nolens", "lens"], counts, None, note)
     assert drawn.axes[0].get_title(loc="left") == note
+
+
+def test_summary_of_a_run_that_stopped_before_the_catalog(results, tmp_path):
+    root, _ = results
+    folder = tmp_path / "demo"
+    for part in ("metrics", "splits"):
+        shutil.copytree(root / part, folder / part)
+    text = summary(folder)
+    assert "lens: balanced accuracy" in text
+    assert "demo.parquet is not written yet: run again without --until" in text.splitlines()[-1]
 
 
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):

@@ -347,7 +347,9 @@ class Plan(SurveyPlan):
         return lines
 
     def remember(self) -> None:
-        """Write down what a run that has succeeded was made of."""
+        """Write down what a run that has succeeded, as far as the catalog, was made of."""
+        if not (self.results / "catalog" / f"{self.config.survey}.parquet").exists():
+            return
         write_json(self.index / LAST_RUN, self._state(), indent=None)
         for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):
             if (self.index / name).exists():

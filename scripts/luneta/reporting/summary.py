@@ -75,10 +75,15 @@ def lines(folder: Path | str) -> Iterable[str]:
     folder = Path(folder)
     catalog = folder / "catalog" / f"{folder.name}.parquet"
     contents = {path.stem: read_json(path) for path in sorted(folder.glob("metrics/*.json"))}
-    yield _objects_line(catalog)
+    complete = catalog.exists()
+    if complete:
+        yield _objects_line(catalog)
     for task, content in contents.items():
         yield _task_line(task, content)
         yield from _conflict_line(folder, task)
+    if not complete:
+        yield f"{catalog} is not written yet: run again without --until or targets"
+        return
     if any(folder.glob("raw/*_truth.parquet")):
         yield _truth_line(folder, catalog, contents)
     page = folder / "report" / "report.html"
@@ -91,7 +96,7 @@ def summary(results: Path | str) -> str:
     Parameters
     ----------
     results : path
-        Folder `results/{survey}` of a run that is complete.
+        Folder `results/{survey}`; of a run that stopped short of the catalog, what is there.
     """
     return "\n".join(lines(results))
 
