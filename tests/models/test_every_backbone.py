@@ -12,9 +12,11 @@ from luneta.models import network as networks
 BAND_COUNTS = (1, 3, 4, 5)
 # Too slow or too large for every run of the suite
 HEAVY = {
-    "AlexNet", "OverFeat", "VGG19", "DenseNet121", "InceptionV4", "InceptionResNetV2",
-    "ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "EfficientNetV2B3", "EfficientNetV2S",
-    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "TimmConvNeXtSmall",
+    "AlexNet", "OverFeat", "VGG19", "DenseNet121", "InceptionV3", "InceptionV4",
+    "InceptionResNetV2", "ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "Xception",
+    "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3", "EfficientNetV2S",
+    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge",
+    "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtTiny", "TimmConvNeXtSmall",
     "TimmConvNeXtBase",
 }  # fmt: skip
 
