@@ -142,3 +142,15 @@ def test_nothing_to_predict(two, images):
 def test_batches_are_cut_evenly():
     sizes = [predicting.even_batch_size(n, 256) for n in (0, 1, 256, 257, 600)]
     assert sizes == [1, 1, 256, 129, 200]
+
+
+def test_objects_of_which_nothing_finite_is_said_are_named():
+    ids = np.array([f"galaxy{i}" for i in range(8)])
+    logits, features = np.zeros((2, 3, 8, 2)), np.zeros((2, 8, 5))
+    predicting.check_finite(ids, logits, features)
+    predicting.check_finite(ids[:0], logits[:, :, :0])
+    logits[1, 2, 4, 0], features[0, 6, 3] = np.nan, np.inf
+    with pytest.raises(FloatingPointError, match=r"of 2 of 8 objects \(galaxy4, galaxy6\): look"):
+        predicting.check_finite(ids, logits, features)
+    with pytest.raises(FloatingPointError, match=r"\(galaxy0, .*, galaxy4, \.\.\.\): look"):
+        predicting.check_finite(ids, logits + np.nan)

@@ -103,6 +103,25 @@ def test_isotonic_of_several_classes_is_one_against_rest():
     np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-12)
 
 
+def test_isotonic_is_fitted_on_each_sample_as_it_is_applied():
+    """Samples far apart: the curve of their means holds nothing of where the samples lie."""
+    middle = logits_of(200, 2)
+    samples = np.stack([middle + [0, shift] for shift in (-4.0, 4.0)])
+    labels = drawn(probabilities(middle))
+    got = calibration.fit("isotonic", samples, labels).apply(samples)
+    given = softmax(samples, axis=-1)[..., 1].ravel()
+    reference = IsotonicRegression(out_of_bounds="clip").fit(given, np.tile(labels, 2))
+    expected = np.clip(reference.predict(given), 1 / 202, 201 / 202)
+    np.testing.assert_allclose(got[..., 1].ravel(), expected, atol=1.1e-3)
+
+
+def test_many_samples_are_thinned_before_a_calibration_is_chosen():
+    samples = np.stack([logits_of(90, 2, seed) for seed in range(100)])
+    labels, fold = drawn(probabilities(samples).mean(axis=0)), np.arange(90) % 3
+    even = calibration.choose("auto", samples[::2], labels, fold)
+    assert calibration.choose("auto", samples, labels, fold) == even
+
+
 def test_isotonic_keeps_the_order_and_a_finite_loss():
     logits = np.array([[0.0, x] for x in (-9.0, -2, -1, 1, 2, 9)])
     labels = np.array([0, 0, 0, 1, 1, 1])

@@ -56,6 +56,23 @@ def test_views_differ_and_come_first_views_first(galaxies):
     np.testing.assert_allclose(np.nansum(first, axis=(1, 2, 3)), total, rtol=0.6)
 
 
+def test_views_to_validate_on_are_drawn_in_batches(galaxies):
+    images = np.ones((7, 3, 32, 32), "float32") * np.arange(0, 70, 10)[:, None, None, None]
+    model = contrastive.viewer(images.shape[1:], contrastive.view_changes(galaxies[0]), 3)
+    asked = []
+
+    def noting(part, training):
+        asked.append(len(part))
+        return model(part, training=training)
+
+    views = contrastive.fixed_views(noting, images, 3)
+    assert (views.shape, asked) == ((7, 2, *images.shape[1:]), [3, 2, 2])
+    for view in (0, 1):  # each is still of its own object
+        np.testing.assert_allclose(views[:, view, :, 12:20, 12:20].mean((1, 2, 3)),
+                                   np.arange(0, 70, 10), atol=2)  # fmt: skip
+    assert not np.allclose(views[:, 0], views[:, 1])
+
+
 def test_two_epochs_lower_the_loss(galaxies, small_training):
     images = galaxies[0]
     settings = Pretraining(method="contrastive", epochs=2, batch_size=16, learning_rate=3e-3)

@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
 from luneta.config import Training
+from luneta.models import network as networks
+from luneta.models import preprocessing
 from luneta.training import course_recipe, finetune, optimisers
 from luneta.training.schedules import Schedule
 
@@ -42,6 +46,17 @@ def test_a_falling_loss_lowers_the_rate_every_ten_epochs():
     records = [{"loss": 1 / (1 + epoch)} for epoch in range(31)]
     factors = [course_recipe.rate_factor(records[:n]) for n in (10, 11, 20, 21, 31)]
     np.testing.assert_allclose(factors, [1, 0.1, 0.1, 0.01, 0.001])
+
+
+def test_batch_norm_follows_as_in_keras():
+    settings = {"course_recipe": True, "backbone": "ResNet18"}
+    store = SimpleNamespace(bands=["g", "r", "i"], shape=(3, 32, 32), pixels="flux")
+    task = SimpleNamespace(classes=["no", "yes"])
+    training = course_recipe.applied(Training(**settings))
+    job = finetune.Job({}, 0, task, training, 1, store, None, None, None)
+    statistics = preprocessing.measure(np.ones((4, 3, 32, 32), "f4"), training, "flux")
+    network = job.build("none", "float32", statistics)
+    assert {layer.momentum for layer in networks.batch_norms(network)} == {0.99}
 
 
 def test_settings_are_the_scripts():

@@ -86,6 +86,48 @@ def test_two_devices_of_jax_give_the_weights_of_one(tmp_path):
     assert_equal_to_rounding(one, two)
 
 
+DRAW = """
+import json
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from luneta.config import Augmentation
+from luneta.models import devices
+from luneta.training import augmentation
+
+devices.configure(1, "cpu")
+alike = []
+with devices.scope(["CPU:0", "CPU:1"]):
+    strategy = tf.distribute.get_strategy()
+    for layer in augmentation.layers(Augmentation(shift=2, blur=1, noise=1), 7):
+        draw = tf.function(lambda x: strategy.run(lambda: layer(x, training=True)))
+        first = draw(tf.random.normal((8, 3, 16, 16), seed=1)).values
+        alike.append(bool(np.array_equal(*(x.numpy() for x in first))))
+    shared, message = devices.sharing(), ""
+    devices.check_batch_size(64, "training.batch_size")
+    try:
+        devices.check_batch_size(33, "training.batch_size")
+    except devices.DeviceError as error:
+        message = str(error)
+print(json.dumps([alike, shared, message, devices.sharing()]))
+"""
+
+
+def test_replicas_draw_differently_and_share_a_batch_evenly():
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW], env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    alike, shared, message, alone = json.loads(done.stdout)
+    assert alike == [False] * 4
+    assert (shared, alone) == (2, 1)
+    assert "training.batch_size = 33 cannot be shared evenly by 2 devices: set it to 32 or 34" in (
+        message
+    )
+
+
 def test_dropout_and_augmentation_run_on_two_devices(tmp_path):
     change = {
         "dropout": 0.5,

@@ -249,6 +249,20 @@ def test_without_a_hold_out(survey):
     assert new.schema == table.schema
 
 
+def test_networks_that_say_nothing_of_an_object_are_refused(survey, tmp_path):
+    folder, images = survey
+    for path in folder.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    network = networks.load(folder / MODELS[1])
+    kernel, bias = network.get_layer("logits").get_weights()
+    network.get_layer("logits").set_weights([kernel, bias + np.inf])
+    networks.save(network, tmp_path / MODELS[1])
+    with pytest.raises(
+        FloatingPointError, match=r"objects \(s\d+, s\d+, .*, \.\.\.\): look at the"
+    ):
+        evaluated((tmp_path, images), "refused")
+
+
 def test_twice_the_same_bytes(survey, plain):
     again = evaluated(survey, "again")
     for name in ("t.json", "out.parquet", "new.parquet", "outliers.npz"):

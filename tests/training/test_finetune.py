@@ -12,7 +12,7 @@ from luneta.models import devices, preprocessing
 from luneta.models import network as networks
 from luneta.training import finetune, folds
 from luneta.training.backbone import fit_backbone
-from luneta.training.data import Batches, Cutouts, data_digest, read_split
+from luneta.training.data import Batches, Cutouts, Labelled, data_digest, read_split
 from luneta.training.loop import COLUMNS, GRADIENT_COLUMNS
 
 BANDS = ["g", "r", "i"]
@@ -70,11 +70,15 @@ def test_frozen_batch_norm_stays_and_unfreezing_changes_nothing(galaxies, backbo
 
 
 def test_batch_norm_of_random_weights_is_trained(galaxies, task_settings):
-    training = Training.model_validate(task_settings(fine_tune_epochs=1)["training"])
+    changes = {"head_epochs": 0, "fine_tune_epochs": 1, "keep": "last"}
+    training = Training.model_validate(task_settings(**changes)["training"])
     network = networks.build(training, BANDS, 32, "flux", 2, 1)
-    networks.freeze(network, backbone=False, batch_norm=False)
-    assert all(layer.trainable for layer in networks.batch_norms(network))
-    assert {layer.momentum for layer in networks.batch_norms(network)} == {0.9}
+    learnt, held = (Batches(*galaxies, np.ones(2, "float32"), 96, seed) for seed in (1, None))
+    finetune.fit(network, training, learnt, held, False, 1)
+    # after one step of momentum 0.9 from 1, a variance holds a tenth of that of the batch
+    for variance in statistics(network)[1::2]:
+        assert (variance >= 0.9).all()
+        assert np.abs(variance - 1).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -101,10 +105,22 @@ def test_plateau_waits_twice():
 
 def test_classes_drawn_alike_have_no_weights():
     labels = np.repeat([0, 1], [30, 10])
-    weighted = finetune.importance_of(labels, 2, Training())
-    assert weighted[1] / weighted[0] == pytest.approx(3)
-    alike = finetune.importance_of(labels, 2, Training(sampling="balanced"))
+    held = np.repeat([0, 1], [20, 2])
+    for weights in finetune.importance_of(labels, held, 2, Training()):
+        assert weights[1] / weights[0] == pytest.approx(3)
+    balanced = Training(sampling="balanced")
+    alike, of_validation = finetune.importance_of(labels, held, 2, balanced)
     np.testing.assert_array_equal(alike, [1, 1])
+    assert of_validation[1] / of_validation[0] == pytest.approx(10)  # beyond the cap
+
+
+def test_too_few_labels_to_choose_an_epoch_by_are_told():
+    zeros = np.zeros(6, "int32")
+    names = np.array([f"galaxy{i}" for i in range(6)])
+    objects = Labelled(names, names, zeros, np.array([0, 0, 0, 0, 1, 1]), zeros)
+    few = Training(label_fraction=0.25)
+    with pytest.raises(ValueError, match=r"fold 1 has no object.*\(bar has 1, spot has 1, at"):
+        finetune.parts(objects, ["bar", "spot"], few, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -176,17 +192,20 @@ def test_files_of_a_fold(job):
     assert all(float(row["norm"]) > 0 for row in norms)
 
 
-def test_sidecar_tells_what_shaped_the_weights(job, survey):
+def test_sidecar_tells_what_shaped_the_weights(job, survey, start):
     folder, (sidecar, _), _ = job
     objects = read_split(folder / "split.parquet", ["bar", "spot"])
     store = Cutouts({name: survey / f"{name}.arrow" for name in "ab"})
     assert sidecar["data_digest"] == data_digest(objects, store)
-    learnt, held = finetune.parts(objects, Training(), 0, 1)
+    learnt, held = finetune.parts(objects, ["bar", "spot"], Training(), 0, 1)
     assert sidecar["objects"] == {"training": len(learnt), "validation": len(held)}
     assert len(learnt) + len(held) == (objects.folds == 1).sum()
     assert sidecar["steps"] == 3 * (len(learnt) // 16)
     assert sidecar["precision"] == "float32"
     assert sidecar["devices"] == devices.description()
+    build = [Training(backbone="LeNet5"), BANDS, 32, "flux", 2, 5, start]
+    started = networks.build(*build).get_layer("backbone")
+    assert sidecar["start"] == networks.digest(started)
     assert sidecar["versions"]["keras"] == keras.__version__
     training = Training.model_validate(sidecar["training"])
     measured = preprocessing.measure(store.take(learnt.shards, learnt.rows), training, "flux")
@@ -204,12 +223,13 @@ def test_two_runs_are_the_same(job, start):
     assert second["model_id"] != first["model_id"]
 
 
-def test_label_fraction_shrinks_the_training_part_alone(prepare, job):
+def test_label_fraction_shrinks_both_parts(prepare, job):
     _, (whole, _), _ = job
     _, train = prepare(label_fraction=0.5, fine_tune_epochs=1)
     half = train()
-    assert half["objects"]["validation"] == whole["objects"]["validation"]
-    assert half["objects"]["training"] == pytest.approx(whole["objects"]["training"] / 2, abs=1)
+    for part in ("training", "validation"):
+        assert half["objects"][part] == pytest.approx(whole["objects"][part] / 2, abs=1)
+    assert half["objects"]["validation"] < whole["objects"]["validation"]
     assert half["data_digest"] == whole["data_digest"]
 
 
@@ -236,7 +256,9 @@ def test_course_recipe_trains_from_random_weights(prepare):
     rows = rows_of(folder / "fold0.csv")
     assert [row["learning_rate"] for row in rows] == ["0.01", "0.01"]
     assert sidecar["metrics"]["epoch"] == 2
-    assert sidecar["training"]["course_recipe"] is True
+    used = sidecar["training"]
+    assert used["course_recipe"] is True
+    assert (used["weights"], used["optimizer"], used["dropout"]) == ("none", "sgd", 0.0)
 
 
 def test_a_gpu_that_is_not_there_stops_the_job(prepare):

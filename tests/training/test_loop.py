@@ -44,6 +44,34 @@ def test_validation_by_hand(small_training, small_network, small_batches):
     assert found["val_accuracy"] == np.mean((logits[:, 1] > logits[:, 0]) == held.labels)
 
 
+def test_validation_refuses_what_is_no_number_and_names_the_objects(
+    small_training, small_network, small_batches
+):
+    training = small_training(preprocessing={"stretch": "none"})
+    network = small_network(training)
+    held = small_batches(None, ids=np.array([f"galaxy{i}" for i in range(96)]))
+    held.images = held.images.copy()
+    held.images[[3, 90]] = 3e38
+    with pytest.raises(FloatingPointError, match=r"2 of 96 objects \(galaxy3, galaxy90\)"):
+        validate(network, held)
+    learnt = small_batches(1)
+    with pytest.raises(FloatingPointError, match="galaxy3, galaxy90"):
+        fit(training, network, learnt, held)
+
+
+def test_a_validation_loss_that_is_no_number_is_no_best_epoch(
+    small_training, small_network, small_batches
+):
+    training = small_training()
+    network = small_network(training)
+    journal = Journal(network, lambda: {"val_loss": float("nan"), "val_accuracy": 1.0})
+    phase = Phase("pretrain", 1, 1e-3, patience=1)
+    with pytest.raises(FloatingPointError, match=r"validation loss is not finite in epoch 1 \(pre"):
+        train(
+            network, with_augmentation(network, []), phase, small_batches(1), journal, training, 1
+        )
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [

@@ -79,6 +79,18 @@ def test_weight_decay_shrinks_kernels_alone_at_the_rate_of_their_block():
     assert all((b == 1).all() for b in biases)
 
 
+def test_weight_decay_leaves_layer_scale_alone():
+    inputs = keras.Input((4, 4, 3))
+    conv = layers.DepthwiseConv2D(3, name="block1_conv")
+    scale = layers.DepthwiseConv2D(1, use_bias=False, name="block1_scale")
+    backbone = keras.Model(inputs, scale(conv(inputs)), name="backbone")
+    optimizer = arranged(LayerwiseSGD, backbone, [[conv, scale]], decay=0.1)
+    before = arrays([conv.kernel, scale.kernel])
+    optimizer.apply([ops.zeros(v.shape) for v in backbone.trainable_variables])
+    np.testing.assert_allclose(arrays([conv.kernel])[0], before[0] * (1 - 0.1 * RATE), rtol=1e-6)
+    np.testing.assert_array_equal(arrays([scale.kernel])[0], before[1])
+
+
 def test_without_layers_it_is_adamw_of_keras():
     ours, blocks = three_blocks()
     theirs, _ = three_blocks()

@@ -81,6 +81,11 @@ def test_features_that_never_vary_give_zero():
     np.testing.assert_allclose(fitted.distances(np.ones((3, 4))), 0, atol=1e-6)
 
 
+def test_a_threshold_takes_finite_scores():
+    with pytest.raises(ValueError, match="2 of 4 outlier scores are not finite"):
+        outliers.threshold(np.array([1.0, np.nan, np.inf, 2.0]), 0.99)
+
+
 def test_scores_are_means_over_networks():
     one = Gaussians(np.zeros((1, 2), "f4"), np.eye(2, dtype="f4"), np.ones(2), np.array(1.0))
     model = OutlierModel((one, one), 3.0)

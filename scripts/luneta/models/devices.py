@@ -15,6 +15,9 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 BFLOAT16_CAPABILITY = (8, 0)  # of a GPU: Ampere, the first with bfloat16 matrix products
 
 
+REPLICA_STEP = 1_000_003  # between the seeds of two replicas
+
+
 class DeviceError(RuntimeError):
     """A device was asked for that is not there; the message names what is, and the mend."""
 
@@ -122,6 +125,18 @@ def scope(devices: list[str] | None = None) -> AbstractContextManager:
         On TensorFlow with more than one device, the scope of a MirroredStrategy: each device gets
         its share of a batch, and gradients are summed. Elsewhere it does nothing: on JAX
         `configure` has set keras.distribution.DataParallel already.
+
+    Notes
+    -----
+    Several devices give the weights of one, to rounding, where nothing is drawn at random and no
+    batch norm is trained. On TensorFlow a batch norm that is trained takes mean and variance from
+    the share of its own device, as if the batch were so much smaller, and its moving statistics
+    are the mean over the devices. On JAX they are of the whole batch. Frozen batch norm, that of
+    pretrained backbones, is the same everywhere.
+
+    Augmentation draws by `apart_by_replica`. The dropout of Keras cannot: a layer that is built
+    takes no other random numbers. On TensorFlow the n-th object of each device's share is thinned
+    by the same mask in a step; masks of objects of one device, and of other steps, differ.
     """
     if _backend() != "tensorflow":
         return nullcontext()
@@ -131,6 +146,66 @@ def scope(devices: list[str] | None = None) -> AbstractContextManager:
     if len(devices) < 2:
         return nullcontext()
     return tf.distribute.MirroredStrategy(devices).scope()
+
+
+def sharing() -> int:
+    """Count the devices that share a batch, within `scope`."""
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    if _backend() == "jax":
+        import jax
+        import keras
+
+        return jax.device_count() if keras.distribution.distribution() is not None else 1
+    return 1
+
+
+def check_batch_size(size: int, key: str) -> None:
+    """Refuse, within `scope`, a batch that the devices cannot share evenly.
+
+    Parameters
+    ----------
+    size
+        Objects per batch.
+    key
+        Of the config, that sets it.
+
+    Raises
+    ------
+    DeviceError
+        It names the next sizes that can be shared.
+    """
+    count = sharing()
+    if size % count:
+        below = size - size % count
+        sizes = [str(one) for one in (below, below + count) if one]
+        raise DeviceError(
+            f"{key} = {size} cannot be shared evenly by {count} devices: set it to "
+            f"{' or '.join(sizes)}, or set device: cpu"
+        )
+
+
+def apart_by_replica(seed: Any) -> Any:
+    """Give each replica of TensorFlow's strategy a seed of its own; without one it stays.
+
+    All replicas hold the same state of random numbers, from which they would draw the same ones.
+
+    Parameters
+    ----------
+    seed
+        What `keras.random.SeedGenerator.next` gives: (2,), the seed and a count of draws.
+    """
+    if _backend() != "tensorflow":
+        return seed
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return seed
+    own = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+    return seed + own * tf.constant([REPLICA_STEP, 0], seed.dtype)
 
 
 def sum_over_replicas(gradients: list[Any]) -> list[Any]:

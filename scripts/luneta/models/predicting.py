@@ -13,6 +13,8 @@ from keras import ops
 
 from luneta.models import network as networks
 
+NAMED = 5  # objects named in a message
+
 
 class Thinning(keras.layers.Layer):
     """Dropout by a mask that is given and not drawn; it is never saved.
@@ -98,6 +100,36 @@ def prepare(network: keras.Model) -> Prepared:
 
     head = keras.models.clone_model(networks.head(network), clone_function=thin)
     return Prepared(networks.with_features(network), head, tuple(thinnings))
+
+
+def check_finite(ids: np.ndarray, *outputs: np.ndarray) -> None:
+    """Refuse what a network says of objects if it is not finite.
+
+    Parameters
+    ----------
+    ids
+        Names of the objects.
+    outputs
+        (..., object, class or feature).
+
+    Raises
+    ------
+    FloatingPointError
+        It names the objects.
+    """
+    fine = [np.isfinite(x).all(axis=(*range(x.ndim - 2), -1)) for x in outputs]
+    bad = ids[~np.all(fine, axis=0)]
+    if len(bad):
+        raise FloatingPointError(
+            f"the network says nothing finite of {len(bad)} of {len(ids)} objects ({named(bad)}): "
+            "look at these cutouts, choose another training.preprocessing, or lower the learning "
+            "rates"
+        )
+
+
+def named(ids: np.ndarray) -> str:
+    """List the first names of objects."""
+    return ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
 
 
 def even_batch_size(count: int, batch_size: int) -> int:

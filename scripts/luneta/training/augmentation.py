@@ -15,6 +15,15 @@ import numpy as np
 from keras import ops
 
 from luneta.config import Augmentation
+from luneta.models import devices
+
+
+class Seeds(keras.random.SeedGenerator):
+    """Seeds that differ on each replica of TensorFlow's strategy."""
+
+    def next(self, ordered: bool = True) -> Any:
+        """Give the seed of the next draw."""
+        return devices.apart_by_replica(super().next(ordered))
 
 
 class Random(keras.layers.Layer):
@@ -22,7 +31,7 @@ class Random(keras.layers.Layer):
 
     def __init__(self, seed: int, **kwargs: Any):
         super().__init__(dtype="float32", **kwargs)
-        self.generator = keras.random.SeedGenerator(seed)
+        self.generator = Seeds(seed)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Change images (object, band, y, x) if in training."""

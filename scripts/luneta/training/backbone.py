@@ -81,6 +81,7 @@ def fit_backbone(
     held, kept = held_and_kept(len(labels), seed)
     equal, size = np.ones(classes, dtype="float32"), pretraining.batch_size
     with devices.scope():
+        devices.check_batch_size(size, "pretraining.batch_size")
         network = build(images[kept], bands, "flux", classes, training, seed)
         validation = Batches(images[held], labels[held], equal, size)
         journal = Journal(network, partial(validate, network, validation))

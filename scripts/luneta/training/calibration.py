@@ -87,7 +87,7 @@ _APPLY = {
 
 
 def _samples(logits: np.ndarray) -> np.ndarray:
-    """Give logits as (sample, object, class), float64; of many samples an even choice."""
+    """Give logits as (sample, object, class), float64; of more than 64 samples an even choice."""
     logits = np.asarray(logits)
     logits = logits.reshape(-1, *logits.shape[-2:])
     step = -(-len(logits) // MOST_SAMPLES)
@@ -184,12 +184,13 @@ def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> list[list[list[float
     blended with a thousandth of the uncalibrated probability: objects on one step of the curve
     keep their order, by which candidates are ranked.
     """
-    given = softmax(_samples(logits), axis=-1).mean(axis=0)
-    floor = 1 / (len(labels) + 2)
+    given = softmax(_samples(logits), axis=-1)
+    right = np.tile(labels, len(given))  # each sample is calibrated by itself
+    given, floor = given.reshape(-1, given.shape[-1]), 1 / (len(labels) + 2)
     curves = []
     for column in [1] if given.shape[1] == 2 else range(given.shape[1]):
         fitted = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
-        fitted.fit(given[:, column], labels == column)
+        fitted.fit(given[:, column], right == column)
         curves.append([fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist()])
     return curves
 
@@ -271,6 +272,7 @@ def choose(
     log_losses : dict
         Cross-fitted log-loss in nat of each of `METHODS`.
     """
+    logits = _samples(logits)
     losses = {name: log_loss(cross_fitted(name, logits, labels, folds), labels) for name in METHODS}
     if method == "auto":
         best = min(losses.values())

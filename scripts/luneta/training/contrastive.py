@@ -171,10 +171,11 @@ def fit_contrastive(
     learnt, size, temperature = images[kept], pretraining.batch_size, pretraining.temperature
     none, one = np.zeros(len(kept), "int32"), np.ones(1, "float32")
     with devices.scope():
+        devices.check_batch_size(size, "pretraining.batch_size")
         network = build(learnt, bands, pixels, 2, training, seed)
         projections = projector(network)
         views = viewer(images.shape[1:], view_changes(learnt), seed)
-        fixed = np.stack(np.split(_all_views(views, images[held]), 2), axis=1)
+        fixed = fixed_views(views, images[held], size)
         model = keras.Model(views.inputs, paired(projections(views.output)))
         journal = Journal(projections, partial(score, projections, fixed, size, temperature))
         train(
@@ -193,5 +194,8 @@ def fit_contrastive(
     return network, journal
 
 
-def _all_views(views: keras.Model, images: np.ndarray) -> np.ndarray:
-    return ops.convert_to_numpy(views(images, training=True))
+def fixed_views(views: keras.Model, images: np.ndarray, size: int) -> np.ndarray:
+    """Draw two views of cutouts (object, band, y, x), so many at once: (object, 2, band, y, x)."""
+    parts = np.array_split(images, -(-len(images) // size))
+    drawn = [ops.convert_to_numpy(views(part, training=True)) for part in parts]
+    return np.concatenate([np.stack(np.split(both, 2), axis=1) for both in drawn])

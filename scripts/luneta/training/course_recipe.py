@@ -11,9 +11,13 @@ Reproduced, errors included:
   mode='max')`, which waits for the training loss to rise: it falls every 10 epochs.
 - Pixels are raw fluxes, neither stretched nor normalised; weights are random; there are no class
   weights, no dropout, no early stopping; the last epoch is kept.
+- Batch norm follows with Keras's momentum of 0.99, where luneta's networks with random weights take
+  0.9.
 
 Not reproduced:
 
+- The scripts saw the first 3 of the data's 4 channels; the bands of the config are used here.
+- They trained on as many lenses as other objects; the labels are used as they are here.
 - Shuffles are seeded here: unseeded ones cannot be repeated.
 - Each network trains on the other folds: one script trained on the held-out part (`val_idx`), a
   K-th of the data, which compares another amount of data and not another recipe. (Its validation
@@ -31,6 +35,7 @@ from typing import Any
 from luneta.config import Augmentation, Preprocessing, Training
 
 LEARNING_RATE = 0.01
+BATCH_NORM_MOMENTUM = 0.99
 PATIENCE = 10
 FALL = 0.1
 RISE = 1e-4  # the least that counts as one: `min_delta` of Keras

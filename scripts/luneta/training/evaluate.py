@@ -76,6 +76,11 @@ def ask(
     familiar : luneta.training.outliers.Gaussians
         The labelled objects of the other folds, used by its training or not, in the space of its
         features.
+
+    Raises
+    ------
+    FloatingPointError
+        If logits or features of an object are not finite; it names the objects.
     """
     network = predicting.prepare(networks.load(path))
     learned = training_part(objects, fold)
@@ -85,7 +90,9 @@ def ask(
 
     def outputs(group: Labelled, **sampling: int) -> predicting.Outputs:
         read = reader(cutouts, group)
-        return predicting.predict([network], read, len(group), batch, features=True, **sampling)
+        said = predicting.predict([network], read, len(group), batch, features=True, **sampling)
+        predicting.check_finite(group.ids, said.logits, said.features)
+        return said
 
     familiar = outliers.fit(outputs(learned).features[0], learned.labels)
     answers = []

@@ -56,11 +56,6 @@ def phases(training: Training, pretrained: bool) -> list[Phase]:
     head, whole = training.head_epochs, training.fine_tune_epochs
     patience, rate = training.patience, training.fine_tune_learning_rate
     if training.course_recipe:
-        if not whole:
-            raise ValueError(
-                "course_recipe trains for training.fine_tune_epochs = 0 epochs: set it to 50, as "
-                "the course did, or to another number"
-            )
         factor = course_recipe.rate_factor
         return [Phase("fine_tune", whole, rate, patience=whole + 1, factor=factor)]
     if not pretrained and whole:
@@ -119,20 +114,54 @@ def versions() -> dict[str, str]:
     return found
 
 
-def importance_of(labels: np.ndarray, classes: int, training: Training) -> np.ndarray:
-    """Weigh the classes, float32 (class,); all alike where they are drawn as often."""
-    cap = 1.0 if training.sampling == "balanced" else training.class_weight_cap
-    return class_weights(labels, classes, cap)
+def importance_of(
+    learnt: np.ndarray, held: np.ndarray, classes: int, training: Training
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weigh the classes of the labels to learn from and of those that choose the epoch.
+
+    Where every class is drawn as often, they have no weights in training, and those that make
+    every class count as much in validation, which draws none.
+
+    Returns
+    -------
+    learnt, held : numpy.ndarray
+        float32 (class,).
+    """
+    if training.sampling == "balanced":
+        return class_weights(learnt, classes, 1.0), class_weights(held, classes, np.inf)
+    weights = class_weights(learnt, classes, training.class_weight_cap)
+    return weights, weights
 
 
 def parts(
-    everything: Labelled, training: Training, fold: int, seed: int
+    everything: Labelled, classes: Sequence[str], training: Training, fold: int, seed: int
 ) -> tuple[Labelled, Labelled]:
-    """Give the objects that a fold's network learns from, and those that choose the epoch."""
+    """Give the objects that a fold's network learns from, and those that choose the epoch.
+
+    Of a fraction of the labels both get a fraction: who has few labels has few to choose by.
+
+    Raises
+    ------
+    ValueError
+        If nothing would be left to choose the epoch by.
+    """
     objects = training_part(everything, fold)
+    objects = objects.where(label_mask(objects, training.label_fraction, seed))
     chosen = validation_mask(objects, seed)
-    learnt, held = objects.where(~chosen), objects.where(chosen)
-    return learnt.where(label_mask(learnt, training.label_fraction, seed)), held
+    if not chosen.any():
+        raise ValueError(_too_few(objects, classes, training, fold))
+    return objects.where(~chosen), objects.where(chosen)
+
+
+def _too_few(objects: Labelled, classes: Sequence[str], training: Training, fold: int) -> str:
+    lacking = ", ".join(
+        f"{name} has {(objects.labels == label).sum()}" for label, name in enumerate(classes)
+    )
+    return (
+        f"fold {fold} has no object to choose the epoch by, which takes two of a class to learn "
+        f"from ({lacking}, at label_fraction {training.label_fraction:g}): label more objects, "
+        "raise training.label_fraction or lower training.holdout"
+    )
 
 
 @dataclass(frozen=True)
@@ -169,7 +198,7 @@ class Job:
         task, name = Question.model_validate(settings["task"]), settings["task_name"]
         training = course_recipe.applied(task.training)
         everything = read_split(split, task.classes)
-        learnt, held = parts(everything, training, fold, settings["seed"])
+        learnt, held = parts(everything, task.classes, training, fold, settings["seed"])
         logger.info("%s fold %d: %d to train on, %d to choose the epoch",
                     name, fold, len(learnt), len(held))  # fmt: skip
         seed = derived_seed(settings["seed"], name, fold)
@@ -179,13 +208,15 @@ class Job:
     def batches(self) -> tuple[Batches, Batches]:
         """Serve the objects to learn from, and those that choose the epoch."""
         training, learnt, held = self.training, self.learnt, self.held
-        weights = importance_of(learnt.labels, len(self.task.classes), training)
+        weights, others_weights = importance_of(
+            learnt.labels, held.labels, len(self.task.classes), training
+        )
         images, others = (self.store.gather(part.shards, part.rows) for part in (learnt, held))
         size, balanced = training.batch_size, training.sampling == "balanced"
         options = {"balanced": balanced, "mixup": training.mixup, "ids": learnt.ids}
         return (
             Batches(images, learnt.labels, weights, size, self.seed, **options),
-            Batches(others, held.labels, weights, size),
+            Batches(others, held.labels, others_weights, size, ids=held.ids),
         )
 
     def build(self, source: str, precision: str, statistics: Statistics) -> keras.Model:
@@ -193,13 +224,19 @@ class Job:
         store, classes = self.store, len(self.task.classes)
         shape = store.bands, store.shape[1], store.pixels, classes
         with devices.arithmetic(precision):
-            return networks.build(self.training, *shape, self.seed, source, statistics)
+            network = networks.build(self.training, *shape, self.seed, source, statistics)
+        if self.training.course_recipe:
+            for layer in networks.batch_norms(network):
+                layer.momentum = course_recipe.BATCH_NORM_MOMENTUM
+        return network
 
 
 def digest_of(job: Job, data: str, network: keras.Model, precision: str) -> str:
     """Give the sha256 over all that decides how the training of a network goes on."""
     code, start = source_digest(Path(__file__)), networks.digest(network)
-    return resume.digest_of(job.settings, job.fold, data, start, precision, versions(), code)
+    machine = keras.backend.backend(), devices.sharing()
+    told = job.settings, job.fold, data, start, precision, versions(), code
+    return resume.digest_of(*told, *machine)
 
 
 def sidecar_of(job: Job, network: keras.Model, journal: Journal) -> dict[str, Any]:
@@ -274,6 +311,8 @@ def run(
     logs = Path(log_folder) if log_folder else None
     with devices.scope():
         network = job.build(source, precision, statistics)
+        devices.check_batch_size(training.batch_size, "training.batch_size")
+        start = networks.digest(network.get_layer("backbone"))
         digest = digest_of(job, data, network, precision)
         saved = resume.Saved(resume.folder_of(model), digest)
         pretrained = source != "none"
@@ -284,6 +323,7 @@ def run(
     write_csv(progress.gradients, GRADIENT_COLUMNS, gradients)
     details = {
         "data_digest": data,
+        "start": start,
         "statistics": statistics.as_dict(),
         "precision": precision,
         "steps": len(progress.records) * learnt.num_batches,

@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from luneta.config import Training
 from luneta.files import atomic_path
 from luneta.models import network as networks
+from luneta.models.predicting import check_finite, named
 from luneta.training import losses, optimisers
 from luneta.training.data import Batches, derived_seed
 from luneta.training.optimisers import Group
@@ -35,7 +36,6 @@ COLUMNS = (
     "learning_rate",
 )
 GRADIENT_COLUMNS = ("epoch", "phase", "block", "layer", "norm")
-NAMED = 5  # objects of a batch named in a message
 
 Records = list[dict[str, Any]]
 
@@ -84,8 +84,15 @@ class Progress:
 
 
 def validate(network: keras.Model, objects: Batches) -> dict[str, float]:
-    """Score a classifier: cross-entropy weighted by class, and accuracy."""
+    """Score a classifier: cross-entropy weighted by class, and accuracy.
+
+    Raises
+    ------
+    FloatingPointError
+        If a logit is not finite; it names the objects.
+    """
     logits = network.predict(objects, verbose=0).astype("float64")
+    check_finite(objects.ids, logits)
     labels = objects.labels
     found = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
     weights = objects.weights[labels]
@@ -164,26 +171,38 @@ class Journal(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise self._not_finite(batch)
 
+    def _synchronise(self) -> None:
+        """Bring the variables up to date, which training on JAX leaves behind."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+
     def _not_finite(self, batch: int) -> FloatingPointError:
+        self._synchronise()
         bad = int(number(self.model.optimizer.first_bad))
         batch = bad % self.batches.num_batches if bad >= 0 else batch
         ids = self.batches.ids[self.batches.members(batch)]
-        more = ", ..." if len(ids) > NAMED else ""
         rate = number(self.model.optimizer.learning_rate)
         return FloatingPointError(
             f"the loss or its gradient is not finite in epoch {len(self.progress.records) + 1} "
             f"({self.phase.name}), batch {batch + 1} of {self.batches.num_batches} (objects "
-            f"{', '.join(map(str, ids[:NAMED]))}{more}): look at these cutouts, lower the "
+            f"{named(ids)}): look at these cutouts, lower the "
             f"learning rate of this phase (now {rate:g}) or set training.gradient_clip"
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down the epoch, keep its weights if they are the best."""
+        self._synchronise()
         optimizer = self.model.optimizer
         if number(optimizer.first_bad) >= 0:
             raise self._not_finite(0)
         rate = number(optimizer.learning_rate) * number(optimizer.factor)
         logs.update(self.score())
+        if not math.isfinite(logs["val_loss"]):
+            raise FloatingPointError(
+                f"the validation loss is not finite in epoch {epoch + 1} ({self.phase.name}): "
+                "lower the learning rate of this phase "
+                f"(now {number(optimizer.learning_rate):g})"
+            )
         records = self.progress.records
         measured = {name: round(float(logs[name]), 6) for name in COLUMNS[2:6]}
         record = {"epoch": epoch + 1, "phase": self.phase.name, **measured}

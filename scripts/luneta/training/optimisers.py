@@ -61,6 +61,11 @@ def layer_groups(
     return groups
 
 
+def _decays(path: str) -> bool:
+    """Tell whether the variable of a path is a kernel that weight decay may shrink."""
+    return path.endswith("kernel") and not path.endswith("_scale/kernel")
+
+
 class _Layerwise:
     """What is common to the optimisers: rates by block, weight decay, clipping, gradient norms.
 
@@ -71,7 +76,8 @@ class _Layerwise:
     layer_decay
         Factor on the learning rate from each block to the one before it.
     decay
-        Decoupled weight decay, of kernels alone (Loshchilov & Hutter 2019, arXiv:1711.05101).
+        Decoupled weight decay, of kernels alone (Loshchilov & Hutter 2019, arXiv:1711.05101), those
+        of ConvNeXt's layer scale left out: they are a factor per feature, and start near zero.
     clip
         Largest norm of the gradient of all variables; None does not clip.
 
@@ -106,7 +112,7 @@ class _Layerwise:
         number = {id(v): i for i, group in enumerate(self.groups) for v in group.variables}
         member = [number[id(variable)] for variable in variables]
         self._rate = [self.layer_decay ** self.groups[i].depth for i in member]
-        self._decay = [self.decay * v.path.endswith("kernel") for v in variables]
+        self._decay = [self.decay * _decays(v.path) for v in variables]
         self._members = np.eye(len(self.groups), dtype="float32")[:, member]
         first = {"aggregation": "only_first_replica"}
         self.norm_sums = self.add_variable((len(self.groups),), name="norm_sums", **first)

@@ -155,5 +155,17 @@ def sample(labels: np.ndarray, seed: int, most: int = MOST_OBJECTS) -> np.ndarra
 
 
 def threshold(scores: Sequence[float] | np.ndarray, strange: float) -> float:
-    """Give the score that a share `strange` of the labelled objects, out of fold, stays within."""
+    """Give the score that a share `strange` of the labelled objects, out of fold, stays within.
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite: there would be no threshold, and every object would be flagged.
+    """
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(scores)} outlier scores are not finite: look at the cutouts of the "
+            "labelled objects, or choose another training.preprocessing"
+        )
     return float(np.quantile(scores, strange))
