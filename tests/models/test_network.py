@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lively import redraw
-from luneta.config import Training
+from luneta.config import ACTIVATIONS, Training
 from luneta.models import devices, preprocessing
 from luneta.models import network as networks
 from luneta.models.saving import NetworkFileError
@@ -115,8 +115,9 @@ def test_seed_fixes_the_weights():
     assert digest(1) == digest(1) != digest(2)
 
 
-def test_statistics_change_the_digest():
-    training = {"preprocessing": {"normalisation": "band"}}
+@pytest.mark.parametrize("setting", [{"normalisation": "band"}, {"noise_scaling": "training"}])
+def test_statistics_change_the_digest(setting):
+    training = {"preprocessing": setting}
     first, second = (
         preprocessing.measure(cutouts() * factor, Training(**training), "flux") for factor in (1, 2)
     )
@@ -139,6 +140,13 @@ def test_features_and_head_are_the_network(name, side):
     assert np.abs(head(features, training=True) - logits).max() > 1e-4
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_head_of_every_activation(activation):
+    network = build(backbone="LeNet5", activation=activation, head_units=[6], size=16)
+    features, logits = networks.with_features(network).predict_on_batch(cutouts(size=16))
+    np.testing.assert_allclose(networks.head(network)(features), logits, rtol=1e-5, atol=1e-6)
+
+
 def test_features_are_the_mean_of_the_map():
     network, images = build(), cutouts()
     inner = network.get_layer("backbone")(network.get_layer("preprocessing")(images))
@@ -149,6 +157,18 @@ def test_features_are_the_mean_of_the_map():
 def test_head_has_the_activation_of_the_settings():
     network = build(backbone="ResNet18", activation="tanh", head_units=[4], size=32)
     assert network.get_layer("hidden_1_activation").activation is keras.activations.tanh
+
+
+def test_training_leaves_the_statistics_alone():
+    settings = {"preprocessing": {"normalisation": "band", "noise_scaling": "training"}}
+    known = preprocessing.measure(cutouts(), Training(**settings), "flux")
+    network = build(statistics=known, **settings)
+    networks.freeze(network, backbone=False, batch_norm=False)
+    before = network.get_layer("preprocessing").get_weights()
+    assert not network.get_layer("preprocessing").trainable_weights
+    train(network)
+    for a, b in zip(before, network.get_layer("preprocessing").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def train(network, steps=2):

@@ -161,13 +161,20 @@ def test_many_pixels_are_sampled(monkeypatch):
     np.testing.assert_allclose(preprocessing.band_noise(images), 3, rtol=0.05)
 
 
-def test_statistics_pass_through_json():
-    training = Training(preprocessing={"normalisation": "image"})
-    known = preprocessing.measure(sky(size=5), training, "flux")
-    again = Statistics.from_dict(json.loads(json.dumps(known.as_dict())))
-    for name in ("noise", "mean", "scatter", "mean_image"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(known, name))
-    assert Statistics.from_dict({**known.as_dict(), "mean_image": None}).mean_image is None
+def test_statistics_can_be_written_as_json():
+    known = Statistics(np.array([1.5]), np.array([2.0]), np.array([0.25]))
+    expected = {"noise": [1.5], "mean": [2.0], "scatter": [0.25], "mean_image": None}
+    assert json.loads(json.dumps(known.as_dict())) == expected
+    image = Statistics(*np.ones((3, 1)), np.full((1, 2, 1), 3.0)).as_dict()["mean_image"]
+    assert image == [[[3.0], [3.0]]]
+
+
+@pytest.mark.parametrize("noise", [1e-20, 1e-9, 1.0, 1e6])
+def test_noise_of_any_unit_is_divided_out(noise):
+    known = Statistics(np.array([noise, 4 * noise]), np.zeros(2), np.ones(2))
+    images = noise * np.array([2.0, 2.0]).reshape(1, 2, 1, 1)
+    got = run(images, stretch="none", noise_scaling="training", known=known)
+    np.testing.assert_allclose(got.ravel(), [2, 0.5], rtol=1e-6)
 
 
 def test_missing_statistics_are_explained():

@@ -214,10 +214,4 @@ def head(network: keras.Model) -> keras.Model:
 
     It shares the network's layers; dropout acts when it is called with `training=True`.
     """
-    steps = network.operations
-    start = [step.name for step in steps].index("features")
-    inputs = keras.Input(steps[start].output.shape[1:], dtype="float32")
-    x = inputs
-    for step in steps[start + 1 :]:
-        x = step(x)
-    return keras.Model(inputs, x, name="head")
+    return keras.Model(network.get_layer("features").output, network.output, name="head")

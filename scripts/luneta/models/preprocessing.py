@@ -56,11 +56,6 @@ class Statistics:
         """Give nested lists, which JSON can hold."""
         return {k: None if v is None else np.asarray(v).tolist() for k, v in asdict(self).items()}
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Statistics:
-        """Take what `as_dict` gives."""
-        return cls(**{k: None if v is None else np.array(v) for k, v in content.items()})
-
 
 def quantiles(x: Any, valid: Any, levels: Sequence[float]) -> list[Any]:
     """Give quantiles of the good pixels of each band of each cutout.
@@ -178,12 +173,25 @@ def image(raw: Any, settings: Preprocessing, pixels: str, statistics: Statistics
     if settings.noise_scaling == "cutout":
         x = x / cutout_noise(x, valid)
     elif settings.noise_scaling == "training":
-        x = x / _measured(statistics, "noise_scaling: training").noise.reshape(-1, 1, 1).astype(
-            "float32"
-        )
+        x = divide_by_noise(x, _measured(statistics, "noise_scaling: training").noise)
     if settings.clip:
         x = ops.clip(x, -settings.clip, settings.clip)
     return ops.transpose(stretch(x, valid, settings), (0, 2, 3, 1))
+
+
+def divide_by_noise(x: Any, noise: np.ndarray) -> Any:
+    """Divide the bands of (object, band, y, x) by their noise (band,).
+
+    The noise is a weight of the layer, so that a network's digest covers it. A frozen batch norm
+    of variance 1 multiplies each band by its weight and no more; the square of a noise in physical
+    units, as `Normalization` keeps it, would leave the range of float32.
+    """
+    layer = layers.BatchNormalization(
+        axis=1, epsilon=0.0, center=False, trainable=False, dtype="float32", name="noise_scaling"
+    )
+    layer.build(x.shape)
+    layer.gamma.assign((1.0 / noise).astype("float32"))
+    return layer(x)
 
 
 def resize(x: Any, side: int) -> Any:
