@@ -263,6 +263,17 @@ def test_networks_that_say_nothing_of_an_object_are_refused(survey, tmp_path):
         evaluated((tmp_path, images), "refused")
 
 
+def test_members_are_combined_some_objects_at_a_time():
+    logits = np.random.default_rng(1).normal(size=(3, 11, 2))
+    by_fold = {k: Calibrator("temperature", {"temperature": 1 + k}) for k in (0, 1)}
+    fold = np.arange(11) % 2
+    members = np.where((fold == 0)[:, None], probabilities(logits), probabilities(logits, 2))
+    whole, parts = (evaluate.summarised(by_fold, logits, fold, most) for most in (1000, 24))
+    np.testing.assert_allclose(whole.probability, members.mean(axis=0), rtol=1e-12)
+    for name, values in vars(whole).items():
+        np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-12, atol=1e-15)
+
+
 def test_twice_the_same_bytes(survey, plain):
     again = evaluated(survey, "again")
     for name in ("t.json", "out.parquet", "new.parquet", "outliers.npz"):

@@ -185,5 +185,21 @@ def test_digest_tells_settings_apart():
     assert resume.digest_of({"a": 1, "b": 2}) == resume.digest_of({"b": 2, "a": 1})
 
 
+def test_state_of_another_backend_or_number_of_devices_is_another(monkeypatch, small_network,
+                                                                  small_training):  # fmt: skip
+    job = finetune.Job({}, 0, *[None] * 7)
+    network = small_network(small_training())
+    digests = [finetune.digest_of(job, "data", network, "float32")]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.devices, "sharing", lambda: 2)
+        digests.append(finetune.digest_of(job, "data", network, "float32"))
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.keras.backend, "backend", lambda: "jax")
+        digests.append(finetune.digest_of(job, "data", network, "float32"))
+    digests.append(finetune.digest_of(job, "data", network, "float32"))
+    assert len(set(digests)) == 3
+    assert digests[0] == digests[3]
+
+
 def test_state_lies_hidden_beside_the_model(tmp_path):
     assert resume.folder_of(tmp_path / "fold3.keras") == tmp_path / ".fold3_state"

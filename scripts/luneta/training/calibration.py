@@ -218,6 +218,35 @@ def fit(method: str, logits: np.ndarray, labels: np.ndarray) -> Calibrator:
     return Calibrator("none", {})
 
 
+def cross_fit(
+    method: str, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
+) -> dict[int, Calibrator]:
+    """Fit a calibration for each fold on the objects of the others; arguments as `cross_fitted`."""
+    return {
+        int(fold): fit(method, logits[..., folds != fold, :], labels[folds != fold])
+        for fold in np.unique(folds)
+    }
+
+
+def calibrated(
+    calibrators: Mapping[int, Calibrator], logits: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    """Give the probabilities of logits (..., object, class), each object by its fold's calibration.
+
+    Parameters
+    ----------
+    calibrators
+        By fold.
+    folds
+        Int (object,).
+    """
+    found = np.empty(logits.shape)
+    for fold in np.unique(folds):
+        here = folds == fold
+        found[..., here, :] = calibrators[int(fold)].apply(logits[..., here, :])
+    return found
+
+
 def cross_fitted(
     method: str, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
@@ -237,12 +266,7 @@ def cross_fitted(
     numpy.ndarray
         Probabilities, of the shape of `logits`, float64.
     """
-    calibrated = np.empty(logits.shape)
-    for fold in np.unique(folds):
-        held = folds == fold
-        calibrator = fit(method, logits[..., ~held, :], labels[~held])
-        calibrated[..., held, :] = calibrator.apply(logits[..., held, :])
-    return calibrated
+    return calibrated(cross_fit(method, logits, labels, folds), logits, folds)
 
 
 def log_loss(members: np.ndarray, labels: np.ndarray) -> float:

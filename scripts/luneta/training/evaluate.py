@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from luneta.metrics.probability import expected_calibration_error
 from luneta.models import devices, predicting
 from luneta.models import network as networks
 from luneta.training import calibration, outliers
-from luneta.training.calibration import Calibrator, probabilities
+from luneta.training.calibration import Calibrator
 from luneta.training.data import Cutouts, Labelled, read_split, training_part
 from luneta.training.outliers import Gaussians, OutlierModel
 from luneta.training.uncertainty import Summary, summarise
@@ -34,6 +34,7 @@ from luneta.training.uncertainty import Summary, summarise
 logger = logging.getLogger(__name__)
 
 SAMPLING = ("views", "draws", "seed")
+MOST_LOGITS = 2**22  # calibrated at once, in memory as float64
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,41 @@ def ensemble_id(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def summarised(
+    calibrators: Mapping[int, Calibrator],
+    logits: np.ndarray,
+    folds: np.ndarray,
+    most: int = MOST_LOGITS,
+) -> Summary:
+    """Calibrate logits and combine the members, some objects at a time.
+
+    Parameters
+    ----------
+    calibrators
+        By fold.
+    logits
+        (member, object, class).
+    folds
+        Fold of each object, int (object,).
+    most
+        Logits at once, about: memory then grows with none of members, views and draws.
+    """
+    step = max(1, most // (logits.shape[0] * logits.shape[2]))
+    parts = []
+    for start in range(0, max(1, len(folds)), step):
+        here = slice(start, start + step)
+        parts.append(summarise(calibration.calibrated(calibrators, logits[:, here], folds[here])))
+    return Summary(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Summary))
+    )
+
+
+def uncalibrated(logits: np.ndarray) -> np.ndarray:
+    """Give the mean over members of the softmax of logits (member, object, class)."""
+    plain = {0: Calibrator("none", {})}
+    return summarised(plain, logits, np.zeros(logits.shape[1], dtype="int32")).probability
+
+
 def predictions_table(
     answers: Answers, classes: Sequence[str], summary: Summary, model: OutlierModel
 ) -> pa.Table:
@@ -180,7 +216,7 @@ def predictions_table(
     values = {
         "logit": logits.mean(axis=0),
         "probability": summary.probability,
-        "uncalibrated": probabilities(logits).mean(axis=0),
+        "uncalibrated": uncalibrated(logits),
     }
     for prefix, table in values.items():
         for i, name in enumerate(classes):
@@ -268,7 +304,7 @@ def all_scores(
         Of the bootstrap.
     """
     labels, unseen = held.objects.labels, new.objects.labels
-    before = expected_calibration_error(labels, probabilities(held.logits).mean(axis=0))
+    before = expected_calibration_error(labels, uncalibrated(held.logits))
     return {
         **over_folds(labels, predicted, held.objects.folds, task.kind),
         **with_intervals(labels, predicted, task, seed),
@@ -325,8 +361,9 @@ def run(
     held, new, model = ask_all(models, read_split(split, task.classes), store, settings)
     truth = held.objects.labels, held.objects.folds
     calibrator, losses = calibration.choose(settings["calibration"], held.logits, *truth)
-    summary = summarise(calibration.cross_fitted(calibrator.method, held.logits, *truth))
-    fresh = summarise(calibrator.apply(new.logits))
+    fitted = calibration.cross_fit(calibrator.method, held.logits, *truth)
+    summary = summarised(fitted, held.logits, held.objects.folds)
+    fresh = summarised({-1: calibrator}, new.logits, new.objects.folds)
     _write(out_of_fold, predictions_table(held, task.classes, summary, model))
     _write(holdout, predictions_table(new, task.classes, fresh, model))
     model.save(outlier_model)
