@@ -61,6 +61,11 @@ def device(wildcards, threads):
     return PLAN.config.device
 
 
+def tensorboard(wildcards, threads):
+    """Tell whether TensorBoard's files are wanted; like `device`, it reruns nothing."""
+    return PLAN.config.tasks[wildcards.task].training.tensorboard
+
+
 def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
     for line in PLAN.changes():

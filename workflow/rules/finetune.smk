@@ -1,8 +1,3 @@
-def tensorboard(wildcards, threads):
-    """Tell whether TensorBoard's files are wanted; like `device`, it reruns nothing."""
-    return PLAN.config.tasks[wildcards.task].training.tensorboard
-
-
 rule finetune:
     input:
         split=rules.split.output.split,
