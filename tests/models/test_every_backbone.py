@@ -15,9 +15,9 @@ HEAVY = {
     "AlexNet", "OverFeat", "VGG19", "DenseNet121", "InceptionV3", "InceptionV4",
     "InceptionResNetV2", "ResNet101", "ResNet152", "ResNet101V2", "ResNet152V2", "Xception",
     "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3", "EfficientNetV2S",
-    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge",
-    "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtTiny", "TimmConvNeXtSmall",
-    "TimmConvNeXtBase",
+    "EfficientNetV2M", "EfficientNetV2L", "ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase",
+    "ConvNeXtLarge", "ResNeXt50", "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtTiny",
+    "TimmConvNeXtSmall", "TimmConvNeXtBase",
 }  # fmt: skip
 
 
