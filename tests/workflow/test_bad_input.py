@@ -62,7 +62,7 @@ def bad(finished, tmp_path_factory):
         sources.write(raw / f"{tile}.fits")
         lists.append(len(sources))
     config = tiny_config()
-    del config["simulation"]
+    del config["simulation"], config["clustering"]
     config["tasks"] = {}
     config["input"]["sources"] = "raw/{tile}.fits"
     survey.write(config, ["good", *BAD_TILES])
