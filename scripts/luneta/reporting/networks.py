@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from luneta.config import Training
+from luneta.config import HUB, Training
 from luneta.training.course_recipe import applied
 
 BUILT_IN = {"none": "random", "imagenet": "ImageNet", "pretrain": "pretrained in the workflow"}
@@ -35,7 +35,7 @@ def weights_name(weights: str) -> str:
     """Name the weights that training starts from: in words, or by their file."""
     if weights in BUILT_IN:
         return BUILT_IN[weights]
-    name = PurePosixPath(weights.replace("\\", "/").removeprefix("hf_hub:")).name
+    name = PurePosixPath(weights.replace("\\", "/").removeprefix(HUB)).name
     for ending in ENDINGS:
         name = name.removesuffix(ending)
     return name
