@@ -5,6 +5,7 @@ import pytest
 from luneta.training.data import (
     Batches,
     Cutouts,
+    Epochs,
     Labelled,
     class_weights,
     label_mask,
@@ -30,8 +31,7 @@ def numbered(counts, seed=1, size=10, weights=EQUAL, **options):
 
 
 def epoch(batches, number=0):
-    batches.start(number)
-    return [batches[i] for i in range(batches.num_batches)]
+    return [batches.batch(number, i) for i in range(batches.num_batches)]
 
 
 def test_class_weights():
@@ -55,13 +55,21 @@ def test_epochs_differ_and_repeat_in_any_sequence():
     first, again = numbered([50, 30, 16]), numbered([50, 30, 16])
     orders = []
     for number in range(3):
-        first.start(number)
-        orders.append(first.order)
-        assert sorted(first.order) == list(range(96))
-    again.start(2)
-    np.testing.assert_array_equal(again.order, orders[2])
+        orders.append(first.order(number))
+        assert sorted(orders[-1]) == list(range(96))
+    np.testing.assert_array_equal(again.order(2), orders[2])
     assert not np.array_equal(orders[0], orders[1])
     assert first.num_batches == 9  # the remainder is left out
+
+
+def test_epochs_serve_one_after_another_without_end():
+    batches = numbered([50, 30, 16])
+    epochs = Epochs(batches, first=3)
+    assert epochs.num_batches is None
+    served = [epochs[i][0][:, 0, 0, 0] for i in range(27)]
+    np.testing.assert_array_equal(np.concatenate(served[:9]), batches.order(3)[:90])
+    np.testing.assert_array_equal(served[17], batches.order(4)[80:90])
+    np.testing.assert_array_equal(served[18], batches.order(5)[:10])
 
 
 def test_balanced_sampling_draws_every_class_as_often():
@@ -69,10 +77,10 @@ def test_balanced_sampling_draws_every_class_as_often():
     assert batches.num_batches == 8
     drawn = np.zeros(96, int)
     for number in range(2):
-        batches.start(number)
-        counts = np.bincount(batches.labels[batches.order])
+        order = batches.order(number)
+        counts = np.bincount(batches.labels[order])
         np.testing.assert_array_equal(counts, [32, 32, 32])
-        drawn += np.bincount(batches.order, minlength=96)
+        drawn += np.bincount(order, minlength=96)
     for members in (slice(0, 60), slice(60, 90), slice(90, 96)):
         assert np.ptp(drawn[members]) <= 2  # once more at most in each epoch
 
@@ -83,7 +91,7 @@ def test_mixup_blends_pixels_labels_and_weights_by_one_share():
     images, labels, mixed = epoch(batches)[0]
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(mixed, labels @ weights, rtol=1e-5)
-    own = batches.members(0)
+    own = batches.members(0, 0)
     values, top = images[:, 0, 0, 0], labels.max(axis=1)
     between = (top > 0.01) & (top < 0.99)
     assert between.sum() > 10
@@ -98,7 +106,7 @@ def test_mixup_blends_pixels_labels_and_weights_by_one_share():
 def test_mixup_shares_follow_beta():
     batches = numbered([2000, 2000], size=4000, weights=np.ones(2, "float32"), mixup=0.5)
     _, labels, _ = epoch(batches)[0]
-    own = labels[np.arange(4000), batches.labels[batches.members(0)]]
+    own = labels[np.arange(4000), batches.labels[batches.members(0, 0)]]
     pairs = own[own < 1]  # objects blended with one of the other class
     assert len(pairs) == pytest.approx(2000, abs=150)
     assert pairs.mean() == pytest.approx(0.5, abs=0.03)

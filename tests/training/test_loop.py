@@ -185,10 +185,9 @@ def test_a_loss_that_is_no_number_names_epoch_batch_and_objects(
     names = np.array([f"galaxy{i}" for i in range(96)])
     learnt = small_batches(1, ids=names)
     learnt.images = np.nan_to_num(learnt.images) / 10
-    learnt.start(0)
-    bad = learnt.members(3)[2]
+    bad = learnt.members(0, 3)[2]
     learnt.images[bad] = 1e38
-    members = ", ".join(names[learnt.members(3)][:5])
+    members = ", ".join(names[learnt.members(0, 3)][:5])
     with pytest.raises(FloatingPointError) as caught:
         fit(training, small_network(training), learnt, small_batches())
     message = str(caught.value)
@@ -274,9 +273,9 @@ def test_each_epoch_is_served_whole_in_its_own_order(small_training, small_netwo
     served = []
 
     class Noting(Batches):
-        def __getitem__(self, index):
-            served.append((self.epoch, tuple(self.members(index))))
-            return super().__getitem__(index)
+        def batch(self, epoch, index):
+            served.append((epoch, tuple(self.members(epoch, index))))
+            return super().batch(epoch, index)
 
     training = small_training(fine_tune_epochs=3, patience=9)
     learnt = Noting(*galaxies, np.ones(2, "float32"), 16, 1)

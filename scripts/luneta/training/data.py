@@ -225,7 +225,7 @@ class Batches(keras.utils.PyDataset):
     """Batches of (images, labels, weights), in an order fixed by the seed and the epoch.
 
     Without a seed all objects come in their own order. With one, the remainder of a batch is left
-    out; it is another one each epoch.
+    out; it is another one each epoch. As a dataset it serves the first epoch; `Epochs` serves all.
 
     Parameters
     ----------
@@ -261,39 +261,47 @@ class Batches(keras.utils.PyDataset):
         self.images, self.labels, self.weights = images, labels, weights
         self.seed, self.balanced, self.mixup = seed, balanced, mixup
         self.ids = np.arange(len(labels)).astype(str) if ids is None else ids
-        self.start(0)
-        self.size = min(batch_size, len(self.order))
+        self._last = 0, self._order(0)
+        self.count = len(self._last[1])
+        self.size = min(batch_size, self.count)
 
-    def start(self, epoch: int) -> None:
-        """Put the objects into the order of an epoch."""
-        self.epoch = epoch
+    def order(self, epoch: int) -> np.ndarray:
+        """Give the positions of the objects in the order of an epoch, int (object,)."""
+        last, order = self._last
+        if epoch != last:
+            order = self._order(epoch)
+            self._last = epoch, order
+        return order
+
+    def _order(self, epoch: int) -> np.ndarray:
         if self.seed is None:
-            self.order = np.arange(len(self.labels))
-            return
+            return np.arange(len(self.labels))
         random = np.random.default_rng([self.seed, epoch])
         if self.balanced:
-            self.order = balanced_order(self.labels, random)
-        else:
-            self.order = random.permutation(len(self.labels))
+            return balanced_order(self.labels, random)
+        return random.permutation(len(self.labels))
 
     @property
     def num_batches(self) -> int:
         """Batches per epoch."""
-        count = len(self.order)
-        return count // self.size if self.seed is not None else -(-count // self.size)
+        return self.count // self.size if self.seed is not None else -(-self.count // self.size)
 
-    def members(self, index: int) -> np.ndarray:
-        """Give the positions of a batch's objects."""
-        return self.order[index * self.size : (index + 1) * self.size]
+    def members(self, epoch: int, index: int) -> np.ndarray:
+        """Give the positions of a batch's objects, int (object,)."""
+        return self.order(epoch)[index * self.size : (index + 1) * self.size]
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give a batch of an epoch: images, labels and weights."""
+        chosen = self.members(epoch, index)
+        labels = one_hot(self.labels[chosen], len(self.weights))
+        found = self.images[chosen], labels, self.weights[self.labels[chosen]]
+        return self._mixed(epoch, index, found) if self.mixup else found
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = self.members(index)
-        labels = one_hot(self.labels[chosen], len(self.weights))
-        batch = self.images[chosen], labels, self.weights[self.labels[chosen]]
-        return self._mixed(index, batch) if self.mixup else batch
+        return self.batch(0, index)
 
-    def _mixed(self, index: int, batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        random = np.random.default_rng([self.seed or 0, self.epoch, index])
+    def _mixed(self, epoch: int, index: int, batch: tuple[np.ndarray, ...]) -> tuple:
+        random = np.random.default_rng([self.seed or 0, epoch, index])
         count = len(batch[0])
         share = random.beta(self.mixup, self.mixup, count).astype("float32")
         partner = random.permutation(count)
@@ -304,3 +312,28 @@ class Batches(keras.utils.PyDataset):
 
         images, labels, weights = batch
         return blend(np.nan_to_num(images)), blend(labels), blend(weights)
+
+
+class Epochs(keras.utils.PyDataset):
+    """The batches of all epochs from one on, without end.
+
+    One iterator then serves a whole training. Keras makes a new one for each epoch of a dataset
+    that ends, which costs time, and on a busy machine was seen to take seconds.
+
+    Parameters
+    ----------
+    batches
+        Of each epoch.
+    first
+        Epoch to begin with.
+    """
+
+    num_batches = None
+
+    def __init__(self, batches: Batches, first: int = 0):
+        super().__init__(workers=1)
+        self.batches, self.first = batches, first
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        epoch, place = divmod(index, self.batches.num_batches)
+        return self.batches.batch(self.first + epoch, place)

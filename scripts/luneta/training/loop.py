@@ -19,7 +19,7 @@ from luneta.files import atomic_path
 from luneta.models import network as networks
 from luneta.models.predicting import check_finite, named
 from luneta.training import losses, optimisers
-from luneta.training.data import Batches, derived_seed
+from luneta.training.data import Batches, Epochs, derived_seed
 from luneta.training.optimisers import Group
 from luneta.training.resume import Saved, assign, values
 from luneta.training.schedules import Schedule, waits
@@ -158,8 +158,7 @@ class Journal(keras.callbacks.Callback):
         return not own[-1] or sum(own) >= phase.epochs or ran_out
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Fix order and randomness by the number of the epoch, so that it can be taken up here."""
-        self.batches.start(epoch)
+        """Fix what is random by the number of the epoch, so that training can be taken up here."""
         generators = [v for v in self.model.variables if v.name == "seed_generator_state"]
         for place, state in enumerate(generators):
             state.assign(np.array([derived_seed(self.seed, epoch, place), 0]))
@@ -180,7 +179,7 @@ class Journal(keras.callbacks.Callback):
         self._synchronise()
         bad = int(number(self.model.optimizer.first_bad))
         batch = bad % self.batches.num_batches if bad >= 0 else batch
-        ids = self.batches.ids[self.batches.members(batch)]
+        ids = self.batches.ids[self.batches.members(len(self.progress.records), batch)]
         rate = number(self.model.optimizer.learning_rate)
         return FloatingPointError(
             f"the loss or its gradient is not finite in epoch {len(self.progress.records) + 1} "
@@ -319,7 +318,8 @@ def train(
     if log_folder is not None:
         callbacks.append(keras.callbacks.TensorBoard(log_folder, write_graph=False))
     model.fit(
-        batches,
+        Epochs(batches, start),
+        steps_per_epoch=batches.num_batches,
         initial_epoch=start,
         epochs=journal.first + phase.epochs,
         callbacks=callbacks,
