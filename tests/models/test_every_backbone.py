@@ -19,6 +19,9 @@ HEAVY = {
     "ConvNeXtLarge", "ResNeXt50", "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtTiny",
     "TimmConvNeXtSmall", "TimmConvNeXtBase",
 }  # fmt: skip
+# At the smallest side its last maps have one pixel: the batch norm of two objects has two numbers to
+# go by in each of a hundred layers, and the gradient overflows
+SIDES = {"EfficientNetV2L": 64}
 
 
 def _cases():
@@ -41,7 +44,7 @@ def backend():
 def test_trains_saves_and_predicts_the_same(tmp_path, name, bands):
     backbone = registry.find(name)
     training = Training(weights="none").model_copy(update={"backbone": name})
-    side = backbone.smallest_side
+    side = SIDES.get(name, backbone.smallest_side)
     network = networks.build(training, [f"band{i}" for i in range(bands)], side, "flux", 2, 3)
     images = np.random.default_rng(1).normal(0, 3, (2, bands, side, side)).astype("float32")
     images[0, 0, 2:4] = np.nan
