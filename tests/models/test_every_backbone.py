@@ -19,8 +19,8 @@ HEAVY = {
     "ConvNeXtLarge", "ResNeXt50", "TimmResNet50", "TimmEfficientNetB0", "TimmConvNeXtTiny",
     "TimmConvNeXtSmall", "TimmConvNeXtBase",
 }  # fmt: skip
-# At the smallest side its last maps have one pixel: the batch norm of two objects has two numbers to
-# go by in each of a hundred layers, and the gradient overflows
+# At the smallest side its last maps have one pixel: batch norm has two numbers to go by in each of
+# a hundred layers, and the gradient overflows
 SIDES = {"EfficientNetV2L": 64}
 
 
