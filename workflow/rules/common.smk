@@ -61,6 +61,11 @@ def device(wildcards, threads):
     return PLAN.config.device
 
 
+def run_id(wildcards, threads):
+    """Give the name of this run, for the rows it makes; like `device`, it reruns nothing."""
+    return PLAN.run_id
+
+
 def tensorboard(wildcards, threads):
     """Tell whether TensorBoard's files are wanted; like `device`, it reruns nothing."""
     return PLAN.config.tasks[wildcards.task].training.tensorboard

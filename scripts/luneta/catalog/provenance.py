@@ -9,14 +9,25 @@ import hashlib
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from luneta.code_digest import PACKAGE
 from luneta.files import read_json
 
-PACKAGES = ("luneta", "numpy", "astropy", "pyarrow", "scikit-learn", "keras", "tensorflow")
+REPOSITORY = PACKAGE.parents[1]
+PACKAGES = (
+    "luneta", "snakemake", "numpy", "astropy", "pyarrow", "hats", "scikit-learn", "keras",
+    "tensorflow", "tensorflow-cpu", "jax", "torch",
+)  # fmt: skip
+# What decides results. Profiles describe machines; the config is recorded by its content.
+CODE = ("scripts", "workflow/Snakefile", "workflow/rules", "envs", "pyproject.toml")
+LOCKS = ("requirements-cpu.txt", "requirements-gpu.txt")
+# Where and how a job runs, which the same run on another machine may do otherwise.
+OF_THE_MACHINE = ("device",)
 
 
 def digest(content: Any) -> str:
@@ -35,7 +46,7 @@ def files_digest(paths: Sequence[Path | str]) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "-C", str(REPOSITORY), *arguments]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -44,15 +55,66 @@ def _git(*arguments: str) -> str | None:
 
 
 def code() -> dict[str, str]:
-    """Tell the git commit of this package and whether files differ from it.
+    """Tell the git commit of this checkout and whether the code differs from it.
 
-    Both are `unknown` without git, or where the package is not part of a repository.
+    Code is `CODE`, files that git does not know yet included. Both are `unknown` without git, or
+    where the package is not part of a repository.
     """
-    ours = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
-    commit = _git("rev-parse", "HEAD") if ours else None
-    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    ours = _git("ls-files", "--error-unmatch", str(Path(__file__).relative_to(REPOSITORY)))
+    commit = _git("rev-parse", "HEAD") if ours is not None else None
+    changes = _git("status", "--porcelain", "--", *CODE) if commit else None
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
     return {"luneta.git_commit": commit or "unknown", "luneta.git_dirty": dirty}
+
+
+def package_digest() -> str:
+    """Sha256 of all code that makes results: the package, the scripts and the rules."""
+    paths = set(PACKAGE.rglob("*.py"))
+    if (workflow := REPOSITORY / "workflow").is_dir():
+        paths |= {*PACKAGE.parent.glob("*.py"), *workflow.glob("rules/*.smk")}
+        paths |= {workflow / "Snakefile"}
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0")
+        total.update(path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def environment_digest() -> str:
+    """Sha256 of the pinned requirements that are installed.
+
+    `make` notes which file it has installed; in an environment made otherwise it is the file of
+    this checkout, that for GPUs where TensorFlow is the one with CUDA, and without a checkout
+    the versions of `PACKAGES`.
+    """
+    stamp = Path(sys.prefix) / "luneta-setup.json"
+    noted = read_json(stamp) if stamp.is_file() else {}
+    if found := [noted[name] for name in LOCKS if name in noted]:
+        return found[0]
+    lock = REPOSITORY / "envs" / LOCKS["luneta.version.tensorflow" in versions()]
+    if lock.is_file():
+        return hashlib.sha256(lock.read_bytes()).hexdigest()
+    return digest(versions())
+
+
+def run_id(config: Mapping) -> str:
+    """Name a run after all that decides its results but the data: code, config, environment.
+
+    Nothing of time or machine is in it, so that a run that was killed and resumed, or one on a
+    cluster, writes the same rows as one that was not.
+
+    Parameters
+    ----------
+    config : mapping
+        The whole config, as plain types.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    science = {key: value for key, value in config.items() if key not in OF_THE_MACHINE}
+    return digest([code(), package_digest(), environment_digest(), science])[:16]
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cached_property
 
+from luneta.catalog.provenance import run_id
 from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
@@ -37,6 +38,11 @@ class Plan(SurveyPlan):
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
         "cluster", "card", "catalog", "report",
     )  # fmt: skip
+
+    @cached_property
+    def run_id(self) -> str:
+        """Name of this run, by code, config and environment; not among a job's settings."""
+        return run_id(self.config.model_dump(mode="json"))
 
     @property
     def tasks(self) -> list[str]:
