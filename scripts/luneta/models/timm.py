@@ -8,6 +8,7 @@ mean and deviation in their config.json are those of the network that they were 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from luneta.config import HUB
-from luneta.files import read_json
 from luneta.models.torch_files import StateError, to_safetensors
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
@@ -223,7 +223,7 @@ def read(source: str | Path, architecture: str) -> State:
 def _stated_architecture(config: Path) -> str | None:
     """Give the architecture that the config.json beside weights names, if it does."""
     try:
-        content = read_json(config) if config.is_file() else {}
+        content = json.loads(config.read_text()) if config.is_file() else {}
     except ValueError as error:
         raise StateError(
             f"{config} is no JSON ({error}): fetch it again with the weights, or remove it"
