@@ -20,6 +20,7 @@ run(
     },
     clusters=dict(zip(settings["clustered"], snakemake.input.clusters, strict=True)),
     metrics=dict(zip(settings["predicted"], snakemake.input.metrics, strict=True)),
-    outputs={name: snakemake.output[name] for name in ("catalog", "rejects", "overlaps")},
-    settings=settings,
+    outputs=dict(snakemake.output.items()),
+    settings={**settings, "catalog": {**settings["catalog"], "code": snakemake.params.code}},
+    threads=snakemake.threads,
 )

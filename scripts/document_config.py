@@ -16,6 +16,7 @@ from luneta.config import (
     AreaRatio,
     Astrometry,
     Augmentation,
+    Catalog,
     Clustering,
     Config,
     Cutouts,
@@ -63,6 +64,7 @@ SECTIONS: list[tuple[str, type[Section]]] = [
     ("`pretraining`", Pretraining),
     ("`inference`", Inference),
     ("`clustering`", Clustering),
+    ("`catalog`", Catalog),
     ("`simulation`", Simulation),
 ]
 

@@ -6,10 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.catalog.read import catalog_schema, read_columns
 from luneta.clustering.job import table_of
 from luneta.clustering.space import Places
+from luneta.config import Catalog
 
 CLASSES = ["smooth", "spiral"]
+BESIDE = ("rejects", "overlaps", "without_position")
+
+
+def table_of_catalog(collection):
+    """All rows of a catalog, by object_id and tile, without `_healpix_29`."""
+    table = read_columns(collection, catalog_schema(collection).names)
+    return table.sort_by([("object_id", "ascending"), ("tile", "ascending")])
+
+
+def rows_of(collection):
+    """The same in pandas."""
+    return table_of_catalog(collection).to_pandas()
 
 
 def probabilities(task, classes, ids, usable, seed):
@@ -102,13 +116,13 @@ def arguments(root, shards):
         )
     kinds = {"morphology": "multiclass", "lens": "binary"}
     tasks = {name: {"kind": kind, "classes": CLASSES} for name, kind in kinds.items()}
-    outputs = ("catalog", "rejects", "overlaps")
+    outputs = {name: root / "catalog" / f"{name}.parquet" for name in BESIDE}
     return {
         **{name: [paths[name] for paths in shards] for name in ("objects", "quality", "files")},
         "predictions": {task: [paths[task] for paths in shards] for task in tasks},
         "clusters": {"morphology": write_clusters(root / "clusters.parquet", "morphology", shards)},
         "metrics": metrics,
-        "outputs": {name: root / "catalog" / f"{name}.parquet" for name in outputs},
+        "outputs": {"collection": root / "catalog" / "collection.properties", **outputs},
         "settings": {
             "survey": "test",
             "seed": 1,
@@ -116,6 +130,8 @@ def arguments(root, shards):
             "tasks": tasks,
             "bands": ["g", "r"],
             "keep": {"magnitude_r": "MAG_R"},
+            "catalog": {**Catalog().model_dump(mode="json"), "code": ""},
+            "epoch": None,
             "overlap_radius": 1.0,
             "detected": False,
         },

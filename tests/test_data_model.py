@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from catalog_files import arguments
+from catalog_files import BESIDE, arguments
 from catalog_files import write_shard as write_tables
 from luneta.catalog import write
+from luneta.catalog.read import partition_files
 from luneta.cutouts.shard import write_shard
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
@@ -40,8 +41,9 @@ def survey(tmp_path):
     ]
     given = arguments(tmp_path, shards)
     folder = tmp_path / "results" / "demo" / "catalog"
-    given["outputs"] = {name: folder / f"{name}.parquet" for name in ("rejects", "overlaps")}
-    given["outputs"]["catalog"] = folder / "demo.parquet"
+    given["outputs"] = {name: folder / f"{name}.parquet" for name in BESIDE}
+    given["outputs"]["collection"] = folder / "collection.properties"
+    given["settings"]["survey"] = "demo"
     write.run(**given)
     return tmp_path, given
 
@@ -58,7 +60,9 @@ def generic(name):
 
 def test_every_column_is_in_the_document(survey):
     _, given = survey
-    files = [*given["outputs"].values(), *given["objects"], *given["quality"]]
+    outputs = dict(given["outputs"])
+    files = partition_files(outputs.pop("collection"))
+    files += [*outputs.values(), *given["objects"], *given["quality"]]
     files += given["predictions"]["lens"]
     for path in files:
         missing = {generic(name) for name in pq.read_schema(path).names} - NAMES

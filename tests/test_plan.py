@@ -162,7 +162,7 @@ def test_changes_are_told_until_a_run_succeeds(survey, tmp_path):
     assert plan.changes() == []
     plan.remember()
     assert not (plan.index / "last_run.json").exists()  # it stopped short of the catalog
-    catalog = plan.results / "catalog" / f"{plan.config.survey}.parquet"
+    catalog = plan.results / "catalog/collection.properties"
     catalog.parent.mkdir(parents=True)
     catalog.touch()
     plan.remember()

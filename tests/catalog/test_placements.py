@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from catalog_files import arguments, write_shard
+from catalog_files import BESIDE, arguments, rows_of, write_shard
 from luneta.catalog import write
 from luneta.catalog.placements import TileBoxes
 from luneta.survey.flags import Flag
@@ -14,7 +14,8 @@ ARCSEC = 1 / 3600
 
 def results(given):
     write.run(**given)
-    return {name: pd.read_parquet(path) for name, path in given["outputs"].items()}
+    found = {name: pd.read_parquet(given["outputs"][name]) for name in BESIDE}
+    return {"catalog": rows_of(given["outputs"]["collection"]), **found}
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_the_best_placement_is_in_the_catalog_and_the_others_beside(overlapping)
     found = results(overlapping)
     rows, overlaps = found["catalog"], found["overlaps"]
     assert list(zip(rows["object_id"], rows["tile"], strict=True)) == [
-        ("x", "b"), ("z", "a"), ("y", "c"), ("w", "c"),
+        ("w", "c"), ("x", "b"), ("y", "c"), ("z", "a"),
     ]  # fmt: skip
     assert (rows["flags"] == 0).all()
     assert rows["morphology_class"].notna().all()
@@ -181,4 +182,4 @@ class TestRepeatsOfAnotherShard:
             write.CatalogError, match=r"1 objects .* first x\. .*duplicate_id: fail"
         ):
             write.run(**twice)
-        assert not twice["outputs"]["catalog"].exists()
+        assert not twice["outputs"]["collection"].exists()

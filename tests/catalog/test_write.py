@@ -1,38 +1,45 @@
 import subprocess
 import warnings
 
-import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io.votable.ucd import check_ucd
 from astropy.table import Table
 
+from catalog_files import rows_of
 from luneta.catalog import provenance, schema, write
+from luneta.catalog.read import catalog_schema, partition_files
 from luneta.survey.flags import Flag
 
 
 @pytest.fixture
 def catalog(survey):
     write.run(**survey)
-    return survey["outputs"]["catalog"]
+    return survey["outputs"]["collection"]
+
+
+@pytest.fixture
+def leaf(catalog):
+    """The only partition of the catalog."""
+    (found,) = partition_files(catalog)
+    return found
 
 
 def test_rows_in_are_rows_out(survey, catalog):
-    rows = pd.read_parquet(catalog)
+    rows = rows_of(catalog)
     given = pd.concat([pd.read_parquet(path) for path in survey["objects"]])
+    given = given.sort_values(["object_id", "tile"])
     assert list(rows["object_id"]) == list(given["object_id"])
     np.testing.assert_array_equal(rows["magnitude_r"], given["magnitude_r"])
     assert rows.loc[rows["object_id"] == "n2", "morphology_class"].isna().all()
     assert rows.loc[rows["object_id"] == "n3", "lens_model_id"].item() == "lens-model"
-    assert pq.ParquetFile(catalog).num_row_groups == 2
 
 
 def test_an_id_of_an_earlier_shard_is_rejected(survey, catalog):
-    first, second = pd.read_parquet(catalog).query("object_id == 'same'").itertuples()
+    first, second = rows_of(catalog).query("object_id == 'same'").itertuples()
     assert first.flags == 0
     assert isinstance(first.morphology_class, str)
     assert second.flags & Flag.DUPLICATE_ID
@@ -48,16 +55,18 @@ def test_rejects_list_objects_and_files(survey, catalog):
     assert rejects["reason"].notna().all()
 
 
-def test_astropy_reads_units_and_ucds(catalog):
+def test_astropy_reads_units_and_ucds(leaf):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table = Table.read(catalog, format="parquet.votable")
+        table = Table.read(leaf, format="parquet.votable")
     assert len(table) == 10
-    assert table["reject_reason"][2] == "outside every tile"
-    assert table["lens_model_id"][3] == "lens-model"
+    table.add_index("object_id")
+    assert table.loc["n2"]["reject_reason"] == "outside every tile"
+    assert table.loc["n3"]["lens_model_id"] == "lens-model"
     units = {name: str(table[name].unit) for name in ("ra", "dec", "x", "dx", "magnitude_r")}
     assert units == {"ra": "deg", "dec": "deg", "x": "pix", "dx": "pix", "magnitude_r": "mag"}
     ucds = {c.name: c.meta.get("ucd") for c in table.itercols()}
+    assert ucds["_healpix_29"] == "pos.healpix"
     assert ucds["object_id"] == "meta.id;meta.main"
     assert ucds["ra"] == "pos.eq.ra;meta.main"
     assert ucds["flags"] == "meta.code.qual"
@@ -71,52 +80,45 @@ def test_astropy_reads_units_and_ucds(catalog):
 
 def test_predictions_are_described_by_their_members(catalog):
     told = {
-        field.name: field.metadata[b"description"].decode() for field in pq.read_schema(catalog)
+        field.name: field.metadata[b"description"].decode() for field in catalog_schema(catalog)
     }
     assert told["lens_mutual_information"].endswith("in nat: 0 if all members agree")
     assert told["lens_spiral_std"].endswith("over the ensemble's members")
     assert told["lens_model_id"].endswith("networks, calibration, views, draws, outlier model")
 
 
-def test_all_ucds_are_valid(catalog):
-    for field in pq.read_schema(catalog):
+def test_all_ucds_are_valid(leaf):
+    for field in pq.read_schema(leaf):
         ucd = field.metadata.get(b"ucd", b"").decode()
         assert not ucd or check_ucd(ucd, check_controlled_vocabulary=True, has_colon=True), ucd
         assert field.metadata[b"description"]
 
 
-def test_pandas_polars_and_duckdb_agree(catalog):
-    query = f"select count(*), sum(lens_spiral_probability) from '{catalog}' where flags = 0"
-    count, total = duckdb.sql(query).fetchall()[0]
-    by_pandas = pd.read_parquet(catalog).query("flags == 0")["lens_spiral_probability"]
-    by_polars = pl.read_parquet(catalog).filter(pl.col("flags") == 0)["lens_spiral_probability"]
-    assert count == len(by_pandas) == len(by_polars) == 7
-    assert total == pytest.approx(by_pandas.sum())
-    assert total == pytest.approx(by_polars.sum())
-
-
-def test_written_twice_is_the_same_bytes(survey, catalog):
-    first = {name: path.read_bytes() for name, path in survey["outputs"].items()}
-    write.run(**survey)
-    assert {name: path.read_bytes() for name, path in survey["outputs"].items()} == first
-
-
-def test_provenance_is_in_keys_and_votable(catalog):
-    keys = pq.read_schema(catalog).metadata
-    assert keys[b"IVOA.VOTable-Parquet.version"] == b"1.0"
-    assert keys[b"luneta.model_id.lens"] == b"lens-model"
-    assert len(keys[b"luneta.config_sha256"]) == 64
-    assert len(keys[b"luneta.data_sha256.predictions.lens"]) == 64
-    assert b"luneta.version.pyarrow" in keys
-    xml = keys[b"IVOA.VOTable-Parquet.content"]
-    assert b"luneta.config_sha256" in xml
-    assert b'system="ICRS"' in xml
+def test_provenance_is_in_what_tells_of_the_whole_catalog(catalog, leaf):
+    folder = catalog.parent / "test"
+    for path in (
+        folder / "dataset/_common_metadata",
+        catalog.with_name("without_position.parquet"),
+    ):
+        keys = pq.read_schema(path).metadata
+        assert keys[b"IVOA.VOTable-Parquet.version"] == b"1.0"
+        assert keys[b"luneta.model_id.lens"] == b"lens-model"
+        assert len(keys[b"luneta.config_sha256"]) == 64
+        assert len(keys[b"luneta.data_sha256.predictions.lens"]) == 64
+        assert b"luneta.version.pyarrow" in keys
+        xml = keys[b"IVOA.VOTable-Parquet.content"]
+        assert b"luneta.config_sha256" in xml
+        assert b'system="ICRS"' in xml
+    properties = (folder / "hats.properties").read_text()
+    assert "luneta.model_id.lens=lens-model" in properties
+    # A leaf stays as it is when only these change.
+    assert not any(key.startswith(b"luneta.") for key in pq.read_schema(leaf).metadata)
 
 
 def test_a_shard_without_predictions_has_nulls(survey):
     survey["predictions"]["lens"][0] = None
     write.run(**survey)
-    rows = pd.read_parquet(survey["outputs"]["catalog"])
+    rows = rows_of(survey["outputs"]["collection"])
     assert rows["lens_class"].notna().sum() == 1
     assert rows["morphology_class"].notna().sum() == 7
 
@@ -124,7 +126,7 @@ def test_a_shard_without_predictions_has_nulls(survey):
 def test_without_tasks_there_is_a_catalog(survey):
     survey |= {"predictions": {}, "metrics": {}}
     write.run(**survey)
-    assert len(pd.read_parquet(survey["outputs"]["catalog"])) == 10
+    assert len(rows_of(survey["outputs"]["collection"])) == 10
 
 
 def test_an_empty_shard_adds_nothing(survey):
@@ -133,8 +135,8 @@ def test_an_empty_shard_adds_nothing(survey):
     clusters = survey["clusters"]["morphology"]
     pq.write_table(pq.read_table(clusters).slice(7), clusters)
     write.run(**survey)
-    rows = pd.read_parquet(survey["outputs"]["catalog"])
-    assert list(rows["object_id"]) == ["s0", "same", "s2"]
+    rows = rows_of(survey["outputs"]["collection"])
+    assert list(rows["object_id"]) == ["s0", "s2", "same"]
     assert rows["lens_class"].notna().sum() == 2
 
 
@@ -145,7 +147,7 @@ def test_rows_that_do_not_agree_are_an_error(survey):
         write.CatalogError, match="shard south: row 0 is 's0' in objects and 'same'"
     ):
         write.run(**survey)
-    assert not survey["outputs"]["catalog"].exists()
+    assert not survey["outputs"]["collection"].exists()
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(write.CatalogError, match="3 rows and .*lens_south.parquet has 2 of it"):
         write.run(**survey)
@@ -178,7 +180,9 @@ def test_kept_types_that_differ_are_widened(survey):
     wide = table.schema.field(number).with_type(pa.float64())
     pq.write_table(table.cast(table.schema.set(number, wide)), path)
     write.run(**survey)
-    assert pq.read_schema(survey["outputs"]["catalog"]).field("magnitude_r").type == pa.float64()
+    kept = catalog_schema(survey["outputs"]["collection"]).field("magnitude_r")
+    assert kept.type == pa.float64()
+    assert kept.metadata[b"unit"] == b"mag"
 
 
 def test_a_unit_the_vo_does_not_know_stays_readable(tmp_path):
@@ -208,20 +212,20 @@ def test_config_digest_ignores_the_order_of_keys():
 
 def test_clusters_follow_their_objects(survey):
     write.run(**survey)
-    table = pq.read_table(survey["outputs"]["catalog"]).to_pandas().set_index("object_id")
+    table = rows_of(survey["outputs"]["collection"]).set_index("object_id")
     groups = table["morphology_group"]
     # rows 2 of north and 0 of south are not usable, "same" of south is the repeat of north's
     assert groups[["n0", "n1", "n3", "n5", "s2"]].tolist() == [0, 1, 2, 4, 1]
     assert groups[["n2", "s0"]].isna().all()
     assert table.loc["n3", "morphology_map_2"] == -1.5
     assert "lens_group" not in table
-    field = pq.read_schema(survey["outputs"]["catalog"]).field("morphology_anomaly_score")
+    field = catalog_schema(survey["outputs"]["collection"]).field("morphology_anomaly_score")
     assert field.metadata[b"ucd"] == b"stat.value"
 
 
 def test_what_is_not_usable_is_no_outlier(survey):
     write.run(**survey)
-    table = pq.read_table(survey["outputs"]["catalog"]).to_pandas().set_index("object_id")
+    table = rows_of(survey["outputs"]["collection"]).set_index("object_id")
     assert table["lens_outlier"].dtype == bool
     assert not table.loc["n2", "lens_outlier"]
     assert np.isnan(table.loc["n2", "lens_outlier_score"])

@@ -9,7 +9,7 @@ import pytest
 from luneta.catalog import write
 from luneta.clustering import job
 from luneta.clustering.space import Places
-from luneta.config import Training
+from luneta.config import Catalog, Training
 from luneta.cutouts.shard import write_shard
 from luneta.metrics import classification
 from luneta.metrics.counts import confusion
@@ -251,6 +251,8 @@ def results(tmp_path_factory):
     settings = {
         "survey": "demo",
         "config": {"survey": "demo"},
+        "catalog": {**Catalog().model_dump(mode="json"), "code": ""},
+        "epoch": None,
         "bands": BANDS,
         "shards": shards,
         "tasks": TASKS,
@@ -263,9 +265,10 @@ def results(tmp_path_factory):
         "report": str(root / "report"),
     }
     outputs = {
-        "catalog": root / "catalog" / "demo.parquet",
+        "collection": root / "catalog" / "collection.properties",
         "rejects": root / "catalog" / "rejects.parquet",
         "overlaps": root / "catalog" / "overlaps.parquet",
+        "without_position": root / "catalog" / "without_position.parquet",
     }
     clusters = {"morphology": write_clusters(root, "morphology", shards, random)}
     write.run(
@@ -279,7 +282,9 @@ def results(tmp_path_factory):
         settings=settings,
     )
     return root, {
-        **outputs,
+        "catalog": outputs["collection"],
+        "rejects": outputs["rejects"],
+        "overlaps": outputs["overlaps"],
         "cutouts": {s: root / f"cutouts/{s}.arrow" for s in shards},
         "metrics": {t: root / f"metrics/{t}.json" for t in TASKS},
         "out_of_fold": {t: root / f"metrics/{t}_out_of_fold.parquet" for t in TASKS},

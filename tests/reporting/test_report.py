@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imread
 
-from luneta.catalog import write
+from catalog_files import rows_of
+from luneta.catalog.rows import REJECTS
 from luneta.cutouts.shard import write_shard
 from luneta.metrics.counts import balanced_accuracy
 from luneta.reporting import curves, figures, report, tables
@@ -95,7 +96,7 @@ def test_tables_say_what_was_rejected_and_scored(reported):
 
 
 def write_rejects(path, rows):
-    pq.write_table(pa.Table.from_pylist(rows, schema=write.REJECTS), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=REJECTS), path)
 
 
 def test_rejects_are_counted_by_flag_in_every_batch(results, tmp_path):
@@ -114,7 +115,7 @@ def test_rejects_are_counted_by_flag_in_every_batch(results, tmp_path):
     assert first == [f"o{3 * i}" for i in range(10)]
     assert {n: g.count for n, g in found.unusable_files.items()} == {"no_wcs": 2, "no flag": 1}
     assert {n: g.count for n, g in found.doubtful_files.items()} == {"wcs_offset": 1}
-    catalog = pq.read_table(results[1]["catalog"]).to_pandas()
+    catalog = rows_of(results[1]["catalog"])
     usable = catalog[catalog["reject_reason"].isna()]
     assert found.usable_flags["edge"] == (usable["flags"] & 1 > 0).sum()
 
@@ -150,7 +151,7 @@ def test_summary_tells_the_numbers(results):
     assert f"{content['ece_before']:.3f} before calibration" in text
     assert "against the hidden truth: lens 0." in text
     assert "lens: 7 objects left out, labelled with two classes: a1, b2, c3, ..." in text
-    assert text.splitlines()[-1] == f"catalog: {arguments['catalog']}; report: {root / 'report'}"
+    assert text.splitlines()[-1] == f"catalog: {root / 'catalog'}; report: {root / 'report'}"
     command = [sys.executable, "-m", "luneta.reporting.summary", str(root)]
     assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == text
 
@@ -186,7 +187,10 @@ def test_summary_of_a_run_that_stopped_before_the_catalog(results, tmp_path):
         shutil.copytree(root / part, folder / part)
     text = summary(folder)
     assert "lens: balanced accuracy" in text
-    assert "demo.parquet is not written yet: run again without --until" in text.splitlines()[-1]
+    assert (
+        "collection.properties is not written yet: run again without --until"
+        in text.splitlines()[-1]
+    )
 
 
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):
@@ -286,7 +290,7 @@ def test_random_pictures_come_from_all_shards(results):
 
 def test_flagged_pictures_bear_the_flag(results):
     pictures = Pictures(results[1]["cutouts"])
-    rows = pq.read_table(results[1]["catalog"]).to_pandas().set_index("object_id")["flags"]
+    rows = rows_of(results[1]["catalog"]).set_index("object_id")["flags"]
     found = pictures.flagged(8)
     assert [flag.name for flag in found] == ["EDGE", "MASKED"]
     for flag, shown in found.items():

@@ -12,6 +12,7 @@ import yaml
 from astropy.io import fits
 from astropy.table import Table, vstack
 
+from catalog_files import rows_of
 from tiny_survey import Survey, tiny_config
 
 
@@ -74,7 +75,7 @@ def bad(finished, tmp_path_factory):
 
 
 def test_every_row_is_there_and_every_defect_flagged(bad):
-    rows = pq.read_table(bad.results / "catalog/tiny.parquet").to_pandas()
+    rows = rows_of(bad.results / "catalog/collection.properties")
     assert len(rows) == bad.rows
     for tile, flag in FLAGS.items():
         here = rows[rows["tile"] == tile]
@@ -82,7 +83,7 @@ def test_every_row_is_there_and_every_defect_flagged(bad):
         assert here["reject_reason"].notna().all()
     good = rows[rows["tile"] == "good"]
     assert (good["reject_reason"].isna()).sum() >= 35
-    assert good["flags"].iloc[1] & 8
+    assert (good["flags"] & 8 != 0).sum() == 1
     assert good["flags"].iloc[-1] & 32
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import defects
+from catalog_files import table_of_catalog
 from luneta.survey.flags import UNUSABLE, Flag
 from luneta.survey.footprints import survey_footprints
 from luneta.survey.tiles import BandFiles, Tile
@@ -135,7 +136,7 @@ def corpus(tmp_path_factory) -> Survey:
 def catalog_of(survey: Survey) -> dict[str, list[dict]]:
     """Rows of the catalog by tile."""
     found = {}
-    for row in pq.read_table(survey.results / "catalog/tiny.parquet").to_pylist():
+    for row in table_of_catalog(survey.results / "catalog/collection.properties").to_pylist():
         found.setdefault(row["tile"], []).append(row)
     return found
 
@@ -335,8 +336,8 @@ def stamps(tmp_path_factory) -> Survey:
 
 
 def stamp_rows(survey: Survey) -> dict[str, dict]:
-    table = pq.read_table(survey.results / "catalog/tiny.parquet")
-    return {row["object_id"]: row for row in table.to_pylist()}
+    rows = table_of_catalog(survey.results / "catalog/collection.properties").to_pylist()
+    return {row["object_id"]: row for row in rows}
 
 
 def test_no_stamp_is_lost(stamps):

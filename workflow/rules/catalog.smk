@@ -1,3 +1,5 @@
+# The partitions are no outputs, as Snakemake would remove them before it runs the rule; those
+# that do not change stay.
 rule catalog:
     input:
         objects=collect(rules.ingest.output.objects, shard=PLAN.shards),
@@ -9,15 +11,17 @@ rule catalog:
         clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
         metrics=collect(rules.evaluate.output.metrics, task=PLAN.predicted),
     output:
-        catalog=f"<results>/catalog/{PLAN.config.survey}.parquet",
+        collection="<results>/catalog/collection.properties",
         rejects="<results>/catalog/rejects.parquet",
         overlaps="<results>/catalog/overlaps.parquet",
+        without_position="<results>/catalog/without_position.parquet",
     log:
         "<logs>/catalog.log",
     benchmark:
         "<benchmarks>/catalog.jsonl"
     conda:
         "../../envs/luneta-cpu.yaml"
+    threads: 4
     params:
         settings=settings("catalog"),
         code=code_digest("catalog"),

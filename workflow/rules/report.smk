@@ -1,6 +1,6 @@
 rule report:
     input:
-        catalog=rules.catalog.output.catalog,
+        catalog=rules.catalog.output.collection,
         rejects=rules.catalog.output.rejects,
         overlaps=rules.catalog.output.overlaps,
         cutouts=collect(rules.cutouts.output.cutouts, shard=PLAN.shards),

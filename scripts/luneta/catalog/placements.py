@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -123,13 +124,21 @@ class Placements:
     overlaps: pd.DataFrame
     repeats: pd.DataFrame
 
+    @cached_property
+    def _overlaps_by_shard(self) -> dict[int, pd.DataFrame]:
+        return {shard: rows.sort_values("row") for shard, rows in self.overlaps.groupby("shard")}
+
+    @cached_property
+    def _repeats_by_shard(self) -> dict[int, pd.Series]:
+        return dict(iter(self.repeats.groupby("shard")["row"]))
+
     def overlaps_of(self, shard: int) -> pd.DataFrame:
         """Rows of a shard that are not used, as another placement is better."""
-        return self.overlaps[self.overlaps["shard"] == shard].sort_values("row")
+        return self._overlaps_by_shard.get(shard, self.overlaps.iloc[:0])
 
     def repeats_of(self, shard: int) -> np.ndarray:
         """Rows of a shard whose name came before, int64."""
-        return self.repeats.loc[self.repeats["shard"] == shard, "row"].to_numpy(np.int64)
+        return self._repeats_by_shard.get(shard, self.repeats["row"].iloc[:0]).to_numpy(np.int64)
 
 
 def find_placements(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy import units
 from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
 
@@ -47,6 +48,17 @@ class Column:
 
 _FLAGS = "; ".join(f"{flag.value} {flag.name}: {DESCRIPTIONS[flag]}" for flag in Flag)
 
+HEALPIX = "_healpix_29"  # as hats names it
+# astropy reads a null as the string "None", whose place must suffice.
+NULL_LENGTH = len("None")
+
+HEALPIX_COLUMN = Column(
+    HEALPIX,
+    pa.int64(),
+    None,
+    "pos.healpix",
+    "HEALPix pixel of the position, order 29, nested numbering; the files are sorted by it",
+)
 OBJECT_COLUMNS = (
     Column("object_id", pa.string(), None, "meta.id;meta.main", "Name of the object"),
     Column("ra", pa.float64(), "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS"),
@@ -197,6 +209,12 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
     ]
 
 
+def run_column(task: str) -> Column:
+    """Describe the column that says in which run a row's predictions of a task were made."""
+    text = f"Run in which the row's {task} was predicted: digest of code, config and environment"
+    return Column(f"{task}_run_id", pa.string(), None, "meta.id;meta.software", text)
+
+
 def cluster_columns(task: str) -> list[Column]:
     """List the columns that say where an object is in the space of a task's features."""
     space = f"what the network of {task} sees"
@@ -251,7 +269,7 @@ def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -
     tasks = [
         column
         for name, task in settings["tasks"].items()
-        for column in task_columns(name, task["kind"], task["classes"])
+        for column in [*task_columns(name, task["kind"], task["classes"]), run_column(name)]
     ]
     noise = [column for column in noise if column.name in quality.names]
     clusters = [column for task in settings["clustered"] for column in cluster_columns(task)]
@@ -284,7 +302,7 @@ def _votable_field(votable: VOTableFile, column: Column) -> Field:
     return field
 
 
-def votable_xml(name: str, columns: list[Column], provenance: Mapping[str, str]) -> bytes:
+def votable_xml(name: str, columns: Sequence[Column], provenance: Mapping[str, str]) -> bytes:
     """Describe a table as a VOTable without data (IVOA Note VOParquet 1.0, 2025).
 
     Parameters
@@ -308,12 +326,27 @@ def votable_xml(name: str, columns: list[Column], provenance: Mapping[str, str])
     return stream.getvalue()
 
 
-def arrow_schema(name: str, columns: list[Column], provenance: Mapping[str, str]) -> pa.Schema:
-    """Make the schema of the catalog's Parquet file, with VOParquet and provenance keys.
+def with_lengths(columns: Sequence[Column], table: pa.Table) -> list[Column]:
+    """Measure the longest string of each string column of a table."""
+
+    def measured(column: Column) -> Column:
+        if not pa.types.is_string(column.type):
+            return column
+        longest = pc.max(pc.utf8_length(table[column.name])).as_py() or 0
+        return replace(column, length=max(longest, NULL_LENGTH))
+
+    return [measured(column) for column in columns]
+
+
+def arrow_schema(
+    name: str, columns: Sequence[Column], provenance: Mapping[str, str] | None = None
+) -> pa.Schema:
+    """Make the schema of a Parquet file, with VOParquet and provenance keys.
 
     The keys `table::len::{column}` tell astropy the length of the strings; without them its
     reader warns, and fails on nulls.
     """
+    provenance = provenance or {}
     lengths = {f"table::len::{c.name}": str(c.length) for c in columns if c.length}
     metadata = {
         "IVOA.VOTable-Parquet.version": "1.0",

@@ -1,336 +1,111 @@
-"""Writing the catalog, shard by shard, and the list of what was rejected."""
+"""Writing the catalog as a HATS collection, with the lists of what it leaves out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from luneta.catalog import schema
-from luneta.catalog.placements import Placements, find_placements
+from luneta.catalog import hats_files, index, schema
+from luneta.catalog.layout import Layout, Seen, look
+from luneta.catalog.leaves import (
+    MANIFEST,
+    TEMPORARY,
+    Leaf,
+    Spill,
+    digest,
+    is_whole,
+    read_manifest,
+    remove_catalogs,
+    remove_others,
+    sorted_by,
+    split_rows,
+    write_leaf,
+)
+from luneta.catalog.partition import NOWHERE, Partitions, healpix_of, margin_rows
+from luneta.catalog.placements import find_placements
 from luneta.catalog.provenance import provenance
-from luneta.files import atomic_path, read_json
-from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
+from luneta.catalog.rows import (
+    OVERLAPS,
+    REJECTS,
+    CatalogError,
+    Shard,
+    cast,
+    complete,
+    joined,
+    kept_rows,
+    rejects_and_overlaps,
+    shards_of,
+    unified_schema,
+)
+from luneta.files import atomic_path, write_json
+
+__all__ = ["CatalogError", "run"]
 
 log = logging.getLogger(__name__)
 
-ROW_GROUP = 100_000
-
-
-def _described(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
-    about = {"description": description} | ({"unit": unit} if unit else {})
-    return pa.field(name, kind, metadata=about)
-
-
-REJECTS = pa.schema(
-    [
-        _described("kind", pa.string(), "object or file"),
-        _described("name", pa.string(), "object_id, or path of the file"),
-        _described("tile", pa.string(), "tile that the object or the file belongs to"),
-        _described("band", pa.string(), "band of the file; null for objects"),
-        _described("flag", pa.string(), "names of the flags that reject it, joined by |"),
-        _described("reason", pa.string(), "what is wrong, in plain words"),
-    ]
-)
-OVERLAPS = pa.schema(
-    [
-        _described("object_id", pa.string(), "name of the object"),
-        _described("ra", pa.float64(), "right ascension, ICRS", "deg"),
-        _described("dec", pa.float64(), "declination, ICRS", "deg"),
-        _described("tile", pa.string(), "tile of the placement that is not used"),
-        _described("shard", pa.string(), "shard of that placement"),
-        _described("masked_fraction", pa.float32(), "fraction of the cutout's pixels masked"),
-        _described("edge_distance", pa.float32(), "distance to the nearest image edge", "pix"),
-        _described("flags", pa.int32(), "flags of the placement, OVERLAP among them"),
-        _described("chosen_tile", pa.string(), "tile of the placement that is in the catalog"),
-        _described("chosen_object_id", pa.string(), "its name, which may differ if detected"),
-    ]
-)
-
-# astropy reads a null as the string "None", whose place must suffice.
-NULL_LENGTH = len("None")
-
-
-class CatalogError(ValueError):
-    """Files of a shard that do not belong together."""
-
-
-def _shared_unit(fields: list[pa.Field]) -> dict[str, str] | None:
-    found = {(field.metadata or {}).get(b"unit", b"").decode() for field in fields}
-    if len(found) > 1:
-        raise CatalogError(
-            f"the column {fields[0].name!r} has the units {sorted(found)} in different shards; "
-            "give every source list the same unit"
-        )
-    return {"unit": found.pop()} if found != {""} else None
-
-
-def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
-    """Find the schema that holds the columns of all files, wide enough for each.
-
-    Raises
-    ------
-    CatalogError
-        If a column has different units in two files.
-    """
-    schemas = [pq.read_schema(path).remove_metadata() for path in paths]
-    wide = pa.unify_schemas(schemas, promote_options="permissive")
-    holders = {
-        name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
-    }
-    return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
-
-
-def check_rows(
-    expected: pa.ChunkedArray, found: pa.ChunkedArray, path: Path | str, shard: str
-) -> None:
-    """Insist that a file lists the same objects of a shard in the same order.
-
-    Parameters
-    ----------
-    expected, found
-        Names of the objects, in the shard's objects file and in the other.
-    path
-        Of the other file.
-    shard
-        Its name.
-
-    Raises
-    ------
-    CatalogError
-        Naming the first row that differs.
-    """
-    mend = f"remove {path} and run again"
-    if len(expected) != len(found):
-        raise CatalogError(
-            f"shard {shard}: objects has {len(expected)} rows and {path} has {len(found)} of it; "
-            f"{mend}"
-        )
-    ours, theirs = expected.to_numpy(), found.to_numpy()
-    differs = np.flatnonzero(ours != theirs)
-    if len(differs):
-        row = differs[0]
-        raise CatalogError(
-            f"shard {shard}: row {row} is {ours[row]!r} in objects and {theirs[row]!r} in {path}; "
-            f"{mend}"
-        )
-
-
-def _mark_repeats(table: pa.Table, again: np.ndarray, policy: str) -> pa.Table:
-    """Flag and reject rows, shape (objects,), whose object_id an earlier object bears.
-
-    Raises
-    ------
-    CatalogError
-        If there is one, and the policy is `fail`.
-    """
-    if policy == "fail" and again.any():
-        raise CatalogError(
-            f"{again.sum()} objects bear the object_id of an earlier one, first "
-            f"{table['object_id'][int(again.argmax())].as_py()}. The config says "
-            "quality.duplicate_id: fail; mend the source list, or set it to flag or skip"
-        )
-    flags = table["flags"].to_numpy() | np.where(again, Flag.DUPLICATE_ID.value, 0)
-    told = " (skipped by config)" if policy == "skip" else ""
-    reason = pa.scalar(DESCRIPTIONS[Flag.DUPLICATE_ID] + told)
-    given = table["reject_reason"].combine_chunks().cast(pa.string())
-    reasons = pc.if_else(pc.and_(pa.array(again), pc.is_null(given)), reason, given)
-    table = _put(table, "flags", pa.array(flags.astype(np.int32)))
-    table = _put(table, "reject_reason", reasons)
-    if policy == "skip":
-        table = _put(table, "skipped", pa.array(table["skipped"].to_numpy() | again))
-    return _put(table, "usable", pa.array(table["usable"].to_numpy() & ~again))
-
-
-def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, values)
-
-
-def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
-    """Put an objects file and its quality file side by side; flags are those of quality."""
-    left, right = pq.read_table(objects), pq.read_table(quality)
-    check_rows(left["object_id"], right["object_id"], quality, shard)
-    left = left.drop_columns(
-        [name for name in ("flags", "reject_reason") if name in left.schema.names]
-    )
-    for name in right.schema.names:
-        if name != "object_id":
-            left = left.append_column(name, right[name])
-    return left
-
-
-def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
-    """Append a task's predictions, without those of rows that are not usable."""
-    return _add_columns(table, pq.read_table(path), path, shard)
-
-
-def _add_clusters(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
-    """Append a shard's part of a task's clusters, likewise."""
-    found = pq.read_table(path, filters=pc.field("shard") == shard).drop_columns(["shard"])
-    return _add_columns(table, found, path, shard)
-
-
-def _add_columns(table: pa.Table, found: pa.Table, path: Path | str, shard: str) -> pa.Table:
-    check_rows(table["object_id"], found["object_id"], path, shard)
-    keep = table["usable"].combine_chunks()
-    for name in found.schema.names:
-        if name != "object_id":
-            values = found[name].combine_chunks()
-            table = table.append_column(
-                name, pc.if_else(keep, values, pa.scalar(None, values.type))
-            )
-    return table
-
-
-def _cast(table: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Bring columns into the order and types of the catalog; a missing one is null.
-
-    Among booleans a null becomes false: astropy's reader fails on it, and `~` in pandas too.
-    """
-
-    def column(field: pa.Field) -> pa.Array | pa.ChunkedArray:
-        if field.name not in table.schema.names:
-            found = pa.nulls(len(table), field.type)
-        else:
-            found = table[field.name].cast(field.type)
-        return pc.fill_null(found, False) if pa.types.is_boolean(field.type) else found
-
-    return pa.table([column(field) for field in wanted], schema=wanted)
-
-
-def with_lengths(
-    columns: Sequence[schema.Column], paths: Sequence[Path | str]
-) -> list[schema.Column]:
-    """Measure the longest string of each string column.
-
-    Parameters
-    ----------
-    columns : sequence of schema.Column
-        Of the catalog.
-    paths : sequence of path
-        All files that hold any of them.
-    """
-    names = [column.name for column in columns if pa.types.is_string(column.type)]
-    longest = dict.fromkeys(names, NULL_LENGTH)
-    longest["reject_reason"] = len(DESCRIPTIONS[Flag.DUPLICATE_ID])
-    for path in paths:
-        here = [name for name in names if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=here)
-        for name in here:
-            length = pc.max(pc.utf8_length(table[name].cast(pa.string()))).as_py() or 0
-            longest[name] = max(longest[name], length)
-    return [replace(column, length=longest.get(column.name)) for column in columns]
-
-
-def flag_names(flags: np.ndarray) -> list[str]:
-    """Write bit masks as names joined by `|`, in order of the bits."""
-    text = {
-        value: "|".join(flag.name.lower() for flag in Flag if flag & value)
-        for value in np.unique(flags).tolist()
-    }
-    return [text[value] for value in flags.tolist()]
-
-
-def _rejecting(flags: np.ndarray, policies: Mapping[str, str]) -> np.ndarray:
-    """Keep those flags that make an object unusable, by themselves or by the config."""
-    skipped = sum(Flag[name.upper()].value for name, p in policies.items() if p == "skip")
-    found = flags & (UNUSABLE.value | skipped)
-    return np.where(found == 0, flags, found)
-
-
-def _rejected_objects(table: pa.Table, policies: Mapping[str, str]) -> pa.Table:
-    bad = table.filter(pc.invert(table["usable"]))
-    columns = {
-        "kind": pa.repeat("object", len(bad)),
-        "name": bad["object_id"],
-        "tile": bad["tile"],
-        "band": pa.nulls(len(bad), pa.string()),
-        "flag": pa.array(flag_names(_rejecting(bad["flags"].to_numpy(), policies)), pa.string()),
-        "reason": bad["reject_reason"],
-    }
-    return pa.table([columns[field.name].cast(field.type) for field in REJECTS], schema=REJECTS)
-
-
-def _rejected_files(path: Path | str) -> pa.Table:
-    rows = [
-        {"kind": "file", "name": entry["path"]}
-        | {key: entry.get(key) for key in ("tile", "band", "flag", "reason")}
-        for entry in read_json(path)
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
-def _overlaps(table: pa.Table, lost: pd.DataFrame, shard: str) -> pa.Table:
-    """List the placements of a shard that are not used, and where the used one is."""
-    rows = table.take(pa.array(lost["row"].to_numpy(np.int64)))
-    columns = {name: rows[name] for name in OVERLAPS.names if name in rows.column_names}
-    columns |= {
-        "shard": pa.repeat(shard, len(rows)),
-        "flags": pa.array(rows["flags"].to_numpy() | Flag.OVERLAP.value),
-        **{n: pa.array(lost[n], pa.string()) for n in ("chosen_tile", "chosen_object_id")},
-    }
-    return _cast(pa.table(columns), OVERLAPS)
+WRITERS = ("pyarrow", "hats", "astropy")
+SORT = (schema.HEALPIX, "object_id")
+ROWS, INDEX, WITHOUT = "rows", "index", "without_position"
 
 
 @dataclass(frozen=True)
-class Shard:
-    """The files of a shard, and of the survey's clusters, which hold its objects too."""
+class Job:
+    """What all shards and leaves of a catalog have in common.
 
-    number: int
-    objects: Path | str
-    quality: Path | str
-    files: Path | str
-    predictions: Sequence[Path | str]
-    clusters: Sequence[Path | str]
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Of the collection.
+    survey : str
+        Its name, and that of the catalog in it.
+    columns : list of schema.Column
+        Of the catalog, without `_healpix_29`.
+    settings : mapping
+        The section `catalog` of the config.
+    facts : mapping
+        Provenance; only in files of the whole catalog.
+    """
+
+    folder: Path
+    survey: str
+    columns: list[schema.Column]
+    settings: Mapping
+    facts: Mapping[str, str]
 
     @property
-    def name(self) -> str:
-        """Name of the shard."""
-        return Path(self.objects).stem
+    def leaf_columns(self) -> list[schema.Column]:
+        """Columns of a partition."""
+        return [schema.HEALPIX_COLUMN, *self.columns]
+
+    @property
+    def common(self) -> str:
+        """Digest of what decides every leaf."""
+        about = {
+            "columns": [[c.name, str(c.type), c.unit, c.ucd, c.description] for c in self.columns],
+            "compression_level": self.settings["compression_level"],
+            "survey": self.survey,
+            "writers": {name: metadata.version(name) for name in WRITERS},
+            "code": self.settings["code"],
+        }
+        return digest(about)
 
 
-def _files_of_shards(
-    paths: Mapping[str, Sequence], predictions: Mapping[str, Sequence]
-) -> Iterator[Shard]:
-    files = zip(paths["objects"], paths["quality"], paths["files"], strict=True)
-    for number, of_shard in enumerate(files):
-        of_tasks = [found[number] for found in predictions.values() if found[number] is not None]
-        yield Shard(number, *of_shard, of_tasks, paths["clusters"])
-
-
-def _tables(shard: Shard, placements: Placements, policies: Mapping[str, str]) -> dict:
-    """Give the rows of catalog, rejects and overlaps of a shard."""
-    table = _joined(shard.objects, shard.quality, shard.name)
-    again = _chosen(len(table), placements.repeats_of(shard.number))
-    table = _mark_repeats(table, again, policies.get("duplicate_id", "flag"))
-    for path in shard.predictions:
-        table = _add_predictions(table, path, shard.name)
-    for path in shard.clusters:
-        table = _add_clusters(table, path, shard.name)
-    lost = placements.overlaps_of(shard.number)
-    overlaps = _overlaps(table, lost, shard.name)
-    table = table.filter(pa.array(~_chosen(len(table), lost["row"].to_numpy(np.int64))))
-    rejects = pa.concat_tables([_rejected_objects(table, policies), _rejected_files(shard.files)])
-    if "skipped" in table.column_names:
-        table = table.filter(pc.invert(table["skipped"]))
-    counts = len(table), pc.sum(table["usable"]).as_py() or 0, len(overlaps)
-    log.info("shard %s: %d objects, %d usable; %d better in another tile", shard.name, *counts)
-    return {"catalog": table, "rejects": rejects, "overlaps": overlaps}
-
-
-def _chosen(count: int, rows: np.ndarray) -> np.ndarray:
-    """Rows as a mask, shape (count,), bool."""
-    mask = np.zeros(count, bool)
-    mask[rows] = True
-    return mask
+def _columns(objects: Sequence, quality: Sequence, tasks: Mapping, clusters: Mapping, settings):
+    shapes = {name: settings["tasks"][name] for name in tasks}
+    return schema.catalog_columns(
+        unified_schema(objects),
+        unified_schema(quality),
+        {**settings, "tasks": shapes, "clustered": list(clusters)},
+    )
 
 
 def run(
@@ -342,12 +117,14 @@ def run(
     metrics: Mapping[str, Path | str],
     outputs: Mapping[str, Path | str],
     settings: Mapping,
+    threads: int = 1,
 ) -> None:
-    """Write the catalog, its rejects and its overlaps; one shard is in memory at a time.
+    """Write the catalog, its rejects and its overlaps; files that do not change are left alone.
 
     An object that several tiles show is in the catalog once, with its best placement. An object_id
     that an earlier object bears is flagged as a duplicate and loses its predictions. Objects that
-    the config skips are only among the rejects.
+    the config skips are only among the rejects. For each thread, one shard or one partition is in
+    memory at a time.
 
     Parameters
     ----------
@@ -361,39 +138,298 @@ def run(
     metrics : mapping
         By task, `metrics/{task}.json`.
     outputs : mapping
-        `catalog`, `rejects` and `overlaps`.
+        `collection` (`collection.properties`), `rejects`, `overlaps` and `without_position`.
     settings : mapping
         `survey`, `config` (whole), `tasks` (name: kind and classes, of `predictions`), `bands`,
-        `keep`, `overlap_radius` (arcsec, None for stamps), `detected`.
+        `keep`, `overlap_radius` (arcsec, None for stamps), `detected`, `epoch` (of the positions,
+        or None), `catalog` (the section of the config, and `code`, a digest of this program).
+    threads : int
+        Shards, or partitions, that are worked on at once.
     """
-    tasks = {name: settings["tasks"][name] for name in predictions}
-    columns = schema.catalog_columns(
-        unified_schema(objects),
-        unified_schema(quality),
-        {**settings, "tasks": tasks, "clustered": list(clusters)},
-    )
     data = {"objects": objects, "quality": quality}
     data |= {f"predictions.{t}": [p for p in ps if p] for t, ps in predictions.items()}
     data |= {f"clusters.{task}": [path] for task, path in clusters.items()}
-    facts = provenance(settings["config"], data, metrics)
-    columns = with_lengths(columns, [path for paths in data.values() for path in paths])
-    schemas = {
-        "catalog": schema.arrow_schema(settings["survey"], columns, facts),
-        "rejects": REJECTS,
-        "overlaps": OVERLAPS,
-    }
+    job = Job(
+        Path(outputs["collection"]).parent,
+        settings["survey"],
+        _columns(objects, quality, predictions, clusters, settings),
+        settings["catalog"],
+        provenance(settings["config"], data, metrics),
+    )
+    placements = find_placements(objects, quality, settings)
     paths = {"objects": objects, "quality": quality, "files": files}
     paths["clusters"] = list(clusters.values())
-    placements = find_placements(objects, quality, settings)
     policies = settings["config"].get("quality", {})
+    shards = shards_of(paths, predictions, placements, policies)
+    with ThreadPoolExecutor(threads) as pool:
+        seen = list(pool.map(lambda shard: look(shard, job.settings), shards))
+        layout = Layout(job.survey, seen, job.settings, job.common)
+        leaves = _write_leaves(job, layout, shards, seen, outputs, pool)
+    remove_catalogs(job.folder, layout.catalogs)
+    removed = remove_others(job.folder, layout.catalogs, _with_rows(leaves))
+    if removed:
+        log.info("%d files removed, whose partitions are no more", len(removed))
+    write_json(job.folder / MANIFEST, {"catalogs": layout.catalogs, "leaves": leaves})
+    cells, counts = (np.concatenate([getattr(s, n) for s in seen]) for n in ("cells", "counts"))
+    _write_small_files(job, layout, leaves, cells, counts, settings)
+
+
+def _with_rows(leaves: Mapping[str, Mapping], catalog: str = "") -> dict[str, Mapping]:
+    """Those leaves that have rows, of all catalogs or of one."""
+    beginning = f"{catalog}/" if catalog else ""
+    return {p: about for p, about in leaves.items() if about["rows"] and p.startswith(beginning)}
+
+
+def _is_current(folder: Path, leaf: Leaf, known: Mapping | None) -> bool:
+    """Whether a leaf is there as it would be written now."""
+    if known is None or known["made_of"] != leaf.made_of:
+        return False
+    path = folder / leaf.path
+    if not known["rows"]:
+        return not path.exists()
+    whole = is_whole(path, known)
+    if not whole:
+        log.warning("%s is missing or not as it was written: it is made again", path)
+    return whole
+
+
+def _write_leaves(
+    job: Job,
+    layout: Layout,
+    shards: Sequence[Shard],
+    seen: Sequence[Seen],
+    outputs: Mapping,
+    pool: ThreadPoolExecutor,
+) -> dict[str, dict]:
+    """Write the leaves that have changed, and the lists beside; give the new manifest's leaves."""
+    known = read_manifest(job.folder)
+    current = pool.map(
+        lambda leaf: _is_current(job.folder, leaf, known.get(leaf.path)), layout.leaves.values()
+    )
+    stay = {path for path, stays in zip(layout.leaves, current, strict=True) if stays}
+    changed = [path for path in layout.leaves if path not in stay]
+    spill = Spill(job.folder / TEMPORARY)
+    try:
+        _write_beside(
+            job, layout, zip(shards, seen, strict=True), set(changed), spill, outputs, pool
+        )
+        made = pool.map(lambda path: _write_one(job, layout, path, spill), changed)
+        found = {path: known[path] for path in stay} | dict(zip(changed, made, strict=True))
+    finally:
+        spill.clear()
+    count = len(_with_rows({path: found[path] for path in changed}))
+    log.info("%d files written, %d unchanged", count, len(_with_rows(found)) - count)
+    return dict(sorted(found.items()))
+
+
+def _write_one(job: Job, layout: Layout, path: str, spill: Spill) -> dict:
+    """Write one leaf from the rows of all shards, or find that it has none."""
+    leaf, rows = layout.leaves[path], spill.take(path)
+    if rows is None:
+        (job.folder / path).unlink(missing_ok=True)
+        return {"made_of": leaf.made_of, "rows": 0, "bytes": 0, "sha256": ""}
+    is_index = layout.kind_of(path) == layout.index
+    columns, sort = (index.COLUMNS, SORT[1:]) if is_index else (job.leaf_columns, SORT)
+    rows = sorted_by(rows, sort)
+    wanted = schema.arrow_schema(job.survey, schema.with_lengths(columns, rows))
+    rows = rows.replace_schema_metadata(wanted.metadata).cast(wanted)
+    return write_leaf(job.folder, leaf, rows, hats_files.write_options(wanted, job.settings, sort))
+
+
+def _write_beside(
+    job: Job,
+    layout: Layout,
+    shards: Iterable[tuple[Shard, Seen]],
+    changed: set[str],
+    spill: Spill,
+    outputs: Mapping,
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Read all shards once: spill the rows of the changed leaves, list what the catalog omits."""
+    schemas = {"rejects": REJECTS, "overlaps": OVERLAPS}
     with ExitStack() as stack:
         temporary = {n: stack.enter_context(atomic_path(outputs[n])) for n in schemas}
         writers = {
             name: stack.enter_context(pq.ParquetWriter(temporary[name], wanted, compression="zstd"))
             for name, wanted in schemas.items()
         }
-        for shard in _files_of_shards(paths, predictions):
-            tables = _tables(shard, placements, policies)
-            for name, writer in writers.items():
-                rows = _cast(tables[name], schemas[name])
-                writer.write_table(rows, row_group_size=ROW_GROUP)
+        for tables, places in pool.map(lambda s: _shard(job, layout, *s, changed, spill), shards):
+            spill.note(places)
+            for name, table in tables.items():
+                writers[name].write_table(table, row_group_size=hats_files.ROW_GROUP)
+    _write_without_position(job, spill, outputs["without_position"])
+
+
+def _write_without_position(job: Job, spill: Spill, path: Path | str) -> None:
+    """Write the objects that no partition can hold."""
+    longest: dict[str, int] = {}
+    for rows in spill.each(WITHOUT):
+        for column in schema.with_lengths(job.columns, rows):
+            longest[column.name] = max(longest.get(column.name, 0), column.length or 0)
+    columns = [replace(c, length=longest.get(c.name) or None) for c in job.columns]
+    wanted, count = schema.arrow_schema(job.survey, columns, job.facts), 0
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, wanted, compression="zstd") as writer,
+    ):
+        for rows in spill.each(WITHOUT):
+            writer.write_table(rows.replace_schema_metadata(wanted.metadata).cast(wanted))
+            count += len(rows)
+    if count:
+        log.warning("%d objects have no position and are in %s", count, path)
+
+
+def _shard(
+    job: Job, layout: Layout, shard: Shard, seen: Seen, changed: set[str], spill: Spill
+) -> tuple[dict[str, pa.Table], list]:
+    """Read a shard; give its rows for the lists beside, and where its other rows are spilled."""
+    table = joined(shard)
+    rejects, overlaps = rejects_and_overlaps(shard, table)
+    wanted = layout.wants[shard.name] & changed
+    whole = any(layout.kind_of(path) != layout.index for path in wanted)
+    if whole or seen.without:
+        table = complete(shard, table)
+    table = table.filter(pa.array(kept_rows(shard)))
+    healpix = healpix_of(*(table[name].to_numpy().astype(float) for name in ("ra", "dec")))
+    lost = cast(table.filter(pa.array(healpix == NOWHERE)), _plain(job.columns))
+    places = []
+    if whole:
+        rows = cast(
+            table.append_column(schema.HEALPIX, pa.array(healpix)), _plain(job.leaf_columns)
+        )
+        parts = [*_primary_parts(layout, healpix, wanted), *_margin_parts(layout, healpix, wanted)]
+        taken = ((path, rows.take(pa.array(chosen))) for path, chosen in parts)
+        places += spill.put(shard.name, ROWS, taken)
+    if any(layout.kind_of(path) == layout.index for path in wanted):
+        parts = _index_parts(layout, table["object_id"], healpix, wanted)
+        places += spill.put(shard.name, INDEX, parts)
+    if len(lost):
+        places += spill.put(shard.name, WITHOUT, [(WITHOUT, lost)])
+    return {"rejects": rejects, "overlaps": overlaps}, places
+
+
+def _plain(columns: Sequence[schema.Column]) -> pa.Schema:
+    return pa.schema([column.field() for column in columns])
+
+
+Parts = Iterator[tuple[str, np.ndarray]]
+
+
+def _primary_parts(layout: Layout, healpix: np.ndarray, wanted: set[str]) -> Parts:
+    """Rows of a shard by the changed partition they lie in."""
+    for number, rows in split_rows(layout.partitions.number_of(healpix)):
+        if number != NOWHERE and layout.primary_paths[number] in wanted:
+            yield layout.primary_paths[number], rows
+
+
+def _margin_parts(layout: Layout, healpix: np.ndarray, wanted: set[str]) -> Parts:
+    """Rows of a shard by the changed margin they lie in."""
+    if not layout.margin or not wanted & set(layout.margin_paths):
+        return
+    placed = np.flatnonzero(healpix != NOWHERE)
+    rows, numbers = margin_rows(healpix[placed], layout.radius, layout.order, layout.sky)
+    for number, chosen in split_rows(numbers):
+        if layout.margin_paths[number] in wanted:
+            yield layout.margin_paths[number], placed[np.sort(rows[chosen])]
+
+
+def _index_parts(
+    layout: Layout, names: pa.ChunkedArray, healpix: np.ndarray, wanted: set[str]
+) -> Iterator[tuple[str, pa.Table]]:
+    """Rows of the index, of a shard, by the changed part they fall in."""
+    placed = np.flatnonzero(healpix != NOWHERE)
+    names = names.take(pa.array(placed))
+    rows = index.rows_of(names, layout.partitions.number_of(healpix[placed]), layout.partitions)
+    for number, chosen in split_rows(index.part_of(names.to_numpy(), layout.cuts)):
+        if layout.index_paths[number] in wanted:
+            yield layout.index_paths[number], rows.take(pa.array(chosen))
+
+
+def default_columns(columns: Sequence[schema.Column], settings: Mapping) -> list[str]:
+    """Choose the columns that LSDB reads when it is told none."""
+    first = ["object_id", "ra", "dec", "tile", "flags", *settings["keep"]]
+    for task, shape in settings["tasks"].items():
+        first += [f"{task}_class", *(f"{task}_{name}_probability" for name in shape["classes"])]
+        first += [f"{task}_outlier", f"{task}_model_id"]
+    there = {column.name for column in columns}
+    return [name for name in settings["catalog"]["default_columns"] or first if name in there]
+
+
+def _some(partitions: Partitions, paths: Sequence[str], found: Mapping) -> Partitions:
+    """Those partitions whose leaf has rows."""
+    chosen = np.array([path in found for path in paths], bool)
+    values = (partitions.order, partitions.pixel, partitions.rows)
+    return Partitions(*(value[chosen] for value in values))
+
+
+def _write_small_files(
+    job: Job,
+    layout: Layout,
+    leaves: Mapping[str, Mapping],
+    cells: np.ndarray,
+    counts: np.ndarray,
+    settings: Mapping,
+) -> None:
+    """Write what tells of the whole catalog; `collection.properties` at the end."""
+    primary = _with_rows(leaves, layout.primary)
+    whole = schema.arrow_schema(job.survey, job.leaf_columns, job.facts)
+    of_leaves = schema.arrow_schema(job.survey, job.leaf_columns)
+    shown = {
+        "default_columns": default_columns(job.columns, settings) or None,
+        "hats_cols_sort": " ".join(SORT),
+        "hats_cols_survey_id": "object_id",
+        "hats_coordinate_epoch": settings["epoch"] and f"J{settings['epoch']:g}",
+        **hats_files.POSITIONS,
+    }
+    told = {"obs_title": job.settings["title"], "hats_creator": job.settings["creator"]}
+    folder = job.folder / layout.primary
+    covered = len(np.unique(cells)) / (12 * 4**layout.order)
+    more = {
+        "skymap_order": hats_files.write_skymap_of(folder, cells, counts, layout.order),
+        "moc_sky_fraction": float(f"{covered:.5g}"),
+        **job.facts,
+    }
+    hats_files.write_partition_info(folder, layout.partitions)
+    _write_schemas(job, layout.primary, layout.primary_paths, of_leaves, whole)
+    hats_files.write_properties(
+        folder,
+        hats_files.table_properties("object", job.survey, primary, **shown, **told, **more),
+    )
+    collection = {"name": job.survey, "hats_primary_table_url": layout.primary}
+    collection |= hats_files.builder() | {key: value for key, value in told.items() if value}
+    if layout.margin:
+        found = _with_rows(leaves, layout.margin)
+        folder = job.folder / layout.margin
+        beside = _some(layout.sky, layout.margin_paths, found)
+        hats_files.write_partition_info(folder, beside)
+        paths = [path for path in layout.margin_paths if path in found]
+        _write_schemas(job, layout.margin, paths, of_leaves, whole)
+        about = {"primary_catalog": layout.primary, "margin_threshold": layout.radius, **shown}
+        properties = hats_files.table_properties("margin", layout.margin, found, **about)
+        hats_files.write_properties(folder, properties)
+        collection |= {"all_margins": [layout.margin], "default_margin": layout.margin}
+    if layout.index:
+        found = _with_rows(leaves, layout.index)
+        of_index = schema.arrow_schema(job.survey, index.COLUMNS)
+        paths = [path for path in layout.index_paths if path in found]
+        _write_schemas(job, layout.index, paths, of_index, of_index, footers=True)
+        about = {"primary_catalog": layout.primary, "indexing_column": "object_id"}
+        properties = hats_files.table_properties("index", layout.index, found, **about)
+        hats_files.write_properties(job.folder / layout.index, properties)
+        collection |= {"all_indexes": {"object_id": layout.index}, "default_index": "object_id"}
+    hats_files.write_collection(job.folder, collection)
+    rows = sum(about["rows"] for about in primary.values())
+    log.info("%d objects in %d partitions", rows, len(layout.partitions))
+
+
+def _write_schemas(
+    job: Job,
+    catalog: str,
+    paths: Sequence[str],
+    of_leaves: pa.Schema,
+    whole: pa.Schema,
+    footers: bool | None = None,
+) -> None:
+    names = [path.removeprefix(f"{catalog}/dataset/") for path in paths]
+    footers = job.settings["footers"] if footers is None else footers
+    hats_files.write_schemas(job.folder / catalog, names, of_leaves, whole, footers)

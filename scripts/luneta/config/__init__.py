@@ -1,5 +1,6 @@
 """The settings of a survey: every key is named, described, defaulted and bounded here."""
 
+from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
 from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
 from luneta.config.messages import load, refusal, sections_in, validate
@@ -50,6 +51,7 @@ __all__ = [
     "AreaRatio",
     "Astrometry",
     "Augmentation",
+    "Catalog",
     "Clustering",
     "Config",
     "ConfigError",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Cutouts
 from luneta.config.fields import (
     DEFECTS,
@@ -88,6 +89,9 @@ class Config(Section):
         None,
         description="Groups, a map and anomaly scores from what the networks see; none if not "
         "given.",
+    )
+    catalog: Catalog = Field(
+        default_factory=Catalog, description="How the catalog is laid out, and what is said of it."
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto",

@@ -6,6 +6,7 @@ import shutil
 from functools import cached_property
 
 from luneta.catalog.provenance import run_id
+from luneta.catalog.read import COLLECTION
 from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
@@ -252,6 +253,8 @@ class Plan(SurveyPlan):
             "config": self.config.model_dump(mode="json"),
             "bands": self.bands,
             "keep": self.kept,
+            "catalog": self.config.catalog.model_dump(mode="json"),
+            "epoch": self.given.get("image_epoch") or self.given.get("epoch"),
             "overlap_radius": self.given.get("overlap_radius"),
             "detected": self.given.get("detection") is not None,
             "shards": self.shards,
@@ -354,7 +357,7 @@ class Plan(SurveyPlan):
 
     def remember(self) -> None:
         """Write down what a run that has succeeded, as far as the catalog, was made of."""
-        if not (self.results / "catalog" / f"{self.config.survey}.parquet").exists():
+        if not (self.results / "catalog" / COLLECTION).exists():
             return
         write_json(self.index / LAST_RUN, self._state(), indent=None)
         for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):

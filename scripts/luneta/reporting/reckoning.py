@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luneta.catalog.read import batches
 from luneta.survey.flags import UNUSABLE, Flag, count
 
 FIRST = 10
@@ -73,7 +74,7 @@ def total(groups: dict[str, Group]) -> int:
     return sum(group.count for group in groups.values())
 
 
-def batches(path: Path | str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _rows(path: Path | str, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Read some columns of a Parquet file piece by piece."""
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(columns=columns)
@@ -105,11 +106,11 @@ def reckon(catalog: Path | str, rejects: Path | str, overlaps: Path | str) -> Re
     Parameters
     ----------
     catalog, rejects, overlaps : path
-        Of the folder `catalog`.
+        Of the folder `catalog`: `collection.properties`, `rejects.parquet`, `overlaps.parquet`.
     """
     found = Reckoning(overlaps=pq.read_metadata(overlaps).num_rows)
     _count_usable(catalog, found)
-    for batch in batches(rejects, ["kind", "name", "tile", "band", "flag", "reason"]):
+    for batch in _rows(rejects, ["kind", "name", "tile", "band", "flag", "reason"]):
         objects = batch.filter(pc.equal(batch["kind"], "object"))
         found.rejected += len(objects)
         _add(found.objects, objects)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luneta.catalog.read import batches, catalog_schema, read_columns
 from luneta.files import read_json
 from luneta.reporting import clusters as clustered
 from luneta.reporting import comparison, curves, figures, learning, tables
@@ -25,7 +26,7 @@ from luneta.reporting.predictions import (
     read_out_of_fold,
     read_truth,
 )
-from luneta.reporting.reckoning import Reckoning, batches, reckon
+from luneta.reporting.reckoning import Reckoning, reckon
 from luneta.reporting.scores import write_scores
 from luneta.reporting.style import save
 
@@ -52,7 +53,7 @@ def _some_rows(catalog: Path | str, columns: list[str], ids: np.ndarray) -> pa.T
         )
         for batch in batches(catalog, columns)
     ]
-    schema = pq.read_schema(catalog)
+    schema = catalog_schema(catalog)
     return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in columns]))
 
 
@@ -159,7 +160,7 @@ def _truth_figure(
 ) -> None:
     hidden, results = read_truth(truth), {}
     classes = [f"{task}_class" for task in settings["predicted"]]
-    rows = pq.read_table(catalog, columns=["object_id", *classes])
+    rows = read_columns(catalog, ["object_id", *classes])
     for task in settings["predicted"]:
         labelled = set(found[task].object_id)
         result = against_truth(rows, task, found[task].classes, hidden, labelled)
@@ -205,7 +206,7 @@ def run(
     Parameters
     ----------
     catalog, rejects, overlaps : path
-        `catalog/{survey}.parquet`, `catalog/rejects.parquet`, `catalog/overlaps.parquet`.
+        `catalog/collection.properties`, `catalog/rejects.parquet`, `catalog/overlaps.parquet`.
     cutouts : mapping
         By shard, `cutouts/{shard}.arrow`.
     metrics, out_of_fold, splits : mapping

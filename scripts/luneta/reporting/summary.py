@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luneta.catalog.read import COLLECTION, catalog_schema, read_columns
 from luneta.files import read_json
 from luneta.metrics.counts import balanced_accuracy
 from luneta.reporting.predictions import against_truth, read_truth, told_of_split
@@ -60,9 +61,9 @@ def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
     parts = []
     for task, content in contents.items():
         name = f"{task}_class"
-        if name not in pq.read_schema(catalog).names:
+        if name not in catalog_schema(catalog).names:
             continue
-        rows: pa.Table = pq.read_table(catalog, columns=["object_id", name])
+        rows = read_columns(catalog, ["object_id", name])
         result = against_truth(rows, task, content["classes"], truth, _labelled(folder, task))
         if result is not None:
             every, new = balanced_accuracy(result.every), balanced_accuracy(result.unlabelled)
@@ -73,7 +74,7 @@ def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
 def lines(folder: Path | str) -> Iterable[str]:
     """Give the lines of a summary: objects, each task, the truth if hidden, the places."""
     folder = Path(folder)
-    catalog = folder / "catalog" / f"{folder.name}.parquet"
+    catalog = folder / "catalog" / COLLECTION
     contents = {path.stem: read_json(path) for path in sorted(folder.glob("metrics/*.json"))}
     complete = catalog.exists()
     if complete:
@@ -87,7 +88,7 @@ def lines(folder: Path | str) -> Iterable[str]:
     if any(folder.glob("raw/*_truth.parquet")):
         yield _truth_line(folder, catalog, contents)
     page = folder / "report" / "report.html"
-    yield f"catalog: {catalog}; report: {page if page.exists() else folder / 'report'}"
+    yield f"catalog: {catalog.parent}; report: {page if page.exists() else folder / 'report'}"
 
 
 def summary(results: Path | str) -> str:

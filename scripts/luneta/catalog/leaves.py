@@ -1,0 +1,247 @@
+"""Writing the files of a catalog that changed, and no others.
+
+A *leaf* is a Parquet file of the catalog: a partition, the margin of one, or a part of the index.
+The manifest holds, for each leaf, a digest of all that decides its content, and size and digest
+of the file. A leaf is written again if what decides it has changed, or if the file is not as it
+was written; and where the new file has the same bytes, the old one stays.
+
+Rows come by shard and are wanted by leaf, so each shard puts its rows down once, a batch for each
+leaf, in a file of a temporary folder; then each leaf takes its batches of all shards. Neither is
+ever in memory with another of its kind, save for the threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from luneta.files import atomic_path, read_json
+
+MANIFEST = "partitions.json"
+TEMPORARY = ".spill"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A Parquet file of the catalog.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the folder of the catalog.
+    made_of : str
+        Digest of all that decides what it holds.
+    """
+
+    path: str
+    made_of: str
+
+
+def digest(content) -> str:
+    """Sha256 of plain types."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """Sha256 of a file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path | str, part: str = "leaves") -> dict | list:
+    """Read what is known of the leaves, by path; nothing if it was lost or cannot be read."""
+    try:
+        return read_json(Path(folder) / MANIFEST)[part]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def is_whole(path: Path, known: Mapping) -> bool:
+    """Whether a file is as it was written, by size and digest."""
+    try:
+        return path.stat().st_size == known["bytes"] and file_digest(path) == known["sha256"]
+    except OSError:
+        return False
+
+
+def damaged(folder: Path | str) -> list[str]:
+    """Name the leaves that are missing, or not as they were written.
+
+    Quick: by size, and by content only of files that are newer than the manifest.
+    """
+    folder = Path(folder)
+    known = read_manifest(folder)
+    if not known:
+        return []
+    written = (folder / MANIFEST).stat().st_mtime_ns
+    return [name for name, about in known.items() if _is_damaged(folder / name, about, written)]
+
+
+def _is_damaged(path: Path, about: Mapping, written: int) -> bool:
+    try:
+        state = path.stat()
+    except OSError:
+        return True
+    if state.st_size != about["bytes"]:
+        return True
+    return state.st_mtime_ns > written and not is_whole(path, about)
+
+
+class Spill:
+    """Rows of all shards, by the leaf that wants them, in files of a temporary folder.
+
+    Parameters
+    ----------
+    folder : path
+        Is emptied first, and removed by `clear`.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._places: dict[str, list[tuple[str, Path, int]]] = defaultdict(list)
+        self.clear()
+
+    def put(self, shard: str, kind: str, parts: Iterable[tuple[str, pa.Table]]) -> list:
+        """Write the rows of a shard; give what `note` takes. May run in any thread.
+
+        Parameters
+        ----------
+        shard : str
+            Its name.
+        kind : str
+            Of the leaves; all tables of a kind have the same columns.
+        parts : iterable of (str, pyarrow.Table)
+            Path of a leaf and the rows it gets.
+        """
+        path, places, writer = self._folder / kind / f"{shard}.arrow", [], None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        try:
+            for number, (leaf, rows) in enumerate(parts):
+                if writer is None:
+                    writer = pa.ipc.new_file(path, rows.schema, options=options)
+                writer.write_batch(rows.combine_chunks().to_batches()[0])
+                places.append((leaf, shard, path, number))
+        finally:
+            if writer is not None:
+                writer.close()
+        return places
+
+    def note(self, places: list) -> None:
+        """Remember where the rows of a shard are."""
+        for leaf, *place in places:
+            self._places[leaf].append(tuple(place))
+
+    def take(self, leaf: str) -> pa.Table | None:
+        """Give the rows of a leaf, shards in the order of their names; none if there are none."""
+        tables = list(self.each(leaf))
+        return pa.concat_tables(tables) if tables else None
+
+    def each(self, leaf: str) -> Iterator[pa.Table]:
+        """Give the rows of a leaf, shard after shard."""
+        for _, path, number in sorted(self._places.get(leaf, [])):
+            with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+                yield pa.Table.from_batches([reader.get_batch(number)])
+
+    def clear(self) -> None:
+        """Remove all."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def sorted_by(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Sort rows by columns; equal ones stay in their order."""
+    return table.sort_by([(name, "ascending") for name in names])
+
+
+def split_rows(number: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+    """Group rows by the number of their leaf: number and rows (int64), in order of the numbers."""
+    order = np.argsort(number, kind="stable")
+    values, start = np.unique(number[order], return_index=True)
+    return zip(values.tolist(), np.split(order, start[1:]), strict=True) if len(values) else ()
+
+
+def write_leaf(folder: Path, leaf: Leaf, table: pa.Table, options: Mapping) -> dict:
+    """Write a leaf, unless the file that is there has the same bytes.
+
+    Parameters
+    ----------
+    folder : path
+        Of the catalog.
+    leaf : Leaf
+        What is written.
+    table : pyarrow.Table
+        Its rows.
+    options : mapping
+        Of `pyarrow.parquet.write_table`.
+
+    Returns
+    -------
+    dict
+        For the manifest.
+    """
+    path = folder / leaf.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        pq.write_table(table, temporary, **options)
+        about = {
+            "made_of": leaf.made_of,
+            "sha256": file_digest(temporary),
+            "bytes": temporary.stat().st_size,
+            "rows": len(table),
+        }
+        if not is_whole(path, about):
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return about
+
+
+def remove_others(folder: Path, catalogs: Sequence[str], leaves: Iterable[str]) -> list[str]:
+    """Remove the Parquet files of the catalogs in a folder that are no leaves (any more).
+
+    Parameters
+    ----------
+    folder : path
+        Of the collection.
+    catalogs : sequence of str
+        Names of the folders in it that may hold leaves.
+    leaves : iterable of str
+        Paths of those that stay.
+    """
+    wanted, removed = set(leaves), []
+    for name in catalogs:
+        for path in sorted((folder / name / "dataset").rglob("*.parquet")):
+            if str(path.relative_to(folder)) not in wanted:
+                path.unlink()
+                removed.append(str(path.relative_to(folder)))
+        for path in (folder / name / "dataset").rglob(".*.new"):  # of a run that was killed
+            path.unlink()
+        for path in sorted((folder / name).rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+    return removed
+
+
+def remove_catalogs(folder: Path, catalogs: Sequence[str]) -> None:
+    """Remove catalogs that an earlier run made and the config no longer asks for."""
+    for name in read_manifest(folder, "catalogs"):
+        if name not in catalogs:
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def replace_if_changed(path: Path, content: bytes) -> None:
+    """Write a file whole, unless it holds the same already."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
