@@ -3,12 +3,16 @@
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
-from luneta.inference.embed import run
+from luneta.gpus import claim
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
+
+from luneta.inference.embed import run
+
 run(
     snakemake.input.cutouts,
     snakemake.input.quality,
@@ -16,5 +20,5 @@ run(
     snakemake.output.embeddings,
     snakemake.params.settings,
     snakemake.threads,
-    snakemake.params.device,
+    device,
 )

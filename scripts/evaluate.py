@@ -3,12 +3,16 @@
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
-from luneta.training.evaluate import run
+from luneta.gpus import claim
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
+
+from luneta.training.evaluate import run
+
 run(
     split=snakemake.input.split,
     cutouts=snakemake.input.cutouts,
@@ -20,5 +24,5 @@ run(
     outlier_model=snakemake.output.outliers,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
-    device=snakemake.params.device,
+    device=device,
 )

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
-from luneta.training.finetune import run
+from luneta.gpus import claim
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
+
+from luneta.training.finetune import run
+
 weights = snakemake.input.get("weights")
 task, fold = snakemake.wildcards.task, int(snakemake.wildcards.fold)
 log_folder = Path(snakemake.log[0]).parents[2] / "tensorboard" / task / f"fold{fold}"
@@ -24,6 +28,6 @@ run(
     fold=fold,
     weights=weights if isinstance(weights, str | None) else next(iter(weights), None),
     threads=snakemake.threads,
-    device=snakemake.params.device,
+    device=device,
     log_folder=log_folder if snakemake.params.tensorboard else None,
 )

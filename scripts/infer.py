@@ -3,12 +3,16 @@
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
-from luneta.inference.infer import run
+from luneta.gpus import claim
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
+
+from luneta.inference.infer import run
+
 run(
     cutouts=snakemake.input.cutouts,
     quality=snakemake.input.quality,
@@ -19,5 +23,5 @@ run(
     predictions=snakemake.output.predictions,
     settings=snakemake.params.settings,
     threads=snakemake.threads,
-    device=snakemake.params.device,
+    device=device,
 )

@@ -3,12 +3,16 @@
 from typing import TYPE_CHECKING
 
 from luneta.files import log_to
-from luneta.training.pretrain import run
+from luneta.gpus import claim
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to(snakemake.log[0])
+device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
+
+from luneta.training.pretrain import run
+
 cutouts, splits = (snakemake.input.get(name, []) for name in ("cutouts", "splits"))
 run(
     weights=snakemake.output.weights,
@@ -17,5 +21,5 @@ run(
     threads=snakemake.threads,
     cutouts=[cutouts] if isinstance(cutouts, str) else list(cutouts),
     splits=[splits] if isinstance(splits, str) else list(splits),
-    device=snakemake.params.device,
+    device=device,
 )

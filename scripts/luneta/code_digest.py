@@ -15,8 +15,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # A setting reaches its rules as a value in `params`; rewording its description is no reason
-# to run anything again.
-EXCLUDED = "luneta.config"
+# to run anything again. Nor is which GPU a job is given.
+EXCLUDED = ("luneta.config", "luneta.gpus")
 
 
 def _module_path(name: str) -> Path | None:
@@ -45,7 +45,7 @@ def _closure(path: Path, seen: set[Path]) -> Iterator[Path]:
     seen.add(path)
     yield path
     for name in sorted(_imports(path)):
-        if name == EXCLUDED or name.startswith(f"{EXCLUDED}."):
+        if any(name == left or name.startswith(f"{left}.") for left in EXCLUDED):
             continue
         module = _module_path(name)
         if module is not None:

@@ -95,8 +95,8 @@ class Config(Section):
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto",
-        description="`gpu` stops if the backend sees none; `auto` takes what is there. All GPUs "
-        "that a job sees share its training.",
+        description="`gpu` stops where there is none; `auto` takes one that is there. A job whose "
+        "profile gives it more (resource `gpu`) shares its training among them.",
     )
     simulation: Simulation | None = Field(
         None, description="Demo only: the tiles are simulated before they are read."

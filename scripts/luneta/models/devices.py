@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from luneta.gpus import VISIBLE, DeviceError
+
 logger = logging.getLogger(__name__)
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -16,10 +18,6 @@ BFLOAT16_CAPABILITY = (8, 0)  # of a GPU: Ampere, the first with bfloat16 matrix
 
 
 REPLICA_STEP = 1_000_003  # between the seeds of two replicas
-
-
-class DeviceError(RuntimeError):
-    """A device was asked for that is not there; the message names what is, and the mend."""
 
 
 def _backend() -> str:
@@ -80,9 +78,16 @@ def configure(threads: int = 1, device: str = "auto") -> None:
         _hide_gpus()
     if device == "gpu" and not gpus():
         raise DeviceError(
-            f"device: gpu, but {_backend()} sees no GPU on this machine: ask the cluster for one "
-            "(workflow/profiles), install the environment with CUDA (make GPU=1), or set "
-            "device: auto or cpu"
+            f"device: gpu, but {_backend()} sees no GPU on this machine (a profile's resource gpu "
+            "asks for one too): ask the cluster for one (workflow/profiles), install the "
+            "environment with CUDA (make GPU=1), or set device: auto or cpu"
+        )
+    if device == "auto" and os.environ.get(VISIBLE) and not gpus():
+        logger.warning(
+            "GPU %s is there, but %s does not see it: computing on the processor; for CUDA, make "
+            "the environment with make GPU=1",
+            os.environ[VISIBLE],
+            _backend(),
         )
     if _backend() == "jax":
         _share_with_jax()
