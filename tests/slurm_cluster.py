@@ -172,9 +172,13 @@ class Slurm:
     def _start(self, command: str, *arguments: str, name: str = "") -> None:
         with (self.folder / f"{name or command}.out").open("ab") as out:
             self.daemons[name or command] = subprocess.Popen(
-                [*DIE_WITH_US, which(command), *arguments], env={**os.environ, **self.env}, stdout=out,
-                stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                [*DIE_WITH_US, which(command), *arguments],
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:
         """End one daemon, which need not have the time to say good-bye."""

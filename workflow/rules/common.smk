@@ -6,6 +6,7 @@ from luneta.code_digest import code_digest
 from luneta.config import ConfigError
 from luneta.plan import make_plan
 from luneta.reporting.summary import summary
+from luneta.slurm import SlurmError, check
 
 try:
     PLAN = make_plan(config)
@@ -75,6 +76,25 @@ def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
     for line in PLAN.changes():
         print(f"Since the last run: {line}", file=sys.stderr)
+
+
+def check_cluster():
+    """Stop before the first job if Slurm would refuse it; other executors speak for themselves."""
+    settings = workflow.executor_settings
+    if not hasattr(settings, "init_seconds_before_status_checks"):
+        return
+    asked = [job.rule.resources for job in workflow.dag.needrun_jobs()]
+    partitions = {
+        each["slurm_partition"].raw for each in asked if "slurm_partition" in each
+    }
+    try:
+        check(
+            partitions,
+            settings.status_command,
+            settings.init_seconds_before_status_checks,
+        )
+    except SlurmError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def summarize():
