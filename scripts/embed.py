@@ -17,6 +17,7 @@ run(
     snakemake.input.cutouts,
     snakemake.input.quality,
     snakemake.input.model,
+    snakemake.input.sidecar,
     snakemake.output.embeddings,
     snakemake.params.settings,
     snakemake.threads,

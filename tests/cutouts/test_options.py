@@ -15,6 +15,7 @@ from luneta.cutouts.job import run
 from luneta.cutouts.quality import QualityError
 from luneta.cutouts.resample import noise_growth
 from luneta.cutouts.shard import Shard
+from luneta.files import read_json
 from luneta.survey.flags import Flag
 from luneta.survey.tiles import BandFiles, Tile
 
@@ -380,7 +381,7 @@ class TestNeighbours:
         monkeypatch.setattr(f"{__name__}.Y", Y[:1])
         found = Cut(tmp_path, [Tile("a", "a", {"r": BandFiles(image)})], subset_below=100)
         assert found.quality["flags"].tolist() == [Flag.MASKED | Flag.TOO_MASKED]
-        assert (tmp_path / "files").read_text().strip() == "[]"
+        assert read_json(tmp_path / "files") == []
 
     def test_saturation_beside_an_object_shown_at_another_scale(self, tmp_path):
         mask = np.zeros(SHAPE, np.uint8)

@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 
 from luneta.cutouts.shard import Shard, ShardWriter, write_shard
+from luneta.files import DamagedFile
 
 IDS = np.array([f"o{n}" for n in range(2500)], object)
 FLAGS = np.arange(2500, dtype=np.int32)
@@ -83,3 +84,68 @@ def test_ids_and_flags_are_beside_the_image(tmp_path, images):
     assert table.column_names == ["object_id", "flags", "image"]
     assert table["object_id"][7].as_py() == "o7"
     assert table["flags"][7].as_py() == 7
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_a_flipped_bit_is_found_by_whoever_reads_it(tmp_path, compression):
+    """Each kind of reading, on a shard of three batches of about a megabyte."""
+    size = 16
+    images = np.random.default_rng(1).normal(0, 9, (2500, 1, size, size)).astype(np.float32)
+    path = tmp_path / "a.arrow"
+    write_shard(path, IDS, FLAGS, images, ["g"], "flux", compression=compression)
+    raw = path.read_bytes()
+    readings = {
+        "mapped": lambda shard: [shard.mapped(number) for number in range(3)],
+        "read": lambda shard: shard.read(0, 2500),
+        "take": lambda shard: shard.take(np.arange(0, 2500, 2)),
+    }
+    for place in np.linspace(0, len(raw) - 1, 10).astype(int):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << (place % 8)
+        for reading in readings.values():
+            path.write_bytes(changed)
+            with pytest.raises(DamagedFile, match=r"a\.arrow is damaged"):
+                reading(Shard(path))
+            assert not path.exists()
+
+
+def test_every_flipped_bit_of_a_small_shard_is_found(tmp_path):
+    """Bytes that no reader looks at may change; what is read is then the same."""
+    path = tmp_path / "a.arrow"
+    images = np.ones((2, 1, 2, 2), np.float32)
+    write_shard(path, IDS[:2], FLAGS[:2], images, ["g"], "flux")
+    raw = path.read_bytes()
+    for place in range(len(raw)):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        try:
+            shard = Shard(path)
+            found = shard.take(np.array([1, 0]))
+        except DamagedFile:
+            continue
+        np.testing.assert_array_equal(found, images)
+        assert (shard.bands, shard.pixels) == (["g"], "flux")
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 5000, -1, -8, -300])
+def test_a_shard_cut_short_is_found(tmp_path, images, length):
+    path = tmp_path / "a.arrow"
+    write_shard(path, IDS, FLAGS, images, BANDS, "flux")
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DamagedFile, match="Run the same command again"):
+        Shard(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.arrow.damaged"]
+
+
+def test_few_rows_cost_the_check_of_few_bytes(tmp_path):
+    """Of a shard of 16 MB, two cutouts are read though another one is damaged."""
+    images = np.random.default_rng(1).normal(0, 9, (1024, 1, 64, 64)).astype(np.float32)
+    path = tmp_path / "a.arrow"
+    write_shard(path, IDS[:1024], FLAGS[:1024], images, ["g"], "flux")
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(Shard(path).take(np.array([9, 1000])), images[[9, 1000]])
+    with pytest.raises(DamagedFile):
+        Shard(path).take(np.array([9, 510, 511, 512, 1000]))

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +9,7 @@ from luneta.config import Cutouts, validate
 from luneta.cutouts.bands import BandImage, align
 from luneta.cutouts.job import run
 from luneta.cutouts.shard import Shard
+from luneta.files import read_json
 from luneta.survey.flags import Flag
 from luneta.survey.images import to_pixels
 from luneta.survey.tiles import BandFiles, Tile
@@ -70,7 +69,7 @@ def cut(tmp_path, tile, bands, size=32, reference="r", policies=None, **changes)
     }
     run(objects_table(tmp_path / "o.parquet"), None, outputs, settings)
     quality = pq.read_table(outputs["quality"]).to_pandas()
-    return Shard(outputs["cutouts"]), quality, json.loads(outputs["files"].read_text())
+    return Shard(outputs["cutouts"]), quality, read_json(outputs["files"])
 
 
 def centroid(stamp, radius=6):

@@ -8,6 +8,7 @@ import pytest
 from luneta.catalog.schema import task_columns
 from luneta.config import Training
 from luneta.cutouts.shard import ShardWriter
+from luneta.files import read_json
 from luneta.inference import infer
 from luneta.models import devices, predicting
 from luneta.models import network as networks
@@ -183,7 +184,7 @@ def test_outliers_are_far_from_the_familiar(tmp_path, ensemble):
 
 
 def test_views_and_draws_are_those_that_were_evaluated(tmp_path, ensemble):
-    found = json.loads((ensemble / "metrics.json").read_text())
+    found = read_json(ensemble / "metrics.json")
     found["members"] |= {"views": 8, "draws": 3, "seed": 7}
     (ensemble / "sampled.json").write_text(json.dumps(found))
     usable = np.ones(6, dtype=bool)

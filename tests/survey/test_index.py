@@ -1,6 +1,5 @@
 """A survey-wide list is dealt to the shards of the tiles that hold its sources."""
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from astropy.io import fits
 from astropy.wcs import Sip
 
 from fits_files import tan_wcs, write_image
+from luneta.files import read_json
 from luneta.survey.fingerprints import fingerprint, fingerprints
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
 from luneta.survey.images import to_pixels
@@ -311,7 +311,7 @@ def test_small_files_go_by_content_and_large_ones_by_size_and_time(tmp_path):
     second = fingerprints(paths, memory)
     assert second[str(small)] != first[str(small)]
     assert second[str(large)] == "2000000 bytes of 90"
-    assert set(json.loads(memory.read_text())) == {str(small), str(large)}
+    assert set(read_json(memory)) == {str(small), str(large)}
 
 
 def test_a_folder_goes_by_what_is_in_it(tmp_path):

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from luneta.config import Question, Training
 from luneta.cutouts.shard import write_shard
+from luneta.files import DamagedFile, read_json, write_json
 from luneta.inference import infer
 from luneta.metrics.bootstrap import intervals
 from luneta.metrics.classification import scores
@@ -94,7 +95,7 @@ def evaluated(survey, name, split="split.parquet", **changes):
         [folder / m for m in MODELS], [folder / s for s in SIDECARS],
         out / "t.json", out / "out.parquet", out / "new.parquet", out / "outliers.npz", settings,
     )  # fmt: skip
-    found = json.loads((out / "t.json").read_text())
+    found = read_json(out / "t.json")
     return out, found, pq.read_table(out / "out.parquet"), pq.read_table(out / "new.parquet")
 
 
@@ -257,10 +258,44 @@ def test_networks_that_say_nothing_of_an_object_are_refused(survey, tmp_path):
     kernel, bias = network.get_layer("logits").get_weights()
     network.get_layer("logits").set_weights([kernel, bias + np.inf])
     networks.save(network, tmp_path / MODELS[1])
+    sidecar = read_json(tmp_path / SIDECARS[1])
+    write_json(tmp_path / SIDECARS[1], sidecar | {"model_id": networks.digest(network)})
     with pytest.raises(
         FloatingPointError, match=r"objects \(s\d+, s\d+, .*, \.\.\.\): look at the"
     ):
         evaluated((tmp_path, images), "refused")
+
+
+def changed_models(folder):
+    """A network of other weights, one cut short, and one with a flipped bit of a weight."""
+    raw = (folder / MODELS[1]).read_bytes()
+    other = (folder / MODELS[0]).read_bytes()
+    flipped = bytearray(raw)
+    flipped[len(raw) // 2] ^= 16
+    return {"other": other, "short": raw[: len(raw) // 2], "flipped": bytes(flipped)}
+
+
+@pytest.mark.parametrize("change", ["other", "short", "flipped"])
+def test_a_network_that_is_not_the_trained_one_is_set_aside(survey, tmp_path, change):
+    folder, images = survey
+    for path in folder.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / MODELS[1]).write_bytes(changed_models(folder)[change])
+    with pytest.raises(DamagedFile, match=f"{MODELS[1]} is damaged.*Run the same command again"):
+        evaluated((tmp_path, images), "swapped")
+    assert not (tmp_path / MODELS[1]).exists()
+
+
+@pytest.mark.parametrize("length", [0, 30, -40])
+def test_an_outlier_model_that_is_damaged_is_set_aside(tmp_path, length):
+    path = tmp_path / "outliers.npz"
+    features = np.random.default_rng(0).normal(size=(40, 5))
+    fitted = outliers.fit(features, np.arange(40) % 2)
+    outliers.OutlierModel((fitted,), 1.5).save(path)
+    assert outliers.OutlierModel.load(path).threshold == 1.5
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DamagedFile, match="it is no outlier model"):
+        outliers.OutlierModel.load(path)
 
 
 def test_members_are_combined_some_objects_at_a_time():
@@ -286,7 +321,7 @@ def test_other_networks_or_outliers_than_evaluated_are_refused(survey, plain, sa
     for name, out in (("t.json", plain[0]), ("outliers.npz", sampled[0])):
         (folder / "mixed" / name).write_bytes((out / name).read_bytes())
     assert inferred(folder, folder / "mixed", "s") is not None  # the same outlier model
-    changed = json.loads((folder / "mixed" / "t.json").read_text())
+    changed = read_json(folder / "mixed" / "t.json")
     changed["outliers"]["digest"] = "other"
     (folder / "mixed" / "t.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="outlier model is not of the same evaluation"):

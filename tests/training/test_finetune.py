@@ -1,5 +1,4 @@
 import csv
-import json
 import logging
 
 import keras
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from luneta.config import Pretraining, Training
+from luneta.files import read_json
 from luneta.models import devices, preprocessing
 from luneta.models import network as networks
 from luneta.training import finetune, folds
@@ -151,7 +151,7 @@ def prepare(tmp_path_factory, survey):
                 folder / "split.parquet", cutouts, **paths, settings=settings, fold=fold,
                 threads=2, **arguments,
             )  # fmt: skip
-            return json.loads(paths["sidecar"].read_text())
+            return read_json(paths["sidecar"])
 
         return folder, train
 

@@ -1,13 +1,12 @@
 """A network learns nothing of its own fold nor of the hold-out, be it by weights or by scales."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from luneta.cutouts.shard import write_shard
+from luneta.files import read_json
 from luneta.training import finetune, folds
 
 NAMES = [f"galaxy{i}" for i in range(96)]
@@ -38,7 +37,7 @@ def train(tmp_path_factory, galaxies, task_settings):
         finetune.run(
             folder / "split.parquet", [folder / "a.arrow"], **paths, settings=settings, fold=0
         )
-        return json.loads((folder / "fold0.json").read_text())
+        return read_json(folder / "fold0.json")
 
     return run, np.array(pq.read_table(folder / "split.parquet")["fold"].to_pylist())
 

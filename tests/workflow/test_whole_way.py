@@ -1,6 +1,5 @@
 """From images to catalog, and what a change makes run again."""
 
-import json
 import os
 
 import pyarrow.parquet as pq
@@ -8,6 +7,7 @@ import pytest
 from astropy.table import Table
 
 from luneta.catalog.read import catalog_schema, partition_files, read_columns
+from luneta.files import read_json
 from tiny_survey import LABELLED, tiny_config
 
 AFTER_TRAINING = {
@@ -50,7 +50,7 @@ def test_units_are_there_for_astropy(finished):
 
 
 def test_the_identity_of_the_model_is_in_every_row(finished):
-    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    metrics = read_json(finished.results / "metrics/lens.json")
     found = set(catalog(finished)["lens_model_id"].drop_null().to_pylist())
     assert found == {metrics["model_id"]}
 
@@ -64,14 +64,14 @@ def test_every_usable_object_has_a_place_among_the_others(finished):
 
 
 def test_the_card_names_the_networks(finished):
-    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    metrics = read_json(finished.results / "metrics/lens.json")
     card = (finished.results / "models/lens/model_card.md").read_text()
     assert all(name in card for name in [metrics["model_id"], *metrics["models"]])
     assert (finished.results / "models/lens/failures.png").exists()
 
 
 def test_the_hold_out_is_scored_by_the_ensemble(finished):
-    metrics = json.loads((finished.results / "metrics/lens.json").read_text())
+    metrics = read_json(finished.results / "metrics/lens.json")
     held = pq.read_table(finished.results / "metrics/lens_holdout.parquet")
     assert metrics["holdout"]["count"] == len(held) > 5
     assert metrics["holdout"]["scores"]["accuracy"] is not None

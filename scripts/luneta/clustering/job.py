@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.clustering.neighbours import among_others, nearest
 from luneta.clustering.space import Places, Space
-from luneta.files import atomic_path
 from luneta.inference.embeddings import read_features
+from luneta.parquet import parquet_writer, read_parquet, write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def schema(task: str) -> pa.Schema:
 
 def sample(paths: Sequence[Path | str], most: int, seed: int) -> np.ndarray:
     """Draw at most `most` usable objects of all shards, each as likely: (object, feature)."""
-    counts = [pc.count(pq.read_table(p, columns=["features"])["features"]).as_py() for p in paths]
+    counts = [pc.count(read_parquet(p, columns=["features"])["features"]).as_py() for p in paths]
     total = sum(counts)
     chosen = np.arange(total)
     if total > most:
@@ -137,14 +136,13 @@ def run(
         logger.warning("%s: %d usable objects are too few to place", task, len(features))
     names: list[str] = []
     components = []
-    with atomic_path(clusters) as temporary, pq.ParquetWriter(temporary, schema(task)) as writer:
+    with parquet_writer(clusters, schema(task)) as writer:
         for shard, ids, usable, places in _placed(embeddings, settings["shards"], space):
             writer.write_table(table_of(task, shard, ids, usable, places))
             names += ids.filter(pa.array(usable)).to_pylist()
             components.append(places.components)
     together = np.concatenate(components) if names else np.empty((0, 1), "float32")
-    with atomic_path(neighbours) as temporary:
-        pq.write_table(_neighbour_table(names, together, settings, threads), temporary)
+    write_parquet(_neighbour_table(names, together, settings, threads), neighbours)
     logger.info("%s: %d objects placed", task, len(names))
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from sklearn.neighbors import NearestNeighbors
+
+from luneta.parquet import read_parquet
 
 
 def nearest(
@@ -105,7 +106,7 @@ def neighbours_of(path: Path | str, object_id: str) -> list[tuple[str, float]]:
         raise FileNotFoundError(
             f"{path} is not there: name the task under clustering.tasks of the config, and run it"
         )
-    table = pq.read_table(path, filters=pc.field("object_id") == object_id)
+    table = read_parquet(path, filters=pc.field("object_id") == object_id)
     if not len(table):
         raise KeyError(
             f"{object_id!r} has no neighbours in {path}: give the name of an object of the "

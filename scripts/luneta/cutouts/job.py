@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from luneta.cutouts.quality import Quality
 from luneta.cutouts.shard import ShardWriter
 from luneta.cutouts.stamps import cut_stamps
 from luneta.cutouts.tiles import cut_tiles
-from luneta.files import atomic_path, write_json
+from luneta.files import write_json
+from luneta.parquet import read_parquet, write_parquet
 
 Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -46,18 +46,17 @@ def run(
     QualityError
         If there is a defect that the config does not allow.
     """
-    table = pq.read_table(objects)
+    table = read_parquet(objects)
     # The matrices of a resampling are small: threads of the linear algebra would only wait.
     with threadpool_limits(1, user_api="blas"):
         quality = Quality.of(table, settings["bands"])
         if stamps is None:
             blocks = cut_tiles(table, quality, settings)
         else:
-            blocks = cut_stamps(table, pq.read_table(stamps), quality, settings, threads)
+            blocks = cut_stamps(table, read_parquet(stamps), quality, settings, threads)
         _write_cutouts(outputs["cutouts"], blocks, quality, settings)
     quality.refuse(settings["quality"])
-    with atomic_path(outputs["quality"]) as temporary:
-        pq.write_table(quality.table(settings["bands"]), temporary, compression="zstd")
+    write_parquet(quality.table(settings["bands"]), outputs["quality"])
     write_json(outputs["files"], quality.files)
     log.info("%d of %d objects cut", quality.usable.sum(), len(table))
 

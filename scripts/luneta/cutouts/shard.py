@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from luneta.files import atomic_path
+from luneta.files import atomic_path, set_aside
+from luneta.seals import BrokenSeal, Seal, seal
 
 ROWS_PER_BATCH = 1024
 LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
 
 
-def _schema(bands: Sequence[str], size: int, pixels: str, dtype: str) -> pa.Schema:
+def _schema(
+    bands: Sequence[str], size: int, pixels: str, dtype: str, compression: str
+) -> pa.Schema:
     image = pa.fixed_shape_tensor(
         pa.from_numpy_dtype(dtype), (len(bands), size, size), dim_names=("band", "y", "x")
     )
@@ -25,13 +29,14 @@ def _schema(bands: Sequence[str], size: int, pixels: str, dtype: str) -> pa.Sche
         pa.field("flags", pa.int32()),
         pa.field("image", image),
     ]
-    return pa.schema(fields, metadata={"bands": json.dumps(list(bands)), "pixels": pixels})
+    described = {"bands": json.dumps(list(bands)), "pixels": pixels, "compression": compression}
+    return pa.schema(fields, metadata=described)
 
 
 class ShardWriter:
     """A context manager that writes cutouts, block by block, as an Arrow IPC file.
 
-    The file appears under its name when the context ends without an error.
+    The file appears under its name, sealed, when the context ends without an error.
 
     Parameters
     ----------
@@ -59,14 +64,16 @@ class ShardWriter:
         compression: str = "none",
     ):
         self._path, self._dtype = path, dtype
-        self._schema = _schema(bands, size, pixels, dtype)
+        self._schema = _schema(bands, size, pixels, dtype, compression)
         self._compression = None if compression == "none" else compression
         self._open_things = ExitStack()
 
     def __enter__(self) -> ShardWriter:
         with ExitStack() as things:
             temporary = things.enter_context(atomic_path(self._path))
-            sink = things.enter_context(pa.OSFile(str(temporary), "wb"))
+            self._ends: list[int] = []
+            things.push(lambda kind, *_: seal(temporary, self._ends) if kind is None else None)
+            sink = self._sink = things.enter_context(pa.OSFile(str(temporary), "wb"))
             options = pa.ipc.IpcWriteOptions(compression=self._compression)
             writer = pa.ipc.new_file(sink, self._schema, options=options)
             self._writer = things.enter_context(writer)
@@ -92,6 +99,7 @@ class ShardWriter:
             part = slice(start, start + ROWS_PER_BATCH)
             stored = _stored(images[part], self._dtype)
             self._writer.write_batch(_batch(self._schema, object_id[part], flags[part], stored))
+            self._ends.append(self._sink.tell())
 
 
 def write_shard(
@@ -127,7 +135,9 @@ def _batch(schema: pa.Schema, object_id, flags, images) -> pa.RecordBatch:
 class Shard:
     """A shard file, mapped into memory: only the pages that are read take any.
 
-    Of a compressed file one batch of a thousand cutouts is in memory at a time.
+    Of a compressed file one batch of a thousand cutouts is in memory at a time. What is read is
+    checked first, against the checksums that `ShardWriter` has laid into the file. Any method
+    may raise `luneta.files.DamagedFile`; the file has then been set aside.
 
     Attributes
     ----------
@@ -140,18 +150,51 @@ class Shard:
     """
 
     def __init__(self, path: Path | str):
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._path = Path(path)
+        content = _map(self._path)
+        self._content, view = pa.py_buffer(content), memoryview(content)
+        with self._checked():
+            self._seal = Seal(lambda start, stop: view[start:stop], len(view))
+        self._reader = pa.ipc.open_file(pa.BufferReader(self._content))
         schema = self._reader.schema
         self.bands: list[str] = json.loads(schema.metadata[b"bands"])
         self.pixels = schema.metadata[b"pixels"].decode()
         self.shape = tuple(schema.field("image").type.shape)
-        self._starts = np.cumsum([0, *_lengths(path)])
+        self._is_compressed = schema.metadata.get(b"compression", b"none") != b"none"
+        for number in range(self._reader.num_record_batches):
+            self._check(number, 0, 1)
+        self._starts = np.cumsum([0, *_lengths(self._content)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _batch(self, number: int) -> pa.RecordBatch:
-        return self._reader.get_batch(number)
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenSeal as error:
+            raise set_aside(self._path, str(error)) from None
+
+    def _check(self, number: int, start: int = 0, stop: int | None = None) -> None:
+        """Check bytes of a batch, counted from its start; all of it unless told."""
+        if not self._seal.is_there:
+            return
+        first, last = self._seal.batch(number)
+        with self._checked():
+            self._seal.check(first + start, last if stop is None else first + stop)
+
+    def _check_rows(self, number: int, rows: np.ndarray) -> None:
+        """Check all that is read for some rows of a batch."""
+        dense = len(rows) > 8 and 2 * len(rows) > np.ptp(rows)
+        if dense or self._is_compressed or not self._seal.is_there:
+            return self._check(number)
+        pixels = self._reader.get_batch(number).column("image").storage.values.buffers()[1]
+        first = pixels.address - self._content.address - self._seal.batch(number)[0]
+        size = pixels.size // int(self._starts[number + 1] - self._starts[number])
+        self._check(number, 0, first)
+        for row in rows:
+            self._check(number, first + row * size, first + (row + 1) * size)
+        return None
 
     def mapped(self, number: int) -> np.ndarray:
         """View a batch of cutouts, without a copy if the file is not compressed.
@@ -161,7 +204,11 @@ class Shard:
         numpy.ndarray
             Shape (objects, band, y, x), float32 or float16.
         """
-        return self._batch(number).column("image").to_numpy_ndarray()
+        self._check(number)
+        return self._view(number)
+
+    def _view(self, number: int) -> np.ndarray:
+        return self._reader.get_batch(number).column("image").to_numpy_ndarray()
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Copy the cutouts of some rows, in any order; shape (objects, band, y, x), float32."""
@@ -172,7 +219,9 @@ class Shard:
         batches = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(batches):
             chosen = batches == number
-            images[chosen] = self.mapped(number)[rows[chosen] - self._starts[number]]
+            here = rows[chosen] - self._starts[number]
+            self._check_rows(int(number), here)
+            images[chosen] = self._view(int(number))[here]
         return images
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -180,8 +229,16 @@ class Shard:
         return self.take(np.arange(start, stop))
 
 
-def _lengths(path: Path | str) -> list[int]:
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise set_aside(path, "it is empty") from None
+
+
+def _lengths(content: pa.Buffer) -> list[int]:
     """Rows of each batch, read without the cutouts, which may be compressed."""
     options = pa.ipc.IpcReadOptions(included_fields=[1])
-    reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
+    reader = pa.ipc.open_file(pa.BufferReader(content), options=options)
     return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]

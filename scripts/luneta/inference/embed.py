@@ -6,13 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from luneta.cutouts.shard import Shard
-from luneta.files import atomic_path
+from luneta.files import read_json
 from luneta.inference.embeddings import schema, spread
 from luneta.models import devices, predicting
 from luneta.models import network as networks
+from luneta.parquet import open_parquet, parquet_writer
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +20,7 @@ def run(
     cutouts: Path | str,
     quality: Path | str,
     model: Path | str,
+    sidecar: Path | str,
     embeddings: Path | str,
     settings: dict[str, Any],
     threads: int = 1,
@@ -32,9 +32,9 @@ def run(
     ----------
     cutouts, quality
         cutouts/{shard}.arrow and quality/{shard}.parquet.
-    model
-        models/{task}/fold0.keras: features of two networks cannot be compared, so that one
-        network serves all.
+    model, sidecar
+        models/{task}/fold0.keras and .json: features of two networks cannot be compared, so
+        that one network serves all.
     embeddings
         Written: embeddings/{task}/{shard}.parquet, one row per row of `quality`.
     settings
@@ -45,11 +45,12 @@ def run(
         `auto`, `cpu` or `gpu`.
     """
     devices.configure(threads, device)
-    ensemble = [predicting.prepare(networks.load(model))]
+    network = networks.load_known(model, read_json(sidecar)["model_id"])
+    ensemble = [predicting.prepare(network)]
     count, size = ensemble[0].whole.output_shape[0][-1], settings["batch_size"]
     shard, done = Shard(cutouts), 0
-    with atomic_path(embeddings) as temporary, pq.ParquetWriter(temporary, schema(count)) as writer:
-        for part in pq.ParquetFile(quality).iter_batches(size, columns=["object_id", "usable"]):
+    with parquet_writer(embeddings, schema(count)) as writer:
+        for part in open_parquet(quality).iter_batches(size, columns=["object_id", "usable"]):
             usable = part["usable"].to_numpy(zero_copy_only=False)
             objects = int(usable.sum())
             found = predicting.predict(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from luneta.parquet import read_parquet
 
 
 def schema(count: int) -> pa.Schema:
@@ -43,7 +44,7 @@ def read_features(path: Path | str) -> tuple[pa.ChunkedArray, np.ndarray, np.nda
     tuple
         Names, mask, float32 (usable object, feature).
     """
-    table = pq.read_table(path)
+    table = read_parquet(path)
     column = table["features"].combine_chunks()
     usable = column.is_valid().to_numpy(zero_copy_only=False)
     values = column.drop_null().flatten().to_numpy()

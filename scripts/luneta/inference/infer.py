@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from luneta.cutouts.shard import Shard
-from luneta.files import atomic_path, read_json
+from luneta.files import read_json
 from luneta.models import devices, predicting
 from luneta.models import network as networks
+from luneta.parquet import open_parquet, parquet_writer, read_parquet
 from luneta.training.calibration import Calibrator
 from luneta.training.outliers import OutlierModel
 from luneta.training.uncertainty import Summary, summarise
@@ -145,7 +145,10 @@ def assemble(
 ) -> Ensemble:
     """Load the networks of a task with what `evaluate` found of them."""
     return Ensemble(
-        tuple(predicting.prepare(networks.load(path)) for path in models),
+        tuple(
+            predicting.prepare(networks.load_known(path, model_id))
+            for path, model_id in zip(models, metrics["models"], strict=False)
+        ),
         {name: metrics["members"][name] for name in ("views", "draws", "seed")},
         Calibrator.from_dict(metrics["calibration"]),
         outliers,
@@ -194,7 +197,7 @@ def run(
     devices.configure(threads, device)
     found, outliers = read_json(metrics), OutlierModel.load(outlier_model)
     check(Shard(cutouts), [read_json(path) for path in sidecars], found, outliers)
-    usable = pq.read_table(quality, columns=["usable"])["usable"].to_numpy()
+    usable = read_parquet(quality, columns=["usable"])["usable"].to_numpy()
     if usable.sum() != len(Shard(cutouts)):
         raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
     ensemble = assemble(models if usable.any() else [], found, outliers)
@@ -205,8 +208,8 @@ def run(
     batch = predicting.even_batch_size(min(int(usable.sum()), group), settings["batch_size"])
     columns = schema(settings["task_name"], ensemble.classes)
     done = row = 0
-    with atomic_path(predictions) as temporary, pq.ParquetWriter(temporary, columns) as writer:
-        for part in pq.ParquetFile(quality).iter_batches(group, columns=["object_id", "usable"]):
+    with parquet_writer(predictions, columns) as writer:
+        for part in open_parquet(quality).iter_batches(group, columns=["object_id", "usable"]):
             chosen = usable[row : row + len(part)]
             shard, first, count = Shard(cutouts), done, int(chosen.sum())
             summary, scores = ensemble.predict(

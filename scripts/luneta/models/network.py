@@ -12,7 +12,7 @@ from luneta.models import preprocessing, registry, stems
 from luneta.models import weights as weight_files
 from luneta.models.activations import activate
 from luneta.models.preprocessing import Statistics
-from luneta.models.saving import digest, load, save
+from luneta.models.saving import digest, load, load_known, save
 
 __all__ = [
     "batch_norms",
@@ -22,6 +22,7 @@ __all__ = [
     "freeze",
     "head",
     "load",
+    "load_known",
     "lower_momentum",
     "rgb_indices",
     "save",

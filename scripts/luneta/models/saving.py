@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from luneta.files import atomic_path
+from luneta.files import atomic_path, set_aside
 
 
 class NetworkFileError(ValueError):
@@ -113,6 +113,32 @@ def load(path: Path | str) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises what a damaged or foreign file makes it raise
         raise NetworkFileError(_reason(path, str(error))) from None
+
+
+def load_known(path: Path | str, model_id: str) -> keras.Model:
+    """Load a network that must be the one whose digest a sidecar holds; see `load`.
+
+    Raises
+    ------
+    luneta.files.DamagedFile
+        If the file is damaged or another network; it has then been set aside.
+    NetworkFileError
+        If there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return load(path)
+    try:
+        network = load(path)
+    except NetworkFileError as error:
+        raise set_aside(path, str(error).removeprefix(f"{path} ")) from None
+    if (found := digest(network)) != model_id:
+        raise set_aside(
+            path,
+            f"its weights have the digest {found[:16]}..., its sidecar says {model_id[:16]}..., so "
+            "that it is not the network that was trained",
+        )
+    return network
 
 
 def _reason(path: Path, error: str) -> str:

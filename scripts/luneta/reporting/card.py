@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from luneta.config import Training
 from luneta.files import atomic_path, read_json
 from luneta.metrics.classification import DESCRIPTIONS
+from luneta.parquet import read_parquet
 from luneta.reporting.card_template import CARD
 from luneta.reporting.cutouts import Pictures, blank, picture_caption, place, shortened
 from luneta.reporting.predictions import OutOfFold, note_on_labels, read_out_of_fold
@@ -67,7 +67,7 @@ def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any
 
 def members_by_fold(split: Path | str, classes: Sequence[str], folds: int) -> dict[str, list[int]]:
     """Count each class in each fold, and in the hold-out at the end."""
-    table = pq.read_table(split)
+    table = read_parquet(split)
     counts = Counter(zip(table["label"].to_pylist(), table["fold"].to_pylist(), strict=True))
     return {name: [counts[name, fold] for fold in (*range(folds), -1)] for name in classes}
 
@@ -180,7 +180,7 @@ def run(
         `task_name`, `survey`, `units` (of the pixels), `pixel_scale` (arcsec, None if not known),
         `split` (settings of the training section that decide the split).
     """
-    content, table = read_json(metrics), pq.read_table(split)
+    content, table = read_json(metrics), read_parquet(split)
     found = read_out_of_fold(out_of_fold, content["classes"], content["kind"])
     names = zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True)
     places = dict(zip(table["object_id"].to_pylist(), names, strict=True))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from luneta.parquet import read_parquet
 from luneta.reporting.cutouts import Picture, Pictures, blank, picture_caption, place, shortened
 from luneta.reporting.style import COLOURS, GREY, panels, say, styled, words
 
@@ -62,7 +63,7 @@ def read_clusters(path: Path | str, task: str, overlaps: Path | str) -> Clusters
     overlaps
         catalog/overlaps.parquet: the placements that are not used.
     """
-    table = pq.read_table(path)
+    table = read_parquet(path)
     usable = pc.is_valid(table[f"{task}_group"])
     row = _row_in_shard(table["shard"].to_numpy(), usable.to_numpy())
     table = table.append_column("row", pa.array(row)).filter(usable)

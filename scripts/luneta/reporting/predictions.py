@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luneta.parquet import read_parquet
+
 LEFT_OUT = {
     "without_label": "without label",
     "ignored": "ignored",
@@ -74,7 +76,7 @@ class OutOfFold:
 
 def read_out_of_fold(path: Path | str, classes: list[str], kind: str) -> OutOfFold:
     """Read `metrics/{task}_out_of_fold.parquet`, without the hold-out if it is there."""
-    table = pq.read_table(path, filters=pc.field("fold") >= 0)
+    table = read_parquet(path, filters=pc.field("fold") >= 0)
     number = {name: i for i, name in enumerate(classes)}
 
     def columns(stem: str) -> np.ndarray:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from luneta.catalog.read import batches, catalog_schema, read_columns
 from luneta.files import read_json
+from luneta.parquet import read_parquet
 from luneta.reporting import clusters as clustered
 from luneta.reporting import comparison, curves, figures, learning, tables
 from luneta.reporting.cutouts import FEW, Pictures, examples, flagged_cutouts, montage
@@ -234,7 +235,7 @@ def run(
     }
     _survey_figures(folder, reckoning, pictures)
     for task in settings["tasks"]:
-        split = pq.read_table(splits[task])
+        split = read_parquet(splits[task])
         _task_figures(
             folder, task, found[task], split, histories[task], gradients[task], catalog, pictures,
             settings,

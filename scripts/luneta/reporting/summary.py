@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from luneta.catalog.read import COLLECTION, catalog_schema, read_columns
 from luneta.files import read_json
 from luneta.metrics.counts import balanced_accuracy
+from luneta.parquet import parquet_schema, read_parquet
 from luneta.reporting.predictions import against_truth, read_truth, told_of_split
 from luneta.reporting.reckoning import reckon, total
 from luneta.reporting.tables import counted, measured
@@ -40,13 +41,13 @@ def _task_line(task: str, content: dict) -> str:
 def _labelled(folder: Path, task: str) -> set[str]:
     path = folder / "metrics" / f"{task}_out_of_fold.parquet"
     in_folds = pc.field("fold") >= 0
-    table = pq.read_table(path, columns=["object_id"], filters=in_folds)
+    table = read_parquet(path, columns=["object_id"], filters=in_folds)
     return set(table["object_id"].to_pylist())
 
 
 def _conflict_line(folder: Path, task: str) -> Iterable[str]:
     path = folder / "splits" / f"{task}.parquet"
-    schema = pq.read_schema(path) if path.exists() else pa.schema([])
+    schema = parquet_schema(path) if path.exists() else pa.schema([])
     if number := told_of_split(schema, "counts").get("conflicting"):
         names = told_of_split(schema, "conflicting")
         dots = ", ..." if number > len(names) else ""

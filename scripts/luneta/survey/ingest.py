@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from astropy.wcs import WCS
 
-from luneta.files import atomic_path
+from luneta.parquet import write_parquet
 from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
 from luneta.survey.images import ImageError, ImageFile, read_grid, to_pixels
@@ -311,8 +310,7 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
         on_stamps = reference is None
         placed = _unplaced(given) if on_stamps else place(given, tiles, reference, radius, remote)
     table = in_tile_order(_objects_table(given, placed), [tile.name for tile in tiles])
-    with atomic_path(output) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(table, output)
     rejected = pc.sum(pc.is_valid(table["reject_reason"])).as_py() or 0
     log.info("%d objects, %d of them not usable", len(table), rejected)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import pyarrow.parquet as pq
 
 from luneta.cutouts.shard import Shard
+from luneta.parquet import read_parquet
 
 # Share of the training objects on which the best epoch is chosen. The held-out fold is never
 # looked at, or its scores would be too good.
@@ -102,7 +102,7 @@ class Labelled:
 
 def read_split(path: Path | str, classes: Sequence[str]) -> Labelled:
     """Read splits/{task}.parquet."""
-    table = pq.read_table(path)
+    table = read_parquet(path)
     index = {name: i for i, name in enumerate(classes)}
     return Labelled(
         ids=np.array(table["object_id"].to_pylist(), dtype=str),

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from luneta.config import Question
-from luneta.files import atomic_path, read_json, write_json
+from luneta.files import read_json, write_json
 from luneta.metrics.bootstrap import intervals
 from luneta.metrics.classification import scores
 from luneta.metrics.counts import confusion
@@ -25,6 +24,7 @@ from luneta.metrics.delong import class_areas
 from luneta.metrics.probability import expected_calibration_error
 from luneta.models import devices, predicting
 from luneta.models import network as networks
+from luneta.parquet import write_parquet
 from luneta.training import calibration, outliers
 from luneta.training.calibration import Calibrator
 from luneta.training.data import Cutouts, Labelled, read_split, training_part
@@ -63,6 +63,7 @@ def reader(cutouts: Cutouts, objects: Labelled) -> Callable[[int, int], np.ndarr
 
 def ask(
     path: Path | str,
+    model_id: str,
     fold: int,
     objects: Labelled,
     cutouts: Cutouts,
@@ -83,7 +84,7 @@ def ask(
     FloatingPointError
         If logits or features of an object are not finite; it names the objects.
     """
-    network = predicting.prepare(networks.load(path))
+    network = predicting.prepare(networks.load_known(path, model_id))
     learned = training_part(objects, fold)
     learned = learned.where(outliers.sample(learned.labels, settings["seed"]))
     groups = [objects.where(objects.folds == fold), objects.where(objects.folds < 0)]
@@ -105,11 +106,17 @@ def ask(
 
 def ask_all(
     models: Sequence[Path | str],
+    model_ids: Sequence[str],
     objects: Labelled,
     cutouts: Cutouts,
     settings: Mapping[str, Any],
 ) -> tuple[Answers, Answers, OutlierModel]:
     """Run all networks of a task over labelled objects, a network at a time.
+
+    Parameters
+    ----------
+    models, model_ids
+        Their files and digests, in the order of the folds.
 
     Returns
     -------
@@ -120,7 +127,8 @@ def ask_all(
     model : luneta.training.outliers.OutlierModel
     """
     dealt = objects.where(objects.folds >= 0)
-    asked = [ask(path, fold, objects, cutouts, settings) for fold, path in enumerate(models)]
+    named = zip(models, model_ids, strict=True)
+    asked = [ask(*one, fold, objects, cutouts, settings) for fold, one in enumerate(named)]
     held, new, familiar = zip(*asked, strict=True)
     back = np.argsort(np.argsort(dealt.folds, kind="stable"))
     scores = np.concatenate([answers.scores for answers in held])[back]
@@ -235,8 +243,7 @@ def predictions_table(
 
 
 def _write(path: Path | str, table: pa.Table) -> None:
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(table, path)
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -358,7 +365,9 @@ def run(
     devices.configure(threads, device)
     task, seed = Question.model_validate(settings["task"]), settings["seed"]
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
-    held, new, model = ask_all(models, read_split(split, task.classes), store, settings)
+    identities = [read_json(path)["model_id"] for path in sidecars]
+    objects = read_split(split, task.classes)
+    held, new, model = ask_all(models, identities, objects, store, settings)
     truth = held.objects.labels, held.objects.folds
     calibrator, losses = calibration.choose(settings["calibration"], held.logits, *truth)
     fitted = calibration.cross_fit(calibrator.method, held.logits, *truth)
@@ -367,7 +376,6 @@ def run(
     _write(out_of_fold, predictions_table(held, task.classes, summary, model))
     _write(holdout, predictions_table(new, task.classes, fresh, model))
     model.save(outlier_model)
-    identities = [read_json(path)["model_id"] for path in sidecars]
     members = {name: settings[name] for name in SAMPLING}
     strange = {"share": settings["strange"], "threshold": model.threshold, "digest": model.digest}
     write_json(

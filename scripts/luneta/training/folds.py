@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from luneta.config import ConfigError, Question, Training
-from luneta.files import atomic_path
+from luneta.parquet import parquet_schema, read_parquet, write_parquet
 from luneta.survey.overlaps import best_placement
 from luneta.training.labels import FEW, Labels, check_found, first_few, read_labels
 
@@ -135,8 +134,8 @@ def in_fold_of_anchor(
 
 def _placements(path: Path | str, shard: str) -> pa.Table:
     """Names and merits of a shard's rows, and their row in its cutout file (-1: not there)."""
-    there = pq.read_schema(path).names
-    table = pq.read_table(path, columns=[name for name in QUALITY if name in there])
+    there = parquet_schema(path).names
+    table = read_parquet(path, columns=[name for name in QUALITY if name in there])
     usable = table["usable"].to_numpy()
     rows = pa.array(np.where(usable, np.cumsum(usable) - 1, -1))
     names = pa.repeat(shard, len(table))
@@ -186,7 +185,7 @@ def read_positions(paths: Sequence[Path | str], names: Sequence[str]) -> np.ndar
     found: dict[str, tuple[float, float]] = {}
     wanted = pa.array(names, pa.string())
     for path in paths:
-        table = pq.read_table(path, columns=["object_id", "ra", "dec"])
+        table = read_parquet(path, columns=["object_id", "ra", "dec"])
         table = table.filter(pc.is_in(table["object_id"], wanted))
         positions = zip(_floats(table, "ra"), _floats(table, "dec"), strict=True)
         for name, position in zip(table["object_id"].to_pylist(), positions, strict=True):
@@ -367,5 +366,4 @@ def run(
     conflicting = found.conflicting[:FEW]
     told = {"counts": counts, "members": per_fold, "conflicting": conflicting}
     metadata = {key: json.dumps(value, sort_keys=True) for key, value in told.items()}
-    with atomic_path(split) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+    write_parquet(table.replace_schema_metadata(metadata), split)

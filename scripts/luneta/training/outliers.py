@@ -7,13 +7,15 @@ the nearest class (Mahalanobis distance; Lee et al. 2018, arXiv:1807.03888).
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from luneta.files import atomic_path
+from luneta.files import atomic_path, set_aside
 
 COMPONENTS = 64
 OBJECTS_PER_COMPONENT = 10
@@ -90,14 +92,24 @@ class OutlierModel:
 
     @classmethod
     def load(cls, path: Path | str) -> OutlierModel:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as found:
-            count = sum(name.startswith("rest") for name in found)
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        luneta.files.DamagedFile
+            If it is something else by now; it has then been set aside.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                arrays = dict(found)
+            count = sum(name.startswith("rest") for name in arrays)
             names = [field.name for field in fields(Gaussians)]
             networks = tuple(
-                Gaussians(**{name: found[f"{name}{i}"] for name in names}) for i in range(count)
+                Gaussians(**{name: arrays[f"{name}{i}"] for name in names}) for i in range(count)
             )
-            return cls(networks, float(found["threshold"]))
+            return cls(networks, float(arrays["threshold"]))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise set_aside(path, f"it is no outlier model ({error})") from None
 
 
 def fit(features: np.ndarray, labels: np.ndarray) -> Gaussians:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from luneta.config import Pretraining, Training
 from luneta.files import atomic_path
+from luneta.parquet import read_parquet
 from luneta.simulation.sources import galaxy_stamps
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def free(counts: Mapping[str, int], splits: Sequence[Path | str]) -> dict[str, n
     """
     found = {name: np.ones(count, dtype=bool) for name, count in counts.items()}
     for path in splits:
-        table = pq.read_table(path, columns=["shard", "row", "fold"], filters=[("fold", "<", 0)])
+        table = read_parquet(path, columns=["shard", "row", "fold"], filters=[("fold", "<", 0)])
         for name, row in zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True):
             found[name][row] = False
     return found
