@@ -14,7 +14,7 @@ from luneta.metrics.bootstrap import intervals
 from luneta.metrics.classification import scores
 from luneta.metrics.delong import delong_interval
 from luneta.models import network as networks
-from luneta.training import calibration, evaluate, folds
+from luneta.training import calibration, evaluate, folds, outliers
 from luneta.training.calibration import Calibrator, probabilities
 from luneta.training.data import training_part
 
