@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.catalog import index
 from luneta.catalog.leaves import Leaf, digest, file_digest
@@ -25,6 +24,7 @@ from luneta.catalog.partition import (
     whole_sky,
 )
 from luneta.catalog.rows import Shard, kept_rows
+from luneta.parquet import read_parquet
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _clusters_digest(shard: Shard) -> list[str]:
     """Digest what the clusters say of a shard, which are in one file of all shards."""
     found = []
     for path in shard.clusters:
-        table = pq.read_table(path, filters=pc.field("shard") == shard.name).combine_chunks()
+        table = read_parquet(path, filters=pc.field("shard") == shard.name).combine_chunks()
         stream = pa.BufferOutputStream()
         with pa.ipc.new_stream(stream, table.schema.remove_metadata()) as writer:
             writer.write_table(table.replace_schema_metadata(None))
@@ -83,7 +83,7 @@ def look(shard: Shard, settings: Mapping) -> Seen:
         The section `catalog` of the config.
     """
     order = settings["highest_order"]
-    table = pq.read_table(shard.objects, columns=["object_id", "ra", "dec"])
+    table = read_parquet(shard.objects, columns=["object_id", "ra", "dec"])
     table = table.filter(pa.array(kept_rows(shard)))
     healpix = healpix_of(*(table[name].to_numpy().astype(float) for name in ("ra", "dec")))
     placed = healpix != NOWHERE

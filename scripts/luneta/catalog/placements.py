@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from luneta.parquet import parquet_schema, read_parquet
 from luneta.survey.overlaps import best_placement, same_object
 
 DEFAULT_RADIUS = 1.0
@@ -32,7 +32,7 @@ def repeated_hashes(paths: Sequence[Path | str]) -> np.ndarray:
     numpy.ndarray
         Sorted, uint64. Two ids may share a hash, so look at the ids themselves next.
     """
-    found = [hashes(pq.read_table(path, columns=["object_id"])["object_id"]) for path in paths]
+    found = [hashes(read_parquet(path, columns=["object_id"])["object_id"]) for path in paths]
     values = np.sort(np.concatenate(found))
     return np.unique(values[1:][values[1:] == values[:-1]])
 
@@ -57,7 +57,7 @@ class TileBoxes:
     def __init__(self, paths: Sequence[Path | str], radius: float):
         low, high = {}, {}
         for path in paths:
-            table = pq.read_table(path, columns=POSITION[1:])
+            table = read_parquet(path, columns=POSITION[1:])
             frame = pd.DataFrame(_directions(table)).groupby(table["tile"].to_pandas().to_numpy())
             low |= dict(zip(frame.groups, frame.min().to_numpy(), strict=True))
             high |= dict(zip(frame.groups, frame.max().to_numpy(), strict=True))
@@ -90,14 +90,14 @@ def _suspects(objects: Sequence, quality: Sequence, radius, by_position: bool) -
     boxes = TileBoxes(objects, radius) if by_position and radius is not None else None
     parts = []
     for shard, (path, measured) in enumerate(zip(objects, quality, strict=True)):
-        table = pq.read_table(path, columns=POSITION)
+        table = read_parquet(path, columns=POSITION)
         chosen = np.isin(hashes(table["object_id"]), suspicious)
         if boxes is not None:
             chosen |= boxes.in_another(table)
         rows = np.flatnonzero(chosen)
         if len(rows):
-            known = [name for name in GOODNESS if name in pq.read_schema(measured).names]
-            beside = pq.read_table(measured, columns=known).take(rows).to_pandas()
+            known = [name for name in GOODNESS if name in parquet_schema(measured).names]
+            beside = read_parquet(measured, columns=known).take(rows).to_pandas()
             part = table.take(rows).to_pandas().assign(shard=shard, row=rows)
             parts.append(part.join(beside.reindex(columns=GOODNESS)))
     empty = pd.DataFrame(columns=[*POSITION, "shard", "row", *GOODNESS])

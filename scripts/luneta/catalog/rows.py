@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.catalog.placements import Placements
 from luneta.files import read_json
+from luneta.parquet import parquet_schema, read_parquet
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     CatalogError
         If a column has different units in two files.
     """
-    schemas = [pq.read_schema(path).remove_metadata() for path in paths]
+    schemas = [parquet_schema(path).remove_metadata() for path in paths]
     wide = pa.unify_schemas(schemas, promote_options="permissive")
     holders = {
         name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
@@ -148,7 +148,7 @@ def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
     """Put an objects file and its quality file side by side; flags are those of quality."""
-    left, right = pq.read_table(objects), pq.read_table(quality)
+    left, right = read_parquet(objects), read_parquet(quality)
     check_rows(left["object_id"], right["object_id"], quality, shard)
     left = left.drop_columns(
         [name for name in ("flags", "reject_reason") if name in left.schema.names]
@@ -161,12 +161,12 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
 
 def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
-    return _add_columns(table, pq.read_table(path), path, shard)
+    return _add_columns(table, read_parquet(path), path, shard)
 
 
 def _add_clusters(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a shard's part of a task's clusters, likewise."""
-    found = pq.read_table(path, filters=pc.field("shard") == shard).drop_columns(["shard"])
+    found = read_parquet(path, filters=pc.field("shard") == shard).drop_columns(["shard"])
     return _add_columns(table, found, path, shard)
 
 
@@ -326,9 +326,9 @@ def shards_of(
 
 def kept_rows(shard: Shard) -> np.ndarray:
     """Tell which rows of a shard are in the catalog, shape (objects,), bool."""
-    skipped = "skipped" in pq.read_schema(shard.quality).names
+    skipped = "skipped" in parquet_schema(shard.quality).names
     columns = ["object_id", "skipped"] if skipped else ["object_id"]
-    table = pq.read_table(shard.quality, columns=columns)
+    table = read_parquet(shard.quality, columns=columns)
     kept = ~chosen(len(table), shard.lost["row"].to_numpy(np.int64))
     if skipped:
         kept &= ~table["skipped"].to_numpy()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.catalog.read import COLLECTION, catalog_schema, read_columns
 from luneta.files import read_json
