@@ -74,7 +74,7 @@ def tensorboard(wildcards, threads):
 
 def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
-    for line in PLAN.changes():
+    for line in [*PLAN.mend(), *PLAN.changes()]:
         print(f"Since the last run: {line}", file=sys.stderr)
 
 

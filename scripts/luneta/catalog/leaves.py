@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.files import atomic_path, read_json
+from luneta.files import DamagedFile, atomic_path, read_json
 
 MANIFEST = "partitions.json"
 TEMPORARY = ".spill"
@@ -61,7 +61,7 @@ def read_manifest(folder: Path | str, part: str = "leaves") -> dict | list:
     """Read what is known of the leaves, by path; nothing if it was lost or cannot be read."""
     try:
         return read_json(Path(folder) / MANIFEST)[part]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DamagedFile, KeyError, TypeError):
         return {}
 
 
@@ -87,6 +87,8 @@ def damaged(folder: Path | str) -> list[str]:
 
 
 def _is_damaged(path: Path, about: Mapping, written: int) -> bool:
+    if not about["rows"]:
+        return path.exists()
     try:
         state = path.stat()
     except OSError:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from luneta.parquet import open_parquet, parquet_schema
 
 COLLECTION = "collection.properties"
 WITHOUT_POSITION = "without_position.parquet"
@@ -49,13 +50,13 @@ def catalog_files(collection: Path | str) -> list[Path]:
 
 def catalog_schema(collection: Path | str) -> pa.Schema:
     """Give the columns of a catalog, `_healpix_29` left out, which is not known of all objects."""
-    return pq.read_schema(Path(collection).with_name(WITHOUT_POSITION))
+    return parquet_schema(Path(collection).with_name(WITHOUT_POSITION))
 
 
 def batches(collection: Path | str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Read some columns of all objects piece by piece."""
     for path in catalog_files(collection):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             yield from file.iter_batches(columns=list(columns))
 
 

@@ -81,6 +81,23 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
 
 
+def check_columns(path: Path | str, names: Sequence[str]) -> None:
+    """Insist that a file has the columns that this version of luneta writes.
+
+    Raises
+    ------
+    CatalogError
+        Naming those that are missing.
+    """
+    found = parquet_schema(path).names
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise CatalogError(
+            f"{path} has no column {', '.join(missing)}: another version of luneta, or another "
+            "config, wrote it; remove it and run again"
+        )
+
+
 def check_rows(
     expected: pa.ChunkedArray, found: pa.ChunkedArray, path: Path | str, shard: str
 ) -> None:

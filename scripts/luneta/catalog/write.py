@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from luneta.catalog import hats_files, index, schema
 from luneta.catalog.layout import Layout, Seen, look
@@ -39,6 +38,7 @@ from luneta.catalog.rows import (
     CatalogError,
     Shard,
     cast,
+    check_columns,
     complete,
     joined,
     kept_rows,
@@ -46,7 +46,8 @@ from luneta.catalog.rows import (
     shards_of,
     unified_schema,
 )
-from luneta.files import atomic_path, write_json
+from luneta.files import write_json
+from luneta.parquet import parquet_writer
 
 __all__ = ["CatalogError", "run"]
 
@@ -156,6 +157,11 @@ def run(
         settings["catalog"],
         provenance(settings["config"], data, metrics),
     )
+    for task, found in predictions.items():
+        shape = settings["tasks"][task]
+        names = [column.name for column in schema.task_columns(task, **shape)]
+        for path in filter(None, found):
+            check_columns(path, names)
     placements = find_placements(objects, quality, settings)
     paths = {"objects": objects, "quality": quality, "files": files}
     paths["clusters"] = list(clusters.values())
@@ -248,9 +254,8 @@ def _write_beside(
     """Read all shards once: spill the rows of the changed leaves, list what the catalog omits."""
     schemas = {"rejects": REJECTS, "overlaps": OVERLAPS}
     with ExitStack() as stack:
-        temporary = {n: stack.enter_context(atomic_path(outputs[n])) for n in schemas}
         writers = {
-            name: stack.enter_context(pq.ParquetWriter(temporary[name], wanted, compression="zstd"))
+            name: stack.enter_context(parquet_writer(outputs[name], wanted))
             for name, wanted in schemas.items()
         }
         for tables, places in pool.map(lambda s: _shard(job, layout, *s, changed, spill), shards):
@@ -268,10 +273,7 @@ def _write_without_position(job: Job, spill: Spill, path: Path | str) -> None:
             longest[column.name] = max(longest.get(column.name, 0), column.length or 0)
     columns = [replace(c, length=longest.get(c.name) or None) for c in job.columns]
     wanted, count = schema.arrow_schema(job.survey, columns, job.facts), 0
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, wanted, compression="zstd") as writer,
-    ):
+    with parquet_writer(path, wanted) as writer:
         for rows in spill.each(WITHOUT):
             writer.write_table(rows.replace_schema_metadata(wanted.metadata).cast(wanted))
             count += len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cached_property
 
+from luneta.catalog.leaves import damaged
 from luneta.catalog.provenance import run_id
 from luneta.catalog.read import COLLECTION
 from luneta.code_digest import code_digest
@@ -354,6 +355,24 @@ class Plan(SurveyPlan):
         if last_key.exists() and key.exists() and key.read_bytes() != last_key.read_bytes():
             lines += row_changes(self.index / LAST_OBJECTS, self.index / OBJECTS)
         return lines
+
+    def mend(self) -> list[str]:
+        """See to it that a damaged catalog is made again; say so in a line.
+
+        The partitions are no outputs of a rule, so Snakemake does not miss them. Without
+        `collection.properties`, which is one, the rule runs and makes what is missing.
+        """
+        collection = self.results / "catalog" / COLLECTION
+        if not collection.exists():
+            return []
+        found = damaged(collection.parent)
+        if not found:
+            return []
+        collection.unlink()
+        return [
+            f"the catalog is made again: of its files {len(found)} are missing or not as they were "
+            f"written, first {collection.parent / found[0]}"
+        ]
 
     def remember(self) -> None:
         """Write down what a run that has succeeded, as far as the catalog, was made of."""
