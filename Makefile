@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CORES ?= all
 GPU ?=
+RUN ?=
 ARGS ?=
 UV ?= uv
 
@@ -15,7 +16,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format models bench schema requirements clean python runtime tools
+.PHONY: help demo test test-all lint format models reproduce bench schema requirements clean python runtime tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -46,6 +47,9 @@ format: tools ## format code and workflow
 
 models: runtime ## list the networks: parameters, input, weights, paper
 	@$(BIN)/python scripts/list_models.py
+
+reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_id>.json
+	@$(BIN)/python -m luneta.plan.reproduce "$(RUN)" --cores $(CORES)
 
 bench: tools ## run the benchmarks
 	@for file in benchmarks/bench_*.py; do \

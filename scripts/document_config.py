@@ -27,6 +27,7 @@ from luneta.config import (
     Mask,
     Preprocessing,
     Pretraining,
+    Provenance,
     Remote,
     Section,
     Simulation,
@@ -65,6 +66,7 @@ SECTIONS: list[tuple[str, type[Section]]] = [
     ("`inference`", Inference),
     ("`clustering`", Clustering),
     ("`catalog`", Catalog),
+    ("`provenance`", Provenance),
     ("`simulation`", Simulation),
 ]
 

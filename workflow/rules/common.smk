@@ -76,6 +76,7 @@ def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
     for line in [*PLAN.mend(), *PLAN.changes()]:
         print(f"Since the last run: {line}", file=sys.stderr)
+    PLAN.complete_record()
 
 
 def check_cluster():

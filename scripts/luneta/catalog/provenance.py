@@ -26,8 +26,8 @@ PACKAGES = (
 # What decides results. Profiles describe machines; the config is recorded by its content.
 CODE = ("scripts", "workflow/Snakefile", "workflow/rules", "envs", "pyproject.toml")
 LOCKS = ("requirements-cpu.txt", "requirements-gpu.txt")
-# Where and how a job runs, which the same run on another machine may do otherwise.
-OF_THE_MACHINE = ("device",)
+# Where and how a job runs, and what is noted of it: the results are the same.
+NOT_OF_THE_RESULTS = ("device", "provenance")
 
 
 def digest(content: Any) -> str:
@@ -45,13 +45,14 @@ def files_digest(paths: Sequence[Path | str]) -> str:
     return total.hexdigest()
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str, differs: bool = False) -> bytes | None:
+    """Ask git; None if it cannot tell. A difference, where one is looked for, is no failure."""
     command = ["git", "-C", str(REPOSITORY), *arguments]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run(command, capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    return result.stdout if result.returncode in ((0, 1) if differs else (0,)) else None
 
 
 def code() -> dict[str, str]:
@@ -63,8 +64,21 @@ def code() -> dict[str, str]:
     ours = _git("ls-files", "--error-unmatch", str(Path(__file__).relative_to(REPOSITORY)))
     commit = _git("rev-parse", "HEAD") if ours is not None else None
     changes = _git("status", "--porcelain", "--", *CODE) if commit else None
-    dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"luneta.git_commit": commit or "unknown", "luneta.git_dirty": dirty}
+    dirty = "unknown" if changes is None else str(bool(changes.strip())).lower()
+    return {
+        "luneta.git_commit": commit.decode().strip() if commit else "unknown",
+        "luneta.git_dirty": dirty,
+    }
+
+
+def code_changes() -> bytes:
+    """Give the changes of the code since the commit, as a patch that `git apply` takes."""
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b""
+    patches = [_git("diff", "--binary", "--no-ext-diff", "HEAD", "--", *CODE)]
+    for name in filter(None, new.decode().split("\0")):
+        added = ("--binary", "--no-ext-diff", "--no-index", "--", "/dev/null", name)
+        patches.append(_git("diff", *added, differs=True))
+    return b"".join(patch or b"" for patch in patches)
 
 
 def package_digest() -> str:
@@ -113,8 +127,14 @@ def run_id(config: Mapping) -> str:
     str
         16 hexadecimal digits.
     """
-    science = {key: value for key, value in config.items() if key not in OF_THE_MACHINE}
+    science = {key: value for key, value in config.items() if key not in NOT_OF_THE_RESULTS}
     return digest([code(), package_digest(), environment_digest(), science])[:16]
+
+
+def packages() -> dict[str, str]:
+    """Versions of all packages of this environment, by name."""
+    found = {one.metadata["Name"]: one.version for one in metadata.distributions()}
+    return {name: found[name] for name in sorted(found) if name}
 
 
 def versions() -> dict[str, str]:
@@ -126,6 +146,30 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def run_facts(config: Mapping) -> dict[str, str]:
+    """Tell what decides the results of a run, but for its data: survey, code, config, environment.
+
+    Parameters
+    ----------
+    config : mapping
+        The whole config, as plain types.
+
+    Returns
+    -------
+    dict
+        Keys begin with `luneta.`; they are the same in `runs/{run_id}.json`, in the files of the
+        catalog, and in the INFO elements of its VOTable headers.
+    """
+    return {
+        "luneta.survey": str(config.get("survey", "")),
+        "luneta.run_id": run_id(config),
+        **code(),
+        "luneta.config_sha256": digest(config),
+        "luneta.environment_sha256": environment_digest(),
+        **versions(),
+    }
 
 
 def provenance(
@@ -147,11 +191,10 @@ def provenance(
     dict
         Keys begin with `luneta.`.
     """
-    found = {"luneta.survey": str(config.get("survey", "")), **code()}
-    found["luneta.config_sha256"] = digest(config)
+    found = run_facts(config)
     found |= {f"luneta.data_sha256.{name}": files_digest(paths) for name, paths in data.items()}
     for task, path in metrics.items():
         content = read_json(path)
         found[f"luneta.model_id.{task}"] = str(content["model_id"])
         found[f"luneta.calibration.{task}"] = str(content["calibration"]["method"])
-    return found | versions()
+    return found

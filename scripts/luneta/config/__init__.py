@@ -4,7 +4,7 @@ from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
 from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
 from luneta.config.messages import load, refusal, sections_in, validate
-from luneta.config.model import Config, Simulation
+from luneta.config.model import Config, Provenance, Simulation
 from luneta.config.survey import (
     Astrometry,
     Detection,
@@ -63,6 +63,7 @@ __all__ = [
     "Mask",
     "Preprocessing",
     "Pretraining",
+    "Provenance",
     "Question",
     "Remote",
     "Section",

@@ -35,6 +35,20 @@ class Simulation(Section):
     )
 
 
+class Provenance(Section):
+    """What the record of a run, `runs/<run_id>.json`, holds of the images it was given."""
+
+    most_files: Annotated[int, Field(ge=0)] = Field(
+        100_000,
+        description="Most images whose content is digested when a run has succeeded; with more, "
+        "the record says that it holds the digests of tables, lists, labels and weights only. A "
+        "file of unchanged size and time is not read again. 0 for none.",
+    )
+    most_gigabytes: Annotated[float, Field(ge=0)] = Field(
+        1000.0, description="Their most size; it takes about a second a gigabyte and core."
+    )
+
+
 def _known_defect(name: str) -> str:
     if name not in DEFECTS:
         raise ValueError(f"{name!r} is no defect; {did_you_mean(name, list(DEFECTS))}")
@@ -97,6 +111,9 @@ class Config(Section):
         "auto",
         description="`gpu` stops where there is none; `auto` takes one that is there. A job whose "
         "profile gives it more (resource `gpu`) shares its training among them.",
+    )
+    provenance: Provenance = Field(
+        default_factory=Provenance, description="What is noted of a run."
     )
     simulation: Simulation | None = Field(
         None, description="Demo only: the tiles are simulated before they are read."

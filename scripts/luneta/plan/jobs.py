@@ -13,6 +13,7 @@ from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.changes import changes, row_changes
+from luneta.plan.runs import record
 from luneta.plan.survey import SurveyPlan, digest
 from luneta.survey.index import OBJECTS
 
@@ -344,6 +345,7 @@ class Plan(SurveyPlan):
             **self.delivery(),
             "config": self.config.model_dump(mode="json"),
             "code": {rule: code_digest(rule) for rule in self.RULES},
+            "run_id": self.run_id,
         }
 
     def changes(self) -> list[str]:
@@ -383,3 +385,12 @@ class Plan(SurveyPlan):
             if (self.index / name).exists():
                 with atomic_path(self.index / last) as temporary:
                     shutil.copyfile(self.index / name, temporary)
+        record(self)
+
+    def complete_record(self) -> None:
+        """Write the record of the last run, if it was killed between its success and that."""
+        last = self.index / LAST_RUN
+        if not last.exists() or (self.results / "runs" / f"{self.run_id}.json").exists():
+            return
+        if read_json(last).get("run_id") == self.run_id:
+            record(self)
