@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from luneta.files import log_to
 from luneta.gpus import claim
+from luneta.staging import stage
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +15,7 @@ device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
 from luneta.inference.embed import run
 
 run(
-    snakemake.input.cutouts,
+    stage(snakemake.input.cutouts, snakemake.resources.get("scratch")),
     snakemake.input.quality,
     snakemake.input.model,
     snakemake.input.sidecar,

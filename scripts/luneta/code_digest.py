@@ -15,8 +15,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # A setting reaches its rules as a value in `params`; rewording its description is no reason
-# to run anything again. Nor is which GPU a job is given.
-EXCLUDED = ("luneta.config", "luneta.gpus")
+# to run anything again. Nor is which GPU a job is given, or from which disk it reads.
+EXCLUDED = ("luneta.config", "luneta.gpus", "luneta.staging")
 
 
 def _module_path(name: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import logging
 import os
@@ -11,9 +10,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from luneta import flocks
 
 logger = logging.getLogger(__name__)
 
@@ -177,15 +177,13 @@ def _without_cuda(environment: Mapping[str, str]) -> bool:
 
 def _take(there: list[Gpu], count: int, locks: Path, owner: str) -> list[Gpu]:
     """Lock so many of the devices, all at once; wait until they are free."""
-    locks.mkdir(parents=True, exist_ok=True)
-    with suppress(PermissionError):  # made by another user, and so open to all already
-        locks.chmod(0o1777)
+    flocks.shared_folder(locks)
     files = {gpu: locks / re.sub(r"[^\w-]", "_", f"{owner}-{gpu.name}") for gpu in there}
     said = False
     while True:
-        with _turn(locks):
-            _sweep(locks, set(files.values()))
-            got = {gpu: held for gpu in there if (held := _lock(files[gpu])) is not None}
+        with flocks.turn(locks):  # so that nobody ends up with half of what it needs
+            flocks.sweep(locks, set(files.values()))
+            got = {gpu: held for gpu in there if (held := flocks.lock(files[gpu])) is not None}
             for gpu in list(got)[count:] if len(got) >= count else list(got):
                 os.close(got.pop(gpu))
         if got:
@@ -200,46 +198,6 @@ def _take(there: list[Gpu], count: int, locks: Path, owner: str) -> list[Gpu]:
 def names(gpus: list[Gpu]) -> str:
     """Name some GPUs in a sentence."""
     return "; ".join(map(str, gpus)) or "no GPU"
-
-
-@contextmanager
-def _turn(locks: Path) -> Iterator[None]:
-    """One at a time opens and locks files, so that nobody ends up with half of what it needs."""
-    held = os.open(_made(locks / "turn"), os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
-
-
-def _made(path: Path) -> Path:
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
-    return path
-
-
-def _lock(path: Path) -> int | None:
-    held = os.open(_made(path), os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        return None
-    return held
-
-
-def _sweep(locks: Path, own: set[Path]) -> None:
-    """Remove what is held by nobody: files of Slurm jobs that have ended."""
-    for path in set(locks.iterdir()) - own - {locks / "turn"}:
-        with suppress(OSError):  # another user's
-            held = _lock(path)
-            if held is None:
-                continue
-            try:
-                path.unlink()
-            finally:
-                os.close(held)
 
 
 def _who(wanted: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import subprocess
@@ -46,9 +45,8 @@ def check(partitions: Iterable[str | int | None], status_command: str | None, po
 def named(value: str | int | None) -> list[str]:
     """Give the partitions in a resource's text: `gpu`, `'gpu'`, `a,b`; none of an expression."""
     text = "" if value is None else str(value)
-    if re.fullmatch(r"""(['"]).*\1""", text):
-        text = str(ast.literal_eval(text))
-    return text.split(",") if re.fullmatch(r"[\w.,-]+", text) else []
+    plain = re.fullmatch(r"""(['"]?)([\w.,-]+)\1""", text)
+    return plain[2].split(",") if plain else []
 
 
 def _check_partitions(wanted: set[str]) -> None:

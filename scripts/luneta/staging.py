@@ -1,0 +1,62 @@
+"""Shards on a disk of the node: copied there in one go, and gone when the job ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from luneta import flocks
+
+logger = logging.getLogger(__name__)
+
+ROOM = 1.1  # times the file, that must be free on the disk
+_held: list[int] = []  # locks on the folders of this process, until it ends
+
+
+def stage(path: Path | str, scratch: Path | str | None) -> Path:
+    """Copy a file to a disk of this machine, to be read there.
+
+    Parameters
+    ----------
+    path
+        On a disk that the nodes share.
+    scratch
+        Folder on a disk of this machine, resource `scratch` of the profile; nothing or an empty
+        name to read the file where it is.
+
+    Returns
+    -------
+    path
+        Of the copy, which bears the same name and is removed when the process ends. If it ends
+        without a good-bye, the next that stages on this machine removes it. Where the folder
+        cannot be used, or has no room, it is the path itself, and the log says why.
+    """
+    path = Path(path)
+    if not scratch:
+        return path
+    try:
+        return _copy(path, Path(scratch) / "luneta-staged")
+    except OSError as error:
+        logger.warning("%s is read where it is: scratch %s: %s", path, scratch, error)
+        return path
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    with flocks.turn(flocks.shared_folder(folder)):
+        flocks.sweep(folder, set())
+        own = Path(tempfile.mkdtemp(dir=folder))
+        _held.append(flocks.lock(own))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    size, free = path.stat().st_size, shutil.disk_usage(folder).free
+    if size * ROOM > free:
+        own.rmdir()
+        raise OSError(f"{free / 1e9:.1f} GB are free, {size * ROOM / 1e9:.1f} GB are needed")
+    start = time.monotonic()
+    copy = Path(shutil.copy2(path, own / path.name))
+    seconds = max(time.monotonic() - start, 1e-3)
+    logger.info("%s copied to %s: %.0f MB/s", path, own, size / 1e6 / seconds)
+    return copy
