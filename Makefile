@@ -4,6 +4,8 @@ PYTHON ?= python3
 CORES ?= all
 GPU ?=
 RUN ?=
+CONFIG ?= config/demo.yaml
+REPORTER ?= rocrate
 ARGS ?=
 UV ?= uv
 
@@ -16,7 +18,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format models reproduce bench schema requirements clean python runtime tools
+.PHONY: help demo test test-all lint format models reproduce rocrate bench schema requirements clean python runtime tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -50,6 +52,11 @@ models: runtime ## list the networks: parameters, input, weights, paper
 
 reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_id>.json
 	@$(BIN)/python -m luneta.plan.reproduce "$(RUN)" --cores $(CORES)
+
+rocrate: runtime ## describe a finished run as an RO-Crate: CONFIG=config/demo.yaml
+	@$(BIN)/python -c "import snakemake_report_plugin_$(REPORTER)" 2> /dev/null || \
+		{ echo "There is no reporter $(REPORTER): $(BIN)/pip install snakemake-report-plugin-$(REPORTER)"; exit 1; }
+	@$(BIN)/snakemake --configfile $(CONFIG) --cores 1 --reporter $(REPORTER)
 
 bench: tools ## run the benchmarks
 	@for file in benchmarks/bench_*.py; do \
