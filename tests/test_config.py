@@ -1,10 +1,15 @@
 """What a config may hold, and what is said of one that cannot work."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from luneta.config import ConfigError, load, validate
+
+EXAMPLES = Path(__file__).parents[1] / "config"
 
 TILES = {
     "survey": "sky",
@@ -169,3 +174,9 @@ def test_names_that_would_be_dropped_or_clash_are_refused(change, words):
     given = {"kind": "tiles", "tiles": "t.tsv", "sources": "s.fits", "bands": ["r"], **change}
     with pytest.raises(ConfigError, match=words):
         validate({"survey": "s", "input": given})
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_checked_config_written_out_is_itself_again(path):
+    once = validate(yaml.safe_load(path.read_text())).model_dump(mode="json")
+    assert validate(json.loads(json.dumps(once))).model_dump(mode="json") == once
