@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = {
@@ -126,8 +127,9 @@ class Slurm:
             self.command("scancel", "--full", "--user", getpass.getuser(), check=False)
         for name in reversed(list(self.daemons)):
             self.kill(name, signal.SIGTERM)
-        for pid in self._left():
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _configure(self) -> None:
         values = {
@@ -190,16 +192,14 @@ class Slurm:
             daemon.kill()
             daemon.wait()
 
-    def _left(self) -> list[int]:
-        """Processes that were started with this cluster's configuration and still run."""
-        mark = f"SLURM_CONF={self.env['SLURM_CONF']}".encode()
+    def processes(self, mark: str = "") -> list[int]:
+        """Processes of this cluster that still run, with another variable if one is given."""
+        marks = {f"SLURM_CONF={self.env['SLURM_CONF']}".encode(), mark.encode()} - {b""}
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if mark in environ.read_bytes().split(b"\0"):
+            with suppress(OSError):
+                if marks <= set(environ.read_bytes().split(b"\0")):
                     found.append(int(environ.parent.name))
-            except OSError:
-                continue
         return [pid for pid in found if pid != os.getpid()]
 
     def command(self, *words: str, check: bool = True) -> str:
