@@ -14,15 +14,16 @@ device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
 
 from luneta.inference.infer import run
 
+settings = snakemake.params.settings
 run(
     cutouts=stage(snakemake.input.cutouts, snakemake.resources.get("scratch")),
     quality=snakemake.input.quality,
-    models=snakemake.input.models,
-    sidecars=snakemake.input.sidecars,
+    models=settings["models"],
+    sidecars=settings["sidecars"],
     metrics=snakemake.input.metrics,
     outlier_model=snakemake.input.outliers,
     predictions=snakemake.output.predictions,
-    settings=snakemake.params.settings,
+    settings=settings,
     threads=snakemake.threads,
     device=device,
 )

@@ -38,6 +38,16 @@ def of_shard(what):
     return lambda wildcards: getattr(PLAN, what)(wildcards.shard)
 
 
+def made(what):
+    """Give `of_shard` where the simulation makes files; those delivered reach a job as settings."""
+    return of_shard(what) if PLAN.config.simulation is not None else []
+
+
+def slices_or(otherwise):
+    """Give the pattern of a shard's slice of a survey-wide list, or what there is instead."""
+    return "<results>/index/{shard}.parquet" if PLAN.slices else otherwise
+
+
 def of_task(what):
     """Give a function that looks up the files of a task."""
     return lambda wildcards: getattr(PLAN, what)(wildcards.task)

@@ -1,8 +1,8 @@
 rule cutouts:
     input:
         objects=rules.ingest.output.objects,
-        images=of_shard("images"),
-        stamps=of_shard("stamps"),
+        images=made("images"),
+        stamps=[] if PLAN.is_tiles else slices_or([]),
     output:
         cutouts="<results>/cutouts/{shard}.arrow",
         quality="<results>/quality/{shard}.parquet",

@@ -1,12 +1,10 @@
-# A model file is too large for Snakemake to compare by content: the small sidecar, which
-# holds the digest of the weights, decides whether predictions are out of date. The metrics
-# hold that of the outlier model.
+# The metrics hold the digests of all networks and of the outlier model, so that they decide whether
+# predictions are out of date. The networks themselves are asked for by `all` and `evaluate`: as
+# inputs of each shard they were most of what planning a large survey cost.
 rule infer:
     input:
         cutouts=rules.cutouts.output.cutouts,
         quality=rules.cutouts.output.quality,
-        models=ancient(folds(rules.finetune.output.model)),
-        sidecars=folds(rules.finetune.output.sidecar),
         metrics=rules.evaluate.output.metrics,
         outliers=ancient(rules.evaluate.output.outliers),
     output:

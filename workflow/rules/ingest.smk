@@ -1,7 +1,7 @@
 rule ingest:
     input:
-        sources=of_shard("source_files"),
-        images=of_shard("grids"),
+        sources=slices_or(made("source_files")),
+        images=made("grids"),
     output:
         objects="<results>/objects/{shard}.parquet",
     log:

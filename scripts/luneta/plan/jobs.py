@@ -165,7 +165,16 @@ class Plan(SurveyPlan):
 
     def infer(self, task: str) -> dict:
         """Settings of `infer`; how networks are asked, and calibrated, `evaluate` tells."""
-        return {"task_name": task, "batch_size": self.config.inference.batch_size}
+        return {
+            "task_name": task,
+            "batch_size": self.config.inference.batch_size,
+            "models": self._of_folds(task, ".keras"),
+            "sidecars": self._of_folds(task, ".json"),
+        }
+
+    def _of_folds(self, task: str, suffix: str) -> list[str]:
+        folder = self.results / "models" / task
+        return [str(folder / f"fold{fold}{suffix}") for fold in self.folds(task)]
 
     @property
     def clustered(self) -> list[str]:
