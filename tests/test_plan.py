@@ -154,12 +154,16 @@ def test_views_and_draws_are_a_matter_of_evaluate(survey, tmp_path):
     assert after.evaluate("t") == before.evaluate("t") | survey["inference"]
     assert after.evaluate("t")["calibration"] == "vector"
     folds = [f"results/sky/models/t/fold{fold}" for fold in range(5)]
-    assert after.infer("t") == before.infer("t") == {
-        "task_name": "t",
-        "batch_size": 256,
-        "models": [f"{fold}.keras" for fold in folds],
-        "sidecars": [f"{fold}.json" for fold in folds],
-    }
+    assert (
+        after.infer("t")
+        == before.infer("t")
+        == {
+            "task_name": "t",
+            "batch_size": 256,
+            "models": [f"{fold}.keras" for fold in folds],
+            "sidecars": [f"{fold}.json" for fold in folds],
+        }
+    )
     assert after.finetune("t") == before.finetune("t")
 
 
