@@ -93,7 +93,7 @@ def file_digest(path: Path) -> str:
 def rows_digest(path: Path) -> str:
     """Sha256 of the rows of a Parquet file, without `run_id`: by which run is no matter here.
 
-    Names and types of the columns count, metadata and compression do not.
+    Names and types of the columns and the row groups count, metadata and compression do not.
     """
     total = hashlib.sha256()
     with pq.ParquetFile(path) as file:
@@ -101,21 +101,29 @@ def rows_digest(path: Path) -> str:
         for name in names:
             total.update(f"{name} {file.schema_arrow.field(name).type}\n".encode())
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
-            for column in batch.columns:
-                _add_column(total, column)
+            # Nulls and values apart: what lies in the memory of a null is anything.
+            columns = [part for one in batch.columns for part in (_valid(one), _filled(one))]
+            parts = pa.record_batch(columns, names=list(map(str, range(len(columns)))))
+            total.update(parts.serialize())
     return total.hexdigest()
 
 
-def _add_column(total: Any, column: pa.Array) -> None:
-    """Add values and nulls, whatever lies in the memory of the nulls."""
-    valid = column.is_valid()
-    total.update(valid.cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
+def _valid(column: pa.Array) -> pa.Array:
+    return column.is_valid().cast(pa.uint8())
+
+
+def _filled(column: pa.Array) -> pa.Array:
+    """Put zero, or nothing, in the place of nulls; booleans as bytes, not as bits."""
     kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _filled(column.dictionary_decode())
+    if pa.types.is_boolean(kind):
+        return _filled(column.cast(pa.uint8()))
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        values = pc.fill_null(column, pa.scalar(0).cast(kind))
-        total.update(values.to_numpy(zero_copy_only=False).tobytes())
-    else:
-        total.update(repr(column.to_pylist()).encode())
+        return pc.fill_null(column, pa.scalar(0, pa.int8()).cast(kind))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pc.fill_null(column, "")
+    return column
 
 
 def sidecar_digest(path: Path) -> str:

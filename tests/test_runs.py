@@ -1,0 +1,88 @@
+"""Digests of what a run has made."""
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from luneta.plan.runs import Digests, file_digest, rows_digest
+
+COLUMNS = {
+    "object_id": pa.array([f"g{n}" for n in range(7)]),
+    "flux": pa.array([1.5, None, 0.0, -2.0, float("nan"), 3.0, 4.0], pa.float32()),
+    "flags": pa.array([0, 1, None, 3, 4, 5, 6], pa.int32()),
+    "star": pa.array([True, False, None, True, True, False, False]),
+    "label": pa.array(["a", None, "", "b", "a", "a", "b"]).dictionary_encode(),
+    "lens_run_id": pa.array(["first"] * 7),
+    "box": pa.array([[1, 2], None, [], [3], [4], [5], [6]], pa.list_(pa.int16())),
+}
+
+
+def write(path, columns, **options):
+    pq.write_table(pa.table(columns), path, **options)
+    return rows_digest(path)
+
+
+def test_rows_have_one_digest_however_they_are_written(tmp_path):
+    digest = write(tmp_path / "a.parquet", COLUMNS)
+    assert write(tmp_path / "b.parquet", COLUMNS, compression="zstd") == digest
+    later = {**COLUMNS, "lens_run_id": pa.array(["second"] * 7)}
+    assert write(tmp_path / "c.parquet", later) == digest
+    # what lies in the memory of a null is no matter
+    values = pa.array([1.5, 9.0, 0.0, -2.0, float("nan"), 3.0, 4.0], pa.float32())
+    validity = pa.array([True, False, True, True, True, True, True])
+    hidden = pa.Array.from_buffers(pa.float32(), 7, [validity.buffers()[1], values.buffers()[1]])
+    assert write(tmp_path / "d.parquet", {**COLUMNS, "flux": hidden}) == digest
+    table = pa.table(COLUMNS).replace_schema_metadata({"luneta.run_id": "second"})
+    pq.write_table(table, tmp_path / "e.parquet")
+    assert rows_digest(tmp_path / "e.parquet") == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("flux", pa.array([1.5, 0.0, 0.0, -2.0, float("nan"), 3.0, 4.0], pa.float32())),
+        ("flux", COLUMNS["flux"].cast(pa.float64())),
+        ("flags", pa.array([0, 1, None, 3, 4, 5, 7], pa.int32())),
+        ("star", pa.array([True, False, False, True, True, False, False])),
+        ("object_id", pa.array([f"g{n}" for n in (1, 0, 2, 3, 4, 5, 6)])),
+        ("label", pa.array(["a", "", "", "b", "a", "a", "b"]).dictionary_encode()),
+        ("box", pa.array([[1, 2], [], [], [3], [4], [5], [6]], pa.list_(pa.int16()))),
+    ],
+)
+def test_other_rows_have_another_digest(tmp_path, name, values):
+    digest = write(tmp_path / "a.parquet", COLUMNS)
+    assert write(tmp_path / "b.parquet", {**COLUMNS, name: values}) != digest
+    renamed = {("other" if key == name else key): column for key, column in COLUMNS.items()}
+    assert write(tmp_path / "c.parquet", renamed) != digest
+
+
+def test_files_are_read_again_only_when_they_have_changed(tmp_path):
+    one, folder = tmp_path / "one", tmp_path / "folder"
+    one.write_bytes(b"first")
+    folder.mkdir()
+    (folder / "part").write_bytes(b"x")
+    asked = []
+
+    def digest(path):
+        asked.append(path.name)
+        return file_digest(path)
+
+    def all_of():
+        digests = Digests(tmp_path / "memory.json")
+        found = digests.of([str(one), str(folder), str(tmp_path / "none")], digest)
+        digests.remember()
+        return found
+
+    found = all_of()
+    assert found[str(one)] == {"bytes": 5, "sha256": hashlib.sha256(b"first").hexdigest()}
+    assert found[str(tmp_path / "none")] == {"missing": True}
+    assert sorted(asked) == ["folder", "one"]
+    assert all_of() == found
+    assert sorted(asked) == ["folder", "folder", "one"]  # a folder's own time tells nothing
+    (folder / "part").write_bytes(b"y")
+    one.write_bytes(b"other")
+    again = all_of()
+    assert again[str(one)]["sha256"] == hashlib.sha256(b"other").hexdigest()
+    assert again[str(folder)]["sha256"] != found[str(folder)]["sha256"]
