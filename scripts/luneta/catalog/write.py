@@ -21,6 +21,7 @@ from luneta.catalog.leaves import (
     Leaf,
     Spill,
     digest,
+    file_digest,
     is_whole,
     read_manifest,
     remove_catalogs,
@@ -177,7 +178,8 @@ def run(
         log.info("%d files removed, whose partitions are no more", len(removed))
     write_json(job.folder / MANIFEST, {"catalogs": layout.catalogs, "leaves": leaves})
     cells, counts = (np.concatenate([getattr(s, n) for s in seen]) for n in ("cells", "counts"))
-    _write_small_files(job, layout, leaves, cells, counts, settings)
+    held = digest([leaves, file_digest(outputs["without_position"])])
+    _write_small_files(job, layout, leaves, held, (cells, counts), settings)
 
 
 def _with_rows(leaves: Mapping[str, Mapping], catalog: str = "") -> dict[str, Mapping]:
@@ -368,11 +370,16 @@ def _write_small_files(
     job: Job,
     layout: Layout,
     leaves: Mapping[str, Mapping],
-    cells: np.ndarray,
-    counts: np.ndarray,
+    held: str,
+    cells_and_counts: tuple[np.ndarray, np.ndarray],
     settings: Mapping,
 ) -> None:
-    """Write what tells of the whole catalog; `collection.properties` at the end."""
+    """Write what tells of the whole catalog; `collection.properties` at the end.
+
+    It holds a digest of all that the catalog holds, so that what is made of the catalog is made
+    again when anything in it changes.
+    """
+    cells, counts = cells_and_counts
     primary = _with_rows(leaves, layout.primary)
     whole = schema.arrow_schema(job.survey, job.leaf_columns, job.facts)
     of_leaves = schema.arrow_schema(job.survey, job.leaf_columns)
@@ -398,6 +405,7 @@ def _write_small_files(
         hats_files.table_properties("object", job.survey, primary, **shown, **told, **more),
     )
     collection = {"name": job.survey, "hats_primary_table_url": layout.primary}
+    collection["luneta.content_sha256"] = held
     collection |= hats_files.builder() | {key: value for key, value in told.items() if value}
     if layout.margin:
         found = _with_rows(leaves, layout.margin)

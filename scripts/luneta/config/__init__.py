@@ -1,5 +1,6 @@
 """The settings of a survey: every key is named, described, defaulted and bounded here."""
 
+from luneta.config.candidates import Candidates
 from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
 from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
@@ -51,6 +52,7 @@ __all__ = [
     "AreaRatio",
     "Astrometry",
     "Augmentation",
+    "Candidates",
     "Catalog",
     "Clustering",
     "Config",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from luneta.config.candidates import Candidates
 from luneta.config.fields import Name, NonEmptyPaths, Section
 from luneta.config.training import Training
 
@@ -70,6 +71,25 @@ class Task(Question):
         True,
         description="false: a baseline; it is trained and evaluated, and stays out of the catalog.",
     )
+
+    candidates: Candidates | None = Field(
+        None,
+        description="List the most probable objects of a binary task, such as lenses, in "
+        "`catalog/<task>_candidates.parquet`; {} takes what is usual. None if not given.",
+    )
+
+    @model_validator(mode="after")
+    def _candidates_are_of_a_binary_task(self) -> Task:
+        if self.candidates is not None and self.kind != "binary":
+            raise ValueError(
+                f"candidates are listed for binary tasks, whose second class is the positive one; "
+                f"this one is {self.kind}: leave `candidates` out"
+            )
+        if self.candidates is not None and not self.predict:
+            raise ValueError(
+                "candidates come from the catalog, and with predict: false the task is not in it"
+            )
+        return self
 
     @field_validator("labels", mode="before", json_schema_input_type=Path | NonEmptyPaths)
     @classmethod

@@ -39,7 +39,7 @@ class Plan(SurveyPlan):
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
-        "cluster", "card", "catalog", "report",
+        "cluster", "card", "catalog", "candidates", "report",
     )  # fmt: skip
 
     @cached_property
@@ -117,7 +117,7 @@ class Plan(SurveyPlan):
     def _task(self, task: str) -> dict:
         """A task as its jobs need it, without what only concerns planning."""
         return self.config.tasks[task].model_dump(
-            mode="json", exclude={"labels", "label_tiles", "predict"}
+            mode="json", exclude={"labels", "label_tiles", "predict", "candidates"}
         )
 
     def split(self, task: str) -> dict:
@@ -277,6 +277,27 @@ class Plan(SurveyPlan):
     def _task_shape(self, task: str) -> dict:
         section = self.config.tasks[task]
         return {"kind": section.kind, "classes": list(section.classes)}
+
+    @property
+    def listed(self) -> list[str]:
+        """Tasks whose most probable objects are listed."""
+        return [name for name, task in self.config.tasks.items() if task.candidates]
+
+    def beside_candidates(self, task: str) -> list[str]:
+        """Files that a list of candidates is joined with: known ones, and experts' grades."""
+        section = self.config.tasks[task].candidates
+        return [str(path) for path in (section.known, section.grades) if path] if section else []
+
+    def candidates(self, task: str) -> dict:
+        """Settings of `candidates`."""
+        section = self.config.tasks[task].candidates
+        return {
+            **(section.model_dump(mode="json") if section else {}),
+            "task_name": task,
+            "positive": self.config.tasks[task].classes[-1],
+            "survey": self.config.survey,
+            "keep": self.kept,
+        }
 
     def card(self, task: str) -> dict:
         """Settings of `card`."""

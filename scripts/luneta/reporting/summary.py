@@ -56,6 +56,18 @@ def _conflict_line(folder: Path, task: str) -> Iterable[str]:
         )
 
 
+def _candidates_lines(folder: Path) -> Iterable[str]:
+    for path in sorted(folder.glob("catalog/*_candidates.parquet")):
+        rows = read_parquet(path, columns=["probability", "known_name"])
+        known = len(rows) - rows["known_name"].null_count
+        expected = pc.sum(rows["probability"]).as_py() or 0.0
+        beside = f", {known:,} of them known" if known else ""
+        yield (
+            f"{path.stem}: {counted(len(rows), 'system')} listed{beside}, "
+            f"{expected:,.1f} expected to be true"
+        )
+
+
 def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
     truth = read_truth(sorted(folder.glob("raw/*_truth.parquet")))
     parts = []
@@ -87,6 +99,7 @@ def lines(folder: Path | str) -> Iterable[str]:
         return
     if any(folder.glob("raw/*_truth.parquet")):
         yield _truth_line(folder, catalog, contents)
+    yield from _candidates_lines(folder)
     page = folder / "report" / "report.html"
     yield f"catalog: {catalog.parent}; report: {page if page.exists() else folder / 'report'}"
 
