@@ -64,8 +64,9 @@ bench: tools ## run the benchmarks
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
 
-schema: runtime ## write config/{README.md,default.yaml,schema.json} from luneta.config
+schema: runtime ## write config/{README.md,default.yaml,schema.json} and the tables of docs/catalog.md
 	@$(BIN)/python scripts/document_config.py
+	@$(BIN)/python scripts/document_catalog.py
 
 requirements: python ## pin envs/*.in again (needs uv; UPGRADE=1 for the newest versions)
 	@command -v $(UV) > /dev/null || { echo "uv is not there: pip install uv"; exit 1; }

@@ -117,6 +117,27 @@ def test_changed_code_reruns_the_rules_that_use_it(survey, module, first):
     assert survey.planned() == expected[first]
 
 
+@pytest.mark.slow
+def test_candidates_are_listed_and_graded(survey):
+    config = tiny_config()
+    config["tasks"]["lens"]["candidates"] = {"probability": 0, "grades": "grades.csv"}
+    grades = survey.folder / "grades.csv"
+    grades.write_text("object_id,grade\n")
+    survey.write(config, LABELLED)
+    assert survey.planned() == {"catalog": 1, "candidates": 1, "report": 1}
+    said = survey.run()
+    path = survey.results / "catalog/lens_candidates.parquet"
+    first = pq.read_table(path).to_pandas()
+    assert f"lens_candidates: {len(first)} systems listed" in said
+    assert first["members"].sum() == catalog(survey)["lens_class"].drop_null().length()
+    assert first["grade"].isna().all()
+    assert survey.planned() == {}
+    grades.write_text(f"object_id,grade\n{first['object_id'][3]},A\n")
+    assert survey.planned() == {"candidates": 1}
+    survey.run()
+    assert pq.read_table(path)["grade"].to_pylist()[3] == "A"
+
+
 def test_a_new_tile_costs_only_itself_and_the_merges(survey):
     before = survey.contents("*/**/tiny_[01]*")
     models = survey.contents("models/**/*.json")
