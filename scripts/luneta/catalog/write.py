@@ -21,7 +21,6 @@ from luneta.catalog.leaves import (
     Leaf,
     Spill,
     digest,
-    file_digest,
     is_whole,
     read_manifest,
     remove_catalogs,
@@ -178,7 +177,7 @@ def run(
         log.info("%d files removed, whose partitions are no more", len(removed))
     write_json(job.folder / MANIFEST, {"catalogs": layout.catalogs, "leaves": leaves})
     cells, counts = (np.concatenate([getattr(s, n) for s in seen]) for n in ("cells", "counts"))
-    held = digest([leaves, file_digest(outputs["without_position"])])
+    held = digest([leaves, [one.digest for one in seen if one.without]])
     _write_small_files(job, layout, leaves, held, (cells, counts), settings)
 
 
