@@ -26,4 +26,5 @@ run(
     settings=settings,
     threads=snakemake.threads,
     device=device,
+    run_id=snakemake.params.run_id,
 )

@@ -160,6 +160,7 @@ def test_views_and_draws_are_a_matter_of_evaluate(survey, tmp_path):
         == {
             "task_name": "t",
             "batch_size": 256,
+            "jit": "auto",
             "models": [f"{fold}.keras" for fold in folds],
             "sidecars": [f"{fold}.json" for fold in folds],
         }

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luneta.catalog.schema import task_columns
+from luneta.catalog.schema import run_column, task_columns
 from luneta.config import Training
 from luneta.cutouts.shard import ShardWriter
 from luneta.files import read_json
-from luneta.inference import infer
+from luneta.inference import infer, predictions
 from luneta.models import devices, predicting
 from luneta.models import network as networks
 from luneta.training import outliers
@@ -103,7 +103,7 @@ def test_predictions_are_those_of_the_networks(tmp_path, ensemble):
     usable[[0, 5, 22]] = False
     images = write_shard(tmp_path, usable)
     table = predict(tmp_path, ensemble)
-    assert table.schema.equals(infer.schema("shape", CLASSES))
+    assert table.schema.equals(predictions.schema("shape", CLASSES))
     assert table["object_id"].to_pylist() == [f"galaxy{i}" for i in range(23)]
     logits = np.stack(
         [networks.load(ensemble / f"fold{k}.keras").predict(images, verbose=0) for k in (0, 1)]
@@ -209,6 +209,6 @@ def test_many_draws_make_row_groups_shorter(tmp_path, ensemble, monkeypatch):
 
 
 def test_columns_are_those_of_the_catalog():
-    described = task_columns("shape", "multiclass", CLASSES)
+    described = [*task_columns("shape", "multiclass", CLASSES), run_column("shape")]
     expected = [("object_id", pa.string()), *((c.name, c.type) for c in described)]
-    assert infer.schema("shape", CLASSES) == pa.schema(expected)
+    assert predictions.schema("shape", CLASSES) == pa.schema(expected)

@@ -1,5 +1,7 @@
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from luneta.config import Training
@@ -47,7 +49,7 @@ def test_without_draws_it_is_the_network(two, images):
 
 def test_views_are_the_eight_of_a_square(two, images):
     numbers = np.arange(6, dtype="float32").reshape(1, 1, 2, 3)[..., :2]  # 0 1 / 3 4
-    views = [predicting.dihedral(numbers, view)[0, 0].tolist() for view in range(8)]
+    views = [np.asarray(predicting.dihedral(numbers, view))[0, 0].tolist() for view in range(8)]
     assert views == [
         [[0, 1], [3, 4]], [[1, 4], [0, 3]], [[4, 3], [1, 0]], [[3, 0], [4, 1]],
         [[1, 0], [4, 3]], [[4, 1], [3, 0]], [[3, 4], [0, 1]], [[0, 3], [1, 4]],
@@ -154,3 +156,95 @@ def test_objects_of_which_nothing_finite_is_said_are_named():
         predicting.check_finite(ids, logits, features)
     with pytest.raises(FloatingPointError, match=r"\(galaxy0, .*, galaxy4, \.\.\.\): look"):
         predicting.check_finite(ids, logits + np.nan)
+
+
+class Hungry(keras.layers.Layer):
+    """Counts how often it is compiled; above a number of objects the memory does not suffice."""
+
+    def __init__(self, most, error=None, **kwargs):
+        super().__init__(**kwargs)
+        self.most, self.error, self.seen = most, error, []
+
+    def get_config(self):
+        return {**super().get_config(), "most": self.most}
+
+    def call(self, x):
+        count = x.shape[0] or 0  # None while the network is built
+        self.seen.append(count)
+        if count > self.most and self.error is not None:
+            raise self.error
+        if count > self.most:  # a petabyte
+            many = ops.tile(ops.reshape(x, (1, -1)), (2**48 // max(1, x.shape[-1]), 1))
+            x = x + 0 * ops.sum(ops.sort(many, axis=0))
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def hungry(most, error=None):
+    """A network that is hungry, and its layer."""
+    layer = Hungry(most, error, name="hungry")
+    inputs = keras.Input((3, 32, 32), name="cutouts")
+    x = layer(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="features", data_format="channels_first")(x)
+    network = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+    layer.seen.clear()
+    return network, layer
+
+
+def test_the_last_batch_is_filled_up_and_nothing_is_compiled_anew(images):
+    network, layer = hungry(100)
+    predictor = predicting.Predictor([predicting.prepare(network)], 3, views=8)
+    layer.seen.clear()
+    said = list(predicting.stream(predictor, (images[i : i + 3] for i in (0, 3, 6))))
+    assert [len(one) for one in said] == [3, 3, 1]
+    assert layer.seen == [3]
+
+
+def test_networks_of_one_shape_are_compiled_once(images):
+    first, layer = hungry(100)
+    second, other = hungry(100)
+    second.set_weights([w + 1 for w in second.get_weights()])
+    ensemble = [predicting.prepare(one) for one in (first, second)]
+    layer.seen.clear()
+    other.seen.clear()
+    got = predicting.predict(ensemble, lambda a, b: images[a:b], 7, 7).logits
+    assert (layer.seen, other.seen) == ([7], [])
+    for one, logits in zip((first, second), got[:, 0], strict=True):
+        np.testing.assert_allclose(logits, np.asarray(one(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["raised", "happens"])
+def test_out_of_memory_halves_the_batch_and_goes_on(images, kind, caplog):
+    """Once the error that TensorFlow raises is raised, once memory is really asked for."""
+    raised = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    network, layer = hungry(2, raised if kind == "raised" else None)
+    predictor = predicting.Predictor([predicting.prepare(network)], 7)
+    said = list(predicting.stream(predictor, [images, images[:3]]))
+    assert predictor.batch_size == 2
+    expected = np.asarray(network(images[:2]))
+    np.testing.assert_allclose(said[0].logits[0, 0, :2], expected, atol=1e-5)
+    np.testing.assert_allclose(said[1].logits[0, 0], said[0].logits[0, 0, :3], atol=1e-5)
+    assert len(said[0]) == 7
+    texts = [record.getMessage().partition(" (")[0] for record in caplog.records]
+    assert [text for text in texts if "out of memory" in text] == [
+        "out of memory with 7 objects a pass: going on with 4",
+        "out of memory with 4 objects a pass: going on with 2",
+    ]
+
+
+def test_a_device_too_small_for_one_object_says_so(images):
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    network, _ = hungry(0, error)
+    predictor = predicting.Predictor([predicting.prepare(network)], 4)
+    with pytest.raises(devices.DeviceError, match=r"not even one object .*OOM when.*image_size"):
+        predictor.predict(images)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(images):
+    network, _ = hungry(0, tf.errors.InvalidArgumentError(None, None, "wrong shape"))
+    predictor = predicting.Predictor([predicting.prepare(network)], 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="wrong shape"):
+        predictor.predict(images)
+    assert predictor.batch_size == 4

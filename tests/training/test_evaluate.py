@@ -220,7 +220,8 @@ def test_one_look_has_no_disagreement_and_many_have(plain, sampled):
     information = sampled[2]["mutual_information"].to_numpy()
     assert (information > 0).all()
     assert (information < sampled[2]["entropy"].to_numpy()).all()
-    assert sampled[1]["members"] == {"networks": 2, "views": 8, "draws": 2, "seed": 3}
+    asked = {"views": 8, "draws": 2, "seed": 3, "precision": "trained"}
+    assert sampled[1]["members"] == {"networks": 2, **asked}
     assert sampled[1]["calibration"]["method"] == "temperature"
     assert sampled[1]["model_id"] != plain[1]["model_id"]
 

@@ -19,6 +19,7 @@ rule infer:
         settings=of_task("infer"),
         code=code_digest("infer"),
         device=device,
+        run_id=run_id,
     message:
         "Predicting {wildcards.task} for shard {wildcards.shard}"
     script:

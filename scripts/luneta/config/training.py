@@ -352,6 +352,17 @@ class Inference(Section):
     draws: Annotated[int, Field(ge=0, le=1000)] = Field(
         0, description="Draws with dropout in the head active (Monte Carlo dropout); 0 is none."
     )
+    precision: Literal["trained", "float32", "bfloat16", "auto"] = Field(
+        "trained",
+        description="Of the arithmetic. `trained`: that of the training. `auto`: bfloat16 where "
+        "the processor or GPU of `evaluate` has it. bfloat16 is compared with float32 first: where "
+        "a probability differs by more than 0.02, `auto` takes float32, `bfloat16` is refused.",
+    )
+    jit: Literal["auto"] | bool = Field(
+        "auto",
+        description="Compile networks by XLA. `auto`: on JAX, and on a GPU; on a processor "
+        "TensorFlow is faster without.",
+    )
     strange: Fraction = Field(
         0.99,
         description="Objects farther from the training objects, in the space of the features, "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from luneta.cutouts.shard import Shard
 from luneta.files import read_json
@@ -33,12 +37,12 @@ def run(
     cutouts, quality
         cutouts/{shard}.arrow and quality/{shard}.parquet.
     model, sidecar
-        models/{task}/fold0.keras and .json: features of two networks cannot be compared, so
-        that one network serves all.
+        models/{task}/fold0.keras and .json: features of two networks cannot be compared, so that
+        one network serves all.
     embeddings
         Written: embeddings/{task}/{shard}.parquet, one row per row of `quality`.
     settings
-        `batch_size`.
+        `batch_size`, `jit`.
     threads
         Processor threads the job may use.
     device
@@ -46,21 +50,22 @@ def run(
     """
     devices.configure(threads, device)
     network = networks.load_known(model, read_json(sidecar)["model_id"])
-    ensemble = [predicting.prepare(network)]
-    count, size = ensemble[0].whole.output_shape[0][-1], settings["batch_size"]
-    shard, done = Shard(cutouts), 0
-    with parquet_writer(embeddings, schema(count)) as writer:
-        for part in open_parquet(quality).iter_batches(size, columns=["object_id", "usable"]):
-            usable = part["usable"].to_numpy(zero_copy_only=False)
-            objects = int(usable.sum())
-            found = predicting.predict(
-                ensemble,
-                lambda a, b, f=done: shard.read(f + a, f + b),
-                objects,
-                size,
-                features=True,
-            )
-            features = found.features[0]
-            writer.write_batch(spread(part["object_id"], usable, features))
-            done += objects
-    logger.info("features of %d objects", done)
+    prepared, size = predicting.prepare(network), settings["batch_size"]
+    options = {"features": True, "jit": settings.get("jit", "auto")}
+    predictor = predicting.Predictor([prepared], size, **options)
+    parts = [
+        part["usable"].to_numpy(zero_copy_only=False)
+        for part in open_parquet(quality).iter_batches(size, columns=["usable"])
+    ]
+    ends = np.cumsum([0, *(part.sum() for part in parts)]).tolist()
+    shard = Shard(cutouts)
+    images = (shard.read(*pair) for pair in itertools.pairwise(ends))
+    named = open_parquet(quality).iter_batches(size, columns=["object_id"])
+    columns = schema(prepared.whole.output_shape[0][-1])
+    with (
+        parquet_writer(embeddings, columns) as writer,
+        closing(predicting.stream(predictor, images)) as said,
+    ):
+        for ids, usable, found in zip(named, parts, said, strict=True):
+            writer.write_batch(spread(ids["object_id"], usable, found.features[0]))
+    logger.info("features of %d objects", ends[-1])

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
-import pyarrow as pa
 
 from luneta.cutouts.shard import Shard
 from luneta.files import read_json
-from luneta.models import devices, predicting
+from luneta.inference import predictions as files
+from luneta.inference.predictions import Answers, Origin, PredictionsWriter
+from luneta.models import devices, precision, predicting
 from luneta.models import network as networks
+from luneta.models.background import Behind
 from luneta.parquet import open_parquet, parquet_writer, read_parquet
 from luneta.training.calibration import Calibrator
 from luneta.training.outliers import OutlierModel
-from luneta.training.uncertainty import Summary, summarise
+from luneta.training.uncertainty import summarise
 
 logger = logging.getLogger(__name__)
 
 BATCHES_PER_ROW_GROUP = 16
 MOST_LOGITS = 2**24  # of a row group, in memory: many draws make it shorter
-
-
-def schema(task: str, classes: Sequence[str]) -> pa.Schema:
-    """Give the columns of predictions/{task}/{shard}.parquet."""
-    numbers = [f"{task}_{name}_{kind}" for name in classes for kind in ("probability", "std")]
-    return pa.schema(
-        [
-            ("object_id", pa.string()),
-            *((name, pa.float32()) for name in numbers),
-            (f"{task}_class", pa.string()),
-            (f"{task}_entropy", pa.float32()),
-            (f"{task}_mutual_information", pa.float32()),
-            (f"{task}_outlier_score", pa.float32()),
-            (f"{task}_outlier", pa.bool_()),
-            (f"{task}_model_id", pa.string()),
-        ]
-    )
+MOST_MAPPED = 2**25  # bytes of the shard, in memory until it is mapped anew
 
 
 @dataclass(frozen=True)
@@ -49,8 +37,10 @@ class Ensemble:
 
     Attributes
     ----------
-    members
-        The networks, made ready.
+    networks
+        One a fold.
+    precision
+        In which they compute; see `luneta.models.precision`.
     sampling
         Views, draws and seed, those of `evaluate`.
     calibrator
@@ -63,7 +53,8 @@ class Ensemble:
         Of all of this.
     """
 
-    members: tuple[predicting.Prepared, ...]
+    networks: tuple[keras.Model, ...]
+    precision: str
     sampling: dict[str, int]
     calibrator: Calibrator
     outliers: OutlierModel
@@ -76,47 +67,33 @@ class Ensemble:
         samples = self.sampling["views"] * max(1, self.sampling["draws"])
         return len(self.outliers.networks) * samples * len(self.classes)
 
-    def predict(
-        self, read: Callable[[int, int], np.ndarray], count: int, batch: int
-    ) -> tuple[Summary, np.ndarray]:
-        """Give the summary of so many cutouts, and their outlier scores, float64 (object,)."""
-        if not count:
-            return summarise(np.empty((1, 0, len(self.classes)))), np.empty(0)
-        found = predicting.predict(self.members, read, count, batch, **self.sampling, features=True)
-        each = self.calibrator.apply(found.logits.reshape(-1, *found.logits.shape[2:]))
-        return summarise(each), self.outliers.scores(found.features)
+    def check_precision(self, images: np.ndarray) -> None:
+        """Let the networks compute in their precision, if some cutouts show that it serves."""
+        if self.precision != "trained":
+            precision.check(self.networks, images, self.precision)
 
+    def predictor(self, batch: int, jit: bool | str) -> predicting.Predictor:
+        """Make the networks ready for batches of a size."""
+        members = [predicting.prepare(network) for network in self.networks]
+        return predicting.Predictor(members, batch, **self.sampling, features=True, jit=jit)
 
-def _row_group(
-    ids: pa.ChunkedArray,
-    usable: np.ndarray,
-    summary: Summary,
-    scores: np.ndarray,
-    ensemble: Ensemble,
-    columns: pa.Schema,
-) -> pa.Table:
-    """Spread the predictions of the usable objects over all rows, null for the others."""
-    place = np.where(usable, np.cumsum(usable) - 1, 0)
-    each = [
-        x[:, i] for i in range(len(ensemble.classes)) for x in (summary.probability, summary.std)
-    ]
-    values = [
-        *each,
-        np.array(ensemble.classes, dtype=object)[summary.chosen],
-        summary.entropy,
-        summary.mutual_information,
-        scores,
-        ensemble.outliers.flags(scores),
-        np.full(len(scores), ensemble.model_id, dtype=object),
-    ]
+    def answers(self, said: predicting.Outputs) -> Answers:
+        """Read what the networks say."""
+        summary = summarise(self.calibrator.apply(said.logits.reshape(-1, *said.logits.shape[2:])))
+        scores = self.outliers.scores(said.features)
+        return Answers(
+            summary.probability,
+            summary.std,
+            summary.entropy,
+            summary.mutual_information,
+            scores,
+            self.outliers.flags(scores),
+        )
 
-    def spread(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-        full = values[place] if len(values) else np.zeros(len(usable), dtype=values.dtype)
-        return pa.array(full, kind, mask=~usable)
-
-    kinds = columns.types[1:]
-    arrays = [spread(one, kind) for one, kind in zip(values, kinds, strict=True)]
-    return pa.Table.from_arrays([ids, *arrays], schema=columns)
+    def no_answers(self) -> Answers:
+        """Give the answers about no objects."""
+        by_class, alone = np.empty((0, len(self.classes))), np.empty(0)
+        return Answers(by_class, by_class, alone, alone, alone, np.empty(0, dtype=bool))
 
 
 def check(
@@ -144,17 +121,51 @@ def assemble(
     models: Sequence[Path | str], metrics: dict[str, Any], outliers: OutlierModel
 ) -> Ensemble:
     """Load the networks of a task with what `evaluate` found of them."""
+    pairs = zip(models, metrics["models"], strict=False)  # a shard without objects needs none
     return Ensemble(
-        tuple(
-            predicting.prepare(networks.load_known(path, model_id))
-            for path, model_id in zip(models, metrics["models"], strict=False)
-        ),
+        tuple(networks.load_known(*pair) for pair in pairs),
+        metrics["members"].get("precision", "trained"),
         {name: metrics["members"][name] for name in ("views", "draws", "seed")},
         Calibrator.from_dict(metrics["calibration"]),
         outliers,
         metrics["classes"],
         metrics["model_id"],
     )
+
+
+def batches(path: Path | str, count: int, size: int) -> Iterator[np.ndarray]:
+    """Read the cutouts of a shard in their order, in batches (object, band, y, x), float32.
+
+    The file is mapped anew now and then, as its pages stay in memory while it is mapped.
+    """
+    mapped = MOST_MAPPED + 1
+    for start in range(0, count, size):
+        if mapped > MOST_MAPPED:
+            shard, mapped = Shard(path), 0
+        images = shard.read(start, min(start + size, count))
+        mapped += images.nbytes
+        yield images
+
+
+def predict_shard(
+    ensemble: Ensemble,
+    predictor: predicting.Predictor,
+    cutouts: Path | str,
+    count: int,
+    writer: PredictionsWriter,
+) -> None:
+    """Predict so many cutouts of a shard.
+
+    While the device works on a batch, one thread reads the next, and one reads the answers out of
+    the last and writes them.
+    """
+    read = batches(cutouts, count, predictor.batch_size)
+    with (
+        closing(predicting.stream(predictor, read)) as said,
+        Behind(lambda one: writer.add(ensemble.answers(one))) as behind,
+    ):
+        for one in said:
+            behind.put(one)
 
 
 def run(
@@ -168,6 +179,7 @@ def run(
     settings: dict[str, Any],
     threads: int = 1,
     device: str = "auto",
+    run_id: str = "",
 ) -> None:
     """Predict all objects of a shard.
 
@@ -179,44 +191,43 @@ def run(
         models/{task}/fold{k}.keras and .json, in the order of the folds.
     metrics, outlier_model
         metrics/{task}.json and metrics/{task}_outliers.npz: the identity of the networks, their
-        calibration, views and draws, and what is strange to them.
+        calibration, views, draws and precision, and what is strange to them.
     predictions
         Written: predictions/{task}/{shard}.parquet, one row per row of `quality`.
     settings
-        `task_name`, `batch_size`.
+        `task_name`, `batch_size`, `jit`.
     threads
         Processor threads the job may use.
     device
         `auto`, `cpu` or `gpu`.
+    run_id
+        Of the run, written into every predicted row.
 
     Notes
     -----
-    A row group is read, predicted and written before the next; the shard is mapped anew for each,
-    so that memory depends on the batch size and not on the shard.
+    Memory depends on the batch size and not on the shard.
     """
     devices.configure(threads, device)
     found, outliers = read_json(metrics), OutlierModel.load(outlier_model)
     check(Shard(cutouts), [read_json(path) for path in sidecars], found, outliers)
-    usable = read_parquet(quality, columns=["usable"])["usable"].to_numpy()
-    if usable.sum() != len(Shard(cutouts)):
+    usable = read_parquet(quality, columns=["usable"])["usable"]
+    count = int(usable.to_numpy().sum())
+    if count != len(Shard(cutouts)):
         raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
-    ensemble = assemble(models if usable.any() else [], found, outliers)
+    ensemble = assemble(models if count else [], found, outliers)
     group = min(
         BATCHES_PER_ROW_GROUP * settings["batch_size"],
         max(1, MOST_LOGITS // ensemble.logits_per_object),
     )
-    batch = predicting.even_batch_size(min(int(usable.sum()), group), settings["batch_size"])
-    columns = schema(settings["task_name"], ensemble.classes)
-    done = row = 0
-    with parquet_writer(predictions, columns) as writer:
-        for part in open_parquet(quality).iter_batches(group, columns=["object_id", "usable"]):
-            chosen = usable[row : row + len(part)]
-            shard, first, count = Shard(cutouts), done, int(chosen.sum())
-            summary, scores = ensemble.predict(
-                lambda a, b, s=shard, f=first: s.read(f + a, f + b), count, batch
-            )
-            writer.write_table(
-                _row_group(part["object_id"], chosen, summary, scores, ensemble, columns)
-            )
-            done, row = done + count, row + len(part)
-    logger.info("%s: %d of %d objects predicted", settings["task_name"], done, row)
+    size = predicting.even_batch_size(count, min(group, settings["batch_size"]))
+    origin = Origin(settings["task_name"], tuple(ensemble.classes), ensemble.model_id, run_id)
+    parts = open_parquet(quality).iter_batches(group, columns=["object_id", "usable"])
+    columns = files.schema(origin.task, origin.classes)
+    with parquet_writer(predictions, columns) as file:
+        writer = PredictionsWriter(file, parts, origin)
+        if count:
+            ensemble.check_precision(Shard(cutouts).read(0, min(count, precision.OBJECTS)))
+            predictor = ensemble.predictor(size, settings.get("jit", "auto"))
+            predict_shard(ensemble, predictor, cutouts, count, writer)
+        writer.finish(ensemble.no_answers())
+    logger.info("%s: %d of %d objects predicted", origin.task, count, writer.rows)

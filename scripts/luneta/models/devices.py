@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -294,3 +294,63 @@ def arithmetic(precision: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def resolve_jit(jit: bool | str) -> bool:
+    """Tell whether networks are compiled by XLA (on torch, by torch.compile).
+
+    Parameters
+    ----------
+    jit
+        True, False or `auto`, which is what was measured to be faster: XLA on JAX, and on
+        TensorFlow with a GPU. TensorFlow's XLA is 2 to 20 times slower on a processor than its
+        own kernels, and torch without compilation starts at once.
+    """
+    if jit != "auto":
+        return bool(jit)
+    return _backend() == "jax" or (_backend() == "tensorflow" and bool(gpus()))
+
+
+def compiled(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
+    """Compile a function of tensors and variables for inference, once for each shape.
+
+    Parameters
+    ----------
+    function
+        Pure: it takes variables as arguments and changes none.
+    jit
+        As `resolve_jit` gives it. JAX without it runs operation by operation.
+    """
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=jit or None, autograph=False)
+    if _backend() == "jax":
+        import jax
+
+        return jax.jit(function) if jit else function
+    import torch
+
+    return torch.inference_mode()(torch.compile(function) if jit else function)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of the backend says that the device's memory does not suffice."""
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        kinds: Any = (tf.errors.ResourceExhaustedError, tf.errors.InternalError)
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            return True
+    elif _backend() == "jax":
+        import jax
+
+        kinds = jax.errors.JaxRuntimeError
+    else:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        kinds = RuntimeError
+    said = ("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "Out of memory")
+    return isinstance(error, kinds) and any(text in str(error) for text in said)

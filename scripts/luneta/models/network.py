@@ -21,6 +21,7 @@ __all__ = [
     "digest",
     "freeze",
     "head",
+    "leaves",
     "load",
     "load_known",
     "lower_momentum",
@@ -146,18 +147,18 @@ def blocks(network: keras.Model) -> list[list[keras.Layer]]:
     return registry.blocks(_backbone(network))
 
 
-def _leaves(model: keras.Model) -> list[keras.Layer]:
+def leaves(model: keras.Model) -> list[keras.Layer]:
     """Give the layers of a model, those of models within it too."""
     return [
         leaf
         for layer in model.layers
-        for leaf in (_leaves(layer) if isinstance(layer, keras.Model) else [layer])
+        for leaf in (leaves(layer) if isinstance(layer, keras.Model) else [layer])
     ]
 
 
 def batch_norms(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Give the batch norm layers of a network's backbone (or of a backbone)."""
-    return [x for x in _leaves(_backbone(network)) if isinstance(x, layers.BatchNormalization)]
+    return [x for x in leaves(_backbone(network)) if isinstance(x, layers.BatchNormalization)]
 
 
 def lower_momentum(network: keras.Model) -> None:
@@ -191,7 +192,7 @@ def freeze(
     inner = _backbone(network)
     inner.trainable = not backbone
     # Layer by layer too: Keras skips an assignment that changes nothing for the model as a whole
-    for layer in _leaves(inner):
+    for layer in leaves(inner):
         layer.trainable = not backbone
     if backbone:
         return

@@ -167,7 +167,7 @@ class Plan(SurveyPlan):
         """Settings of `infer`; how networks are asked, and calibrated, `evaluate` tells."""
         return {
             "task_name": task,
-            "batch_size": self.config.inference.batch_size,
+            **self._passes,
             "models": self._of_folds(task, ".keras"),
             "sidecars": self._of_folds(task, ".json"),
         }
@@ -177,13 +177,17 @@ class Plan(SurveyPlan):
         return [str(folder / f"fold{fold}{suffix}") for fold in self.folds(task)]
 
     @property
+    def _passes(self) -> dict:
+        return {"batch_size": self.config.inference.batch_size, "jit": self.config.inference.jit}
+
+    @property
     def clustered(self) -> list[str]:
         """Tasks whose networks' features place every object."""
         return list(self.config.clustering.tasks) if self.config.clustering else []
 
     def embed(self, task: str) -> dict:
         """Settings of `embed`."""
-        return {"batch_size": self.config.inference.batch_size}
+        return self._passes
 
     def cluster(self, task: str) -> dict:
         """Settings of `cluster`."""

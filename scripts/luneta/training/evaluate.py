@@ -22,7 +22,7 @@ from luneta.metrics.counts import confusion
 from luneta.metrics.curves import mean_and_standard_error
 from luneta.metrics.delong import class_areas
 from luneta.metrics.probability import expected_calibration_error
-from luneta.models import devices, predicting
+from luneta.models import devices, precision, predicting
 from luneta.models import network as networks
 from luneta.parquet import write_parquet
 from luneta.training import calibration, outliers
@@ -84,7 +84,9 @@ def ask(
     FloatingPointError
         If logits or features of an object are not finite; it names the objects.
     """
-    network = predicting.prepare(networks.load_known(path, model_id))
+    network = networks.load_known(path, model_id)
+    precision.compute_in(network, settings.get("precision", "trained"))
+    prepared = predicting.prepare(network)
     learned = training_part(objects, fold)
     learned = learned.where(outliers.sample(learned.labels, settings["seed"]))
     groups = [objects.where(objects.folds == fold), objects.where(objects.folds < 0)]
@@ -92,7 +94,8 @@ def ask(
 
     def outputs(group: Labelled, **sampling: int) -> predicting.Outputs:
         read = reader(cutouts, group)
-        said = predicting.predict([network], read, len(group), batch, features=True, **sampling)
+        options = {"features": True, "jit": settings.get("jit", "auto"), **sampling}
+        said = predicting.predict([prepared], read, len(group), batch, **options)
         predicting.check_finite(group.ids, said.logits, said.features)
         return said
 
@@ -102,6 +105,20 @@ def ask(
         found = outputs(group, **{name: settings[name] for name in SAMPLING})
         answers.append(Answers(group, found.logits[0], familiar.distances(found.features[0])))
     return (*answers, familiar)
+
+
+def agreed_precision(
+    models: Sequence[Path | str],
+    objects: Labelled,
+    cutouts: Cutouts,
+    settings: Mapping[str, Any],
+) -> str:
+    """Choose the precision of all networks of a task; see `luneta.models.precision.agree`."""
+    wanted = settings.get("precision", "trained")
+    if wanted == "trained":
+        return wanted
+    some = reader(cutouts, objects)(0, min(len(objects), precision.OBJECTS))
+    return precision.agree(wanted, [networks.load(path) for path in models], some)
 
 
 def ask_all(
@@ -156,7 +173,7 @@ def ensemble_id(
     calibrator
         Of the task.
     members
-        Views, draws and seed.
+        Views, draws, seed and precision.
     strange
         Digest of the outlier model.
     """
@@ -350,7 +367,7 @@ def run(
         metrics/{task}_outliers.npz.
     settings
         `task` (`kind` and `classes` of config.Question), `shards`, `batch_size`, `calibration`,
-        `views`, `draws`, `strange`, `seed`.
+        `views`, `draws`, `strange`, `seed`; `precision` and `jit` where they are not the usual.
     threads
         Processor threads the job may use.
     device
@@ -367,6 +384,7 @@ def run(
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
     identities = [read_json(path)["model_id"] for path in sidecars]
     objects = read_split(split, task.classes)
+    settings = {**settings, "precision": agreed_precision(models, objects, store, settings)}
     held, new, model = ask_all(models, identities, objects, store, settings)
     truth = held.objects.labels, held.objects.folds
     calibrator, losses = calibration.choose(settings["calibration"], held.logits, *truth)
@@ -376,7 +394,7 @@ def run(
     _write(out_of_fold, predictions_table(held, task.classes, summary, model))
     _write(holdout, predictions_table(new, task.classes, fresh, model))
     model.save(outlier_model)
-    members = {name: settings[name] for name in SAMPLING}
+    members = {name: settings[name] for name in (*SAMPLING, "precision")}
     strange = {"share": settings["strange"], "threshold": model.threshold, "digest": model.digest}
     write_json(
         metrics,
