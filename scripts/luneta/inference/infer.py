@@ -67,10 +67,11 @@ class Ensemble:
         samples = self.sampling["views"] * max(1, self.sampling["draws"])
         return len(self.outliers.networks) * samples * len(self.classes)
 
-    def check_precision(self, images: np.ndarray) -> None:
-        """Let the networks compute in their precision, if some cutouts show that it serves."""
+    def check_precision(self, shard: Shard) -> None:
+        """Let the networks compute in their precision, if the first cutouts show that it serves."""
         if self.precision != "trained":
-            precision.check(self.networks, images, self.precision)
+            first = shard.read(0, min(len(shard), precision.OBJECTS))
+            precision.check(self.networks, first, self.precision)
 
     def predictor(self, batch: int, jit: bool | str) -> predicting.Predictor:
         """Make the networks ready for batches of a size."""
@@ -226,7 +227,7 @@ def run(
     with parquet_writer(predictions, columns) as file:
         writer = PredictionsWriter(file, parts, origin)
         if count:
-            ensemble.check_precision(Shard(cutouts).read(0, min(count, precision.OBJECTS)))
+            ensemble.check_precision(Shard(cutouts))
             predictor = ensemble.predictor(size, settings.get("jit", "auto"))
             predict_shard(ensemble, predictor, cutouts, count, writer)
         writer.finish(ensemble.no_answers())
