@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from luneta.files import log_to
 from luneta.reporting.card import run
+from luneta.runs import start_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to(snakemake.log[0])
+start_job(snakemake.log[0])
 settings = snakemake.params.settings
 run(
     snakemake.input.metrics,

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from luneta.files import log_to
 from luneta.gpus import claim
+from luneta.runs import start_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to(snakemake.log[0])
+start_job(snakemake.log[0])
 device = claim(snakemake.resources.get("gpu"), snakemake.params.device)
 
 from luneta.training.evaluate import run

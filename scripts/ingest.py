@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from luneta.files import log_to
+from luneta.runs import start_job
 from luneta.survey.ingest import run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to(snakemake.log[0])
+start_job(snakemake.log[0])
 settings = snakemake.params.settings
 run(settings["sources"], snakemake.output.objects, settings)

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from luneta.files import log_to
+from luneta.runs import start_job
 from luneta.training.folds import run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to(snakemake.log[0])
+start_job(snakemake.log[0])
 run(
     labels=snakemake.input.labels,
     quality=snakemake.input.quality,

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import socket
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
+
+_refusals: list[Callable[[], str | None]] = []
+
+
+def refuse_when(reason: Callable[[], str | None]) -> None:
+    """Put no file in place any more from the moment that a function gives a reason."""
+    _refusals.append(reason)
 
 
 @contextmanager
@@ -19,13 +31,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a path beside `path` to write to, and rename it into place at the end.
 
     The temporary name keeps the suffix, as writers choose the format by it. If the
-    block raises, the temporary file is removed and `path` is left as it was.
+    block raises, the temporary file is removed and `path` is left as it was. The name tells
+    which process of which machine writes, so that what a killed one leaves can be removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}@{HOST}@{path.name}")
     try:
         yield temporary
+        if reasons := [reason for refusal in _refusals if (reason := refusal())]:
+            raise InterruptedError(f"{path} is not put in place: {reasons[0]}")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -109,17 +124,58 @@ def _had_checksum(content: Any) -> bool:
     return bool(claims) or "checksum" in content
 
 
+DISK = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your quota of the disk is used up: free some space",
+    errno.EROFS: "the disk can only be read: have it mounted for writing, or choose another folder",
+    errno.EACCES: "you may not write there: change the permissions, or choose another folder",
+}
+
+
+def disk_trouble(error: BaseException | None) -> str | None:
+    """Say what is wrong with the disk, and the mend, if that is what an error tells.
+
+    Libraries that write files by themselves pass on the system's words, but not its number.
+    """
+    if error is None:
+        return None
+    for number, said in DISK.items():
+        known = isinstance(error, OSError) and error.errno == number
+        if known or (number != errno.EACCES and os.strerror(number) in str(error)):
+            where = getattr(error, "filename", None)
+            place = Path(str(where)).parent if where else "the results"
+            return (
+                f"{place} cannot be written to: {said}, then run the same command again; what is "
+                f"finished stays ({os.strerror(number)})"
+            )
+    return disk_trouble(error.__cause__ or error.__context__)
+
+
 def log_to(path: Path | str) -> None:
-    """Send log records to `path` as well as standard error, uncaught errors included."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    """Send log records to `path` as well as standard error, uncaught errors included.
+
+    A damaged file or a full disk is told in one message, another error with where it happened.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    logging.raiseExceptions = False  # on a full disk there is nowhere to log to
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.insert(0, logging.FileHandler(path, mode="w"))
+    except OSError as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        sys.exit(trouble)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(name)s %(levelname)s: %(message)s",
-        handlers=[logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)],
+        handlers=handlers,
         force=True,
     )
 
     def log_uncaught(kind, error, traceback):
-        logging.getLogger("luneta").critical("%s", error, exc_info=(kind, error, traceback))
+        plain = isinstance(error, DamagedFile | InterruptedError)
+        told = str(error) if plain else disk_trouble(error)
+        shown = None if told else (kind, error, traceback)
+        logging.getLogger("luneta").critical("%s", told or error, exc_info=shown)
 
     sys.excepthook = log_uncaught

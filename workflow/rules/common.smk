@@ -4,12 +4,15 @@ from snakemake.exceptions import WorkflowError
 
 from luneta.code_digest import code_digest
 from luneta.config import ConfigError
+from luneta.files import disk_trouble
+from luneta.outputs import note
 from luneta.plan import make_plan
 from luneta.reporting.summary import summary
+from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
 
 try:
-    PLAN = make_plan(config)
+    PLAN = make_plan(config, is_run=workflow.is_main_process)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -108,8 +111,25 @@ def check_cluster():
         raise WorkflowError(str(error)) from None
 
 
+def claim():
+    """Take the results for this run; stop before the first job if another run is at work there."""
+    try:
+        PLAN.run.claim()
+    except RunError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def note_outputs():
+    """Note size and time of what is finished, to tell later what was changed."""
+    try:
+        note(PLAN.results)
+    except OSError as error:
+        print(disk_trouble(error) or error, file=sys.stderr)
+
+
 def summarize():
     """Remember what the run was made of; print what was found, and what was left out."""
+    note_outputs()
     PLAN.remember()
     print(summary(PLAN.results))
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from luneta.runs import end_with_parent
+
 
 class Worker(Protocol):
     """Does a range of slots at a time, in this process or in another."""
@@ -27,6 +29,7 @@ _worker: list[Worker] = []
 
 
 def _adopt(worker: Worker) -> None:
+    end_with_parent()
     _worker[:] = [worker]
 
 

@@ -15,6 +15,7 @@ from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.runs import record
 from luneta.plan.survey import SurveyPlan, digest
+from luneta.runs import Run
 from luneta.survey.index import OBJECTS
 
 INGEST_KEYS = {
@@ -35,7 +36,14 @@ class Plan(SurveyPlan):
     """What a config asks for: its survey, and the settings of each job.
 
     The methods named like rules take the rule's wildcards.
+
+    Attributes
+    ----------
+    run : luneta.runs.Run or None
+        The run that it is planned for, if this process will start jobs.
     """
+
+    run: Run | None = None
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",

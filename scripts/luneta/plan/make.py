@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from luneta.config import ConfigError, validate
+import sys
+from pathlib import Path
+
+from luneta.config import Config, ConfigError, validate
 from luneta.config_checks import check_paths
+from luneta.files import DamagedFile, disk_trouble
+from luneta.outputs import recover
 from luneta.plan.jobs import Plan
+from luneta.runs import Run
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import TileTableError
 
 
-def make_plan(data: dict) -> Plan:
+def make_plan(data: dict, is_run: bool = False) -> Plan:
     """Check a config whole, and plan it.
+
+    Parameters
+    ----------
+    data : dict
+        The config.
+    is_run : bool
+        This process will start jobs: the results are locked, and cleared of what an earlier run
+        that did not end well has left.
 
     Raises
     ------
@@ -25,6 +39,33 @@ def make_plan(data: dict) -> Plan:
     config = validate(data)
     check_paths(config)
     try:
-        return Plan(config)
+        run = _begun(config) if is_run else None
+        plan = _planned(config)
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
+    except OSError as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        raise ConfigError(trouble) from None
+    plan.run = run
+    return plan
+
+
+def _begun(config: Config) -> Run:
+    """Lock the results, and find what is damaged there before anybody uses it."""
+    results = Path("results") / config.survey
+    run = Run(results)
+    messages = recover(results) if run.is_alone else [f"Note: {run.refusal()}"]
+    for message in messages:
+        print(message, file=sys.stderr)
+    return run
+
+
+def _planned(config: Config) -> Plan:
+    """Plan; what is damaged in the memory of earlier plans is set aside, and found out anew."""
+    for _ in range(9):
+        try:
+            return Plan(config)
+        except DamagedFile as error:
+            print(error, file=sys.stderr)
+    return Plan(config)

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import fft
 
 from luneta.files import atomic_path
+from luneta.runs import end_with_parent
 from luneta.simulation.camera import MOFFAT_BETA, transform
 from luneta.simulation.deflectors import BANDS, Light
 from luneta.simulation.lens_candidates import make_lens, make_non_lens
@@ -190,7 +191,7 @@ def _blocks(
         yield from map(_block, jobs)
         return
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(threads, mp_context=fork) as pool:
+    with ProcessPoolExecutor(threads, mp_context=fork, initializer=end_with_parent) as pool:
         at_once = 8 * threads
         for k in range(0, len(jobs), at_once):
             yield from pool.map(_block, jobs[k : k + at_once])

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from luneta.runs import end_with_parent
 from luneta.simulation.camera import BANDS, check_bands, draw, pixel_noise, stamp_size
 from luneta.simulation.galaxies import MORPHOLOGIES, Galaxy, make_galaxy, random_magnitude
 from luneta.simulation.lenses import make_lens
@@ -109,5 +110,5 @@ def galaxy_stamps(
     if workers == 1:
         return np.concatenate([_block(job) for job in jobs]), labels
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=fork) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fork, initializer=end_with_parent) as pool:
         return np.concatenate(list(pool.map(_block, jobs))), labels

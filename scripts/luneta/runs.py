@@ -1,0 +1,151 @@
+"""One run at a time in a results folder; jobs that end with their run.
+
+The process that plans and starts jobs, `Run`, locks the folder: a lock that the kernel frees when
+the process ends, however it ends. It names itself in the file once it starts jobs. A job,
+`start_job`, ends with the Snakemake that started it, and does not put a file in place any more
+once another run has taken over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+import threading
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from luneta.files import HOST, log_to, refuse_when
+
+LOCK = ".lock"
+RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
+SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs on this machine
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+PR_SET_PDEATHSIG = 1
+
+
+class RunError(Exception):
+    """Another run is at work in the results folder; the message says which."""
+
+
+class Run:
+    """The run that plans in a results folder.
+
+    Parameters
+    ----------
+    results : path
+        `results/<survey>`.
+
+    Attributes
+    ----------
+    is_alone : bool
+        No other run is at work in the folder.
+    """
+
+    def __init__(self, results: Path | str):
+        self._path = Path(results).absolute() / LOCK
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Not inherited by jobs: they must not hold it when this process is gone
+        self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.is_alone = self._take()
+        os.environ[SNAKEMAKE] = str(os.getpid())
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(
+                f"{self._path.parent}: this file system knows no locks; see to it that one run at "
+                "a time works there",
+                file=sys.stderr,
+            )
+        return True
+
+    def claim(self) -> None:
+        """Say in the lock whose the folder is, before the first job.
+
+        Raises
+        ------
+        RunError
+            If another run is at work there.
+        """
+        if not self.is_alone:
+            raise RunError(self.refusal())
+        token = uuid.uuid4().hex
+        text = f"process {os.getpid()} on {HOST}\n{token}\n".encode()
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, text, 0)
+        os.environ[RUN] = f"{token} {self._path}"
+
+    def refusal(self) -> str:
+        """Say that another run is at work, and which."""
+        holder = os.pread(self._lock, 200, 0).decode(errors="replace").partition("\n")[0]
+        return (
+            f"Another run is at work in {self._path.parent}{f' ({holder})' if holder else ''}: "
+            "wait until it has ended, or end it; then run the same command again"
+        )
+
+
+def start_job(log: Path | str) -> None:
+    """Begin a job: log to a file, and end with the Snakemake that has started it."""
+    log_to(log)
+    end_with_snakemake()
+    token, _, lock = os.environ.get(RUN, "").partition(" ")
+    if token:
+        refuse_when(lambda: _is_over(Path(lock), token))
+
+
+def _is_over(lock: Path, token: str) -> str | None:
+    """Say so, if another run has taken the folder since."""
+    try:
+        content = lock.read_text().split("\n")
+    except OSError:  # removed by hand, or not of this machine
+        return None
+    if len(content) < 2 or content[1] == token:
+        return None
+    return f"the run of this job has ended, and another one ({content[0]}) has begun"
+
+
+def end_with_snakemake() -> None:
+    """End this process when the Snakemake process that has started it is gone."""
+    end_with_parent()
+    snakemake, parent = int(os.environ.get(SNAKEMAKE, 0)), os.getppid()
+    if not snakemake or snakemake == parent:
+        return
+    if _parent(parent) == snakemake:  # a shell lies between
+        _watch(snakemake)
+    elif not Path(f"/proc/{snakemake}").exists() and Path("/proc/self").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that has started it is gone, where the system can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _parent(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _watch(process: int) -> None:
+    """End this process when another one ends."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            select.select([os.pidfd_open(process)], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()

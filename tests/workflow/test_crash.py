@@ -1,0 +1,223 @@
+"""However a run ends, one plain rerun finishes it, and the catalog is that of a quiet run."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tiny_survey import PlainSurvey, Survey, plain_config, sources_of, tiny_config
+
+MOMENTS = 25
+SEED = 5
+
+
+def whole(folder: Path) -> Survey:
+    """The smallest survey that has every rule but `pretrain`, which trains as `finetune` does."""
+    config = tiny_config()
+    config["simulation"] |= {"pixels": 240, "objects": 30}
+    del config["training"]["width"]
+    config["training"]["backbone"] = "LeNet5"
+    config["tasks"]["lens"] |= {
+        "labels": ["results/tiny/raw/tiny_0_labels.csv"], "label_tiles": ["tiny_0"],
+    }  # fmt: skip
+    survey = Survey(folder)
+    survey.write(config, ["tiny_0"])
+    return survey
+
+
+def quick(folder: Path) -> PlainSurvey:
+    """Three tiles, and nothing to train."""
+    survey = PlainSurvey(folder)
+    for tile in range(3):
+        survey.write_tile(tile)
+    survey.write_sources([row for tile in range(3) for row in sources_of(tile)])
+    survey.write_config(plain_config())
+    return survey
+
+
+class Started:
+    """A run under way, in a process group of its own."""
+
+    def __init__(self, survey: Survey, *arguments: str):
+        self._log = (survey.folder / "started.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--configfile", "config.yaml", "--cores", "2",
+             *arguments],
+            cwd=survey.folder,
+            env={**os.environ, "PYTHONPATH": str(survey.folder / "scripts")},
+            stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def jobs(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait(self) -> str:
+        self.process.wait(timeout=600)
+        self._log.seek(0)
+        return self._log.read()
+
+    def end(self, number: int, group: bool = False) -> None:
+        """Send a signal to Snakemake, or to it and all its jobs."""
+        with suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.process.pid, number)
+
+
+def kill_snakemake(started, results):
+    """Its jobs must not live on, to write into the files of the next run."""
+    jobs = started.jobs()
+    started.end(signal.SIGKILL)
+    started.wait()
+    _, alive = psutil.wait_procs(jobs, timeout=5)
+    assert not alive
+
+
+def kill_jobs(started, results):
+    for job in started.jobs():
+        with suppress(psutil.NoSuchProcess):
+            job.kill()
+    started.wait()
+
+
+def kill_group(started, results):
+    started.end(signal.SIGKILL, group=True)
+    started.wait()
+
+
+def terminate(started, results):
+    started.end(signal.SIGTERM)
+    started.wait()
+
+
+def interrupt(started, results):
+    """As Ctrl-C does."""
+    started.end(signal.SIGINT, group=True)
+    started.wait()
+
+
+def fill_disk(started, results):
+    """Until the run has ended; then there is room again."""
+    ballast = results / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(2**20))
+                file.flush()
+        except OSError:
+            pass
+    text = started.wait()
+    ballast.unlink()
+    if started.process.returncode:
+        assert "the disk is full: free some space" in text, text[-4000:]
+
+
+def lock_disk(started, results):
+    """A run on a disk that can only be read says so, and can go on when that is mended."""
+    kill_group(started, results)
+    subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+    try:
+        done = Survey(results.parents[1], new=False).snakemake()
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", results], check=True)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert text.count("the disk can only be read") == 1, text[-4000:]
+    assert "Traceback" not in text
+
+
+WAYS = [kill_snakemake, kill_jobs, kill_group, terminate, interrupt, fill_disk, lock_disk]
+ON_A_DISK = (fill_disk, lock_disk)
+
+
+@contextmanager
+def disk(results: Path, wanted: bool):
+    """A small disk of its own for the results, if wanted."""
+    results.mkdir(parents=True)
+    if not wanted:
+        yield
+        return
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "none", results],
+        capture_output=True,
+        check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", results], check=True)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("quiet"), quick)
+
+
+@pytest.fixture(scope="module")
+def quiet_whole(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("whole"), whole)
+
+
+def undisturbed(folder: Path, make) -> tuple:
+    """A run that nothing disturbs: how it is made, its catalog, and how long it took."""
+    survey, start = make(folder), time.monotonic()
+    survey.run()
+    return make, survey.contents("catalog/**/*.*"), time.monotonic() - start
+
+
+def disturbed(folder: Path, quiet: tuple, way, moment: float) -> None:
+    """Disturb a run at a moment, 0 to 1 of its length; run again, and compare the catalogs."""
+    make, catalog, seconds = quiet
+    with disk(folder / "results/tiny", way in ON_A_DISK):
+        survey = make(folder)
+        started = Started(survey)
+        try:
+            started.process.wait(timeout=moment * seconds)
+        except subprocess.TimeoutExpired:
+            way(started, survey.results)
+        survey.run()
+        assert survey.contents("catalog/**/*.*") == catalog
+        left = [path for path in survey.results.rglob("*") if "@" in path.name]
+        assert left == []
+        assert not list(survey.results.rglob("*.damaged"))
+
+
+def folder_for(tmp_path: Path) -> Path:
+    folder = tmp_path / "survey"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_run_that_is_disturbed_is_finished_by_the_next(quiet, tmp_path, way):
+    disturbed(folder_for(tmp_path), quiet, way, random.Random(way.__name__).uniform(0.3, 0.8))
+
+
+def moments() -> list:
+    """One for each twenty-fifth of the run's length, all ways in turn."""
+    chance = random.Random(SEED)
+    times = [(number + chance.random()) / MOMENTS for number in range(MOMENTS)]
+    chance.shuffle(times)
+    ways = [WAYS[number % len(WAYS)] for number in range(MOMENTS)]
+    return [
+        pytest.param(way, moment, id=f"{way.__name__}-{moment:.3f}")
+        for way, moment in zip(ways, times, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "moment"), moments())
+def test_at_any_moment(quiet_whole, tmp_path, way, moment):
+    disturbed(folder_for(tmp_path), quiet_whole, way, moment)
+    shutil.rmtree(tmp_path / "survey")
