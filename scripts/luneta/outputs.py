@@ -21,6 +21,8 @@ UNWATCHED = ("catalog", "index", "raw")  # of other makers, or checked by their 
 RECORD = "index/outputs.json"
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 
+DAMAGED = ".damaged"
+
 State = dict[str, list[int]]
 
 
@@ -54,6 +56,28 @@ def recover(results: Path | str) -> list[str]:
     return messages
 
 
+def missing(results: Path | str) -> list[str]:
+    """Outputs that were set aside as damaged and not made again since.
+
+    Snakemake makes again what is missing only for the sake of a job that has to be done; so these
+    must be asked for. What was removed by hand is not among them.
+
+    Returns
+    -------
+    list of str
+        Paths, `results` included.
+    """
+    aside = (
+        entry.path
+        for folder in FOLDERS
+        if folder not in UNWATCHED
+        for entry in _files(Path(results) / folder)
+        if entry.name.endswith(DAMAGED)
+    )
+    names = [path.removesuffix(DAMAGED) for path in aside]
+    return sorted(name for name in names if not Path(name).exists())
+
+
 def note(results: Path | str) -> None:
     """Write down size and time of all outputs, to tell later what has changed."""
     root = Path(results)
@@ -75,11 +99,15 @@ def _look(root: Path) -> tuple[State, list[Path]]:
             found = re.fullmatch(TEMPORARY, entry.name)
             if found and found["host"] == HOST and not is_alive(int(found["process"])):
                 left.append(Path(entry.path))
-            elif folder not in UNWATCHED and entry.name[0] != ".":
+            elif folder not in UNWATCHED and _is_output(name := os.path.relpath(entry.path, root)):
                 status = entry.stat()
-                name = os.path.relpath(entry.path, root)
                 there[name] = [status.st_size, status.st_mtime_ns]
     return there, left
+
+
+def _is_output(name: str) -> bool:
+    is_hidden = any(part[0] == "." for part in name.split("/"))  # as the state of a training
+    return not is_hidden and not name.endswith(DAMAGED)
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:

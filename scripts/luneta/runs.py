@@ -48,7 +48,7 @@ class Run:
     """
 
     def __init__(self, results: Path | str):
-        self._path = Path(results).absolute() / LOCK
+        self._path = Path(results).resolve() / LOCK
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Not inherited by jobs: they must not hold it when this process is gone
         self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from luneta import flocks
+from luneta.files import stands_for
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def _copy(path: Path, folder: Path) -> Path:
         raise OSError(f"{free / 1e9:.1f} GB are free, {size * ROOM / 1e9:.1f} GB are needed")
     start = time.monotonic()
     copy = Path(shutil.copy2(path, own / path.name))
+    stands_for[copy] = path  # which is the one to be made again, should it be damaged
     seconds = max(time.monotonic() - start, 1e-3)
     logger.info("%s copied to %s: %.0f MB/s", path, own, size / 1e6 / seconds)
     return copy

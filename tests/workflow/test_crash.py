@@ -78,7 +78,7 @@ def kill_snakemake(started, results):
     jobs = started.jobs()
     started.end(signal.SIGKILL)
     started.wait()
-    _, alive = psutil.wait_procs(jobs, timeout=5)
+    _, alive = psutil.wait_procs(jobs, timeout=60)
     assert not alive
 
 
@@ -170,15 +170,15 @@ def quiet_whole(tmp_path_factory):
 
 
 def undisturbed(folder: Path, make) -> tuple:
-    """A run that nothing disturbs: how it is made, its catalog, and how long it took."""
+    """A run that nothing disturbs: how it is made, its catalog, how long it took, and where."""
     survey, start = make(folder), time.monotonic()
     survey.run()
-    return make, survey.contents("catalog/**/*.*"), time.monotonic() - start
+    return make, survey.contents("catalog/**/*.*"), time.monotonic() - start, folder
 
 
 def disturbed(folder: Path, quiet: tuple, way, moment: float) -> None:
     """Disturb a run at a moment, 0 to 1 of its length; run again, and compare the catalogs."""
-    make, catalog, seconds = quiet
+    make, catalog, seconds, _ = quiet
     with disk(folder / "results/tiny", way in ON_A_DISK):
         survey = make(folder)
         started = Started(survey)
@@ -221,3 +221,102 @@ def moments() -> list:
 def test_at_any_moment(quiet_whole, tmp_path, way, moment):
     disturbed(folder_for(tmp_path), quiet_whole, way, moment)
     shutil.rmtree(tmp_path / "survey")
+
+
+# Damaged files
+
+
+@pytest.fixture
+def done(quiet, tmp_path) -> PlainSurvey:
+    """A copy of the quick survey, finished."""
+    shutil.copytree(quiet[3], tmp_path / "copy", copy_function=shutil.copy2)
+    return PlainSurvey(tmp_path / "copy", new=False)
+
+
+def flip_unseen(path: Path) -> None:
+    """Flip a bit, and leave size and time as they were."""
+    status, raw = path.stat(), bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 8
+    path.write_bytes(raw)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_file_cut_short_is_found_before_it_is_used_and_made_again(quiet, done):
+    """Though nothing else is to be done, which Snakemake alone would take for finished."""
+    path = done.results / "cutouts/t1.arrow"
+    before = path.read_bytes()
+    os.truncate(path, len(before) // 2)
+    log = done.run()
+    assert log.count("cutouts/t1.arrow is damaged: its end is missing or altered") == 1
+    assert path.read_bytes() == before
+    assert done.contents("catalog/**/*.*") == quiet[1]
+    assert done.planned() == {}
+
+
+def test_a_flipped_bit_that_nothing_betrays_is_found_by_the_job_that_reads_it(quiet, done):
+    path = done.results / "objects/t1.parquet"
+    before = path.read_bytes()
+    flip_unseen(path)
+    (done.results / "catalog/rejects.parquet").unlink()
+    failed = done.snakemake()
+    text = failed.stdout + failed.stderr
+    assert failed.returncode != 0
+    assert "objects/t1.parquet is damaged: the checksum of its" in text
+    assert "Run the same command again: the file is made again." in text
+    assert "Traceback" not in text
+    done.run()
+    assert path.read_bytes() == before
+    assert done.contents("catalog/**/*.*") == quiet[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["predictions", "network"])
+def test_a_changed_prediction_or_network_is_made_again(quiet_whole, tmp_path, change):
+    shutil.copytree(quiet_whole[3], tmp_path / "copy", copy_function=shutil.copy2)
+    survey = Survey(tmp_path / "copy", new=False)
+    if change == "predictions":
+        path = survey.results / "predictions/lens/tiny_0.parquet"
+        (survey.results / "catalog/rejects.parquet").unlink()
+        before = path.read_bytes()
+        flip_unseen(path)
+    else:  # another network, whole
+        path = survey.results / "models/lens/fold1.keras"
+        (survey.results / "predictions/lens/tiny_0.parquet").unlink()
+        before, status = path.read_bytes(), path.stat()
+        shutil.copyfile(path.with_name("fold0.keras"), path)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    failed = survey.snakemake()
+    text = failed.stdout + failed.stderr
+    assert failed.returncode != 0
+    assert f"{path.relative_to(survey.folder)} is damaged: " in text
+    survey.run()
+    assert path.read_bytes() == before
+    assert survey.contents("catalog/**/*.*") == quiet_whole[1]
+
+
+# Two runs
+
+
+def test_a_second_run_in_the_same_results_is_refused(done, tmp_path):
+    """From the same folder and from another one; a dry run may look on."""
+    done.write_image(1, "g", seed=1)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in done.folder.iterdir():
+        (other / path.name).symlink_to(path)
+    first = Started(done)
+    token = done.results / ".lock"
+    before = token.read_text()
+    while token.read_text() in (before, ""):
+        assert first.process.poll() is None
+        time.sleep(0.1)
+    for folder in (done.folder, other):
+        second = PlainSurvey(folder, new=False)
+        refused = second.snakemake("--forcerun", "report")
+        text = refused.stdout + refused.stderr
+        assert refused.returncode != 0
+        assert f"Another run is at work in {done.results.resolve()} (process " in text
+        assert "Traceback" not in text
+    first.end(signal.SIGKILL, group=True)
+    first.wait()
+    done.run()

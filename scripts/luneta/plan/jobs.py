@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from functools import cached_property
+from pathlib import Path
 
 from luneta.catalog.leaves import damaged
 from luneta.catalog.provenance import run_id
@@ -12,6 +13,7 @@ from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.files import atomic_path, read_json, write_json
+from luneta.outputs import missing
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.runs import record
 from luneta.plan.survey import SurveyPlan, digest
@@ -378,6 +380,26 @@ class Plan(SurveyPlan):
         """The figure that compares the catalog with the hidden truth, where there is one."""
         wanted = self.truth() and self.predicted
         return [str(self.results / "figures/truth.png")] if wanted else []
+
+    def damaged(self) -> list[str]:
+        """Outputs of this plan that were found damaged, and are to be made again."""
+        return [path for path in missing(self.results) if self._makes(Path(path))]
+
+    def _makes(self, path: Path) -> bool:
+        """Whether an output of a shard, task or backbone is of one that is still planned."""
+        folder, *between, name = path.relative_to(self.results).parts
+        stem = name.rpartition(".")[0]
+        if folder == "backbones":
+            return stem.removesuffix(".weights") in map(self.backbone, self.tasks)
+        if folder in ("objects", "cutouts", "quality"):
+            return stem.removesuffix("_files") in self.shards
+        if folder in ("predictions", "embeddings"):
+            made = self.predicted if folder == "predictions" else self.clustered
+            return between[0] in made and stem in self.shards
+        if folder == "models":
+            folds = self.folds(between[0]) if between[0] in self.tasks else []
+            return stem.partition("_")[0] in [f"fold{fold}" for fold in folds]
+        return any(stem == task or stem.startswith(f"{task}_") for task in self.tasks)
 
     # Memory of the last run
 
