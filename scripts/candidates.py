@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from luneta.catalog.candidates import run
-from luneta.files import log_to
+from luneta.runs import start_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to(snakemake.log[0])
+start_job(snakemake.log[0])
 run(
     snakemake.input.collection,
     snakemake.input.out_of_fold,
