@@ -149,3 +149,35 @@ def test_few_rows_cost_the_check_of_few_bytes(tmp_path):
     np.testing.assert_array_equal(Shard(path).take(np.array([9, 1000])), images[[9, 1000]])
     with pytest.raises(DamagedFile):
         Shard(path).take(np.array([9, 510, 511, 512, 1000]))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("rows", [(0, 0), (5, 9), (0, 1024), (1000, 2100), (1024, 2048), (0, 2500)])
+def test_rows_that_follow_each_other(tmp_path, images, compression, rows):
+    write_shard(tmp_path / "a.arrow", IDS, FLAGS, images, BANDS, "flux", compression=compression)
+    got = Shard(tmp_path / "a.arrow").read(*rows)
+    np.testing.assert_array_equal(got, images[slice(*rows)])
+    assert got.dtype == np.float32
+    with pytest.raises(IndexError, match="row 2500 asked of a shard of 2500"):
+        Shard(tmp_path / "a.arrow").read(2400, 2501)
+
+
+def test_rows_of_one_batch_are_not_copied(tmp_path, images):
+    write_shard(tmp_path / "a.arrow", IDS, FLAGS, images, BANDS, "flux")
+    shard = Shard(tmp_path / "a.arrow")
+    assert np.shares_memory(shard.read(1100, 1300), shard.mapped(1))
+    assert not np.shares_memory(shard.read(1000, 1100), shard.mapped(1))
+
+
+def test_only_what_is_read_is_checked(tmp_path):
+    """A flipped bit costs those who read it, in a batch of 8 MiB, and no one else."""
+    images = np.zeros((1024, 2, 32, 32), np.float32)
+    ids, flags = np.array([f"o{n}" for n in range(1024)], object), np.zeros(1024, np.int32)
+    path = tmp_path / "a.arrow"
+    write_shard(path, ids, flags, images, BANDS, "flux")
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    assert not Shard(path).read(0, 200).any()
+    with pytest.raises(DamagedFile, match="checksum"):
+        Shard(path).read(400, 700)

@@ -4,13 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 from luneta.catalog.schema import run_column, task_columns
 from luneta.config import Training
 from luneta.cutouts.shard import ShardWriter
 from luneta.files import read_json
 from luneta.inference import infer, predictions
-from luneta.models import devices, predicting
+from luneta.models import devices, precision, predicting
 from luneta.models import network as networks
 from luneta.training import outliers
 from luneta.training.calibration import probabilities
@@ -84,7 +85,7 @@ def write_shard(folder, usable, bands=("g", "r", "i")):
     return images
 
 
-def predict(folder, ensemble, metrics="metrics.json"):
+def predict(folder, ensemble, metrics="metrics.json", **options):
     infer.run(
         folder / "s.arrow",
         folder / "s.parquet",
@@ -94,6 +95,7 @@ def predict(folder, ensemble, metrics="metrics.json"):
         ensemble / "outliers.npz",
         folder / "predictions.parquet",
         SETTINGS,
+        **options,
     )
     return pq.read_table(folder / "predictions.parquet")
 
@@ -212,3 +214,84 @@ def test_columns_are_those_of_the_catalog():
     described = [*task_columns("shape", "multiclass", CLASSES), run_column("shape")]
     expected = [("object_id", pa.string()), *((c.name, c.type) for c in described)]
     assert predictions.schema("shape", CLASSES) == pa.schema(expected)
+
+
+def test_rows_bear_model_and_run(tmp_path, ensemble):
+    usable = np.array([True, False, True])
+    write_shard(tmp_path, usable)
+    table = predict(tmp_path, ensemble, run_id="0123456789abcdef")
+    assert table["shape_run_id"].to_pylist() == ["0123456789abcdef", None, "0123456789abcdef"]
+    assert table["shape_model_id"].to_pylist() == ["ensemble", None, "ensemble"]
+
+
+def test_unusable_rows_anywhere_keep_their_place(tmp_path, ensemble, monkeypatch):
+    """Row groups without a usable object at the start, within and at the end."""
+    monkeypatch.setattr(infer, "BATCHES_PER_ROW_GROUP", 1)
+    usable = np.zeros(30, dtype=bool)
+    usable[[5, 6, 7, 8, 9, 20, 21]] = True
+    write_shard(tmp_path, usable)
+    table = predict(tmp_path, ensemble)
+    assert table["object_id"].to_pylist() == [f"galaxy{i}" for i in range(30)]
+    assert table["shape_class"].is_valid().to_pylist() == usable.tolist()
+    alone = np.ones(7, dtype=bool)
+    (tmp_path / "alone").mkdir()
+    write_shard(tmp_path / "alone", alone)
+    expected = predict(tmp_path / "alone", ensemble)["shape_round_probability"].to_numpy()
+    got = table["shape_round_probability"].drop_null().to_numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_memory_that_runs_out_costs_time_alone(tmp_path, ensemble, monkeypatch, caplog):
+    write_shard(tmp_path, np.ones(9, dtype=bool))
+    expected = predict(tmp_path, ensemble)
+    run, sizes = predicting.Compiled.__call__, []
+
+    def hungry(self, inputs):
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+        return run(self, inputs)
+
+    monkeypatch.setattr(predicting.Compiled, "__call__", hungry)
+    got = predict(tmp_path, ensemble)
+    assert set(sizes) == {3, 2}
+    assert "out of memory with 3 objects a pass: going on with 2" in caplog.text
+    for name in ("shape_round_probability", "shape_outlier_score"):
+        np.testing.assert_allclose(got[name].to_numpy(), expected[name].to_numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [precision.LIMIT, 0.0])
+def test_bfloat16_is_checked_on_the_first_cutouts(tmp_path, ensemble, monkeypatch, limit):
+    monkeypatch.setattr(precision, "LIMIT", limit)
+    found = read_json(ensemble / "metrics.json")
+    found["members"]["precision"] = "bfloat16"
+    (ensemble / "bfloat16.json").write_text(json.dumps(found))
+    write_shard(tmp_path, np.ones(9, dtype=bool))
+    exact = predict(tmp_path, ensemble)["shape_round_probability"].to_numpy()
+    if not limit:
+        with pytest.raises(precision.PrecisionError, match="set inference.precision: float32"):
+            predict(tmp_path, ensemble, "bfloat16.json")
+        return
+    got = predict(tmp_path, ensemble, "bfloat16.json")["shape_round_probability"].to_numpy()
+    assert 0 < np.abs(got - exact).max() < limit
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda t: t.drop_columns(["shape_run_id"]), r"lacks shape_run_id \(string\): it was"),
+        (
+            lambda t: t.set_column(3, "shape_edge_on_probability", t[3].cast(pa.float64())),
+            r"lacks shape_edge_on_probability \(float\) and has .* \(double\)",
+        ),
+        (lambda t: t.append_column("shape_odd", t[0]), r"has shape_odd \(string\)"),
+        (lambda t: t.select(t.column_names[::-1]), "has its columns in another order"),
+    ],
+)
+def test_predictions_of_another_schema_are_told(tmp_path, ensemble, change, said):
+    write_shard(tmp_path, np.ones(3, dtype=bool))
+    table, path = predict(tmp_path, ensemble), tmp_path / "predictions.parquet"
+    predictions.check_schema(path, "shape", CLASSES)
+    pq.write_table(change(table), path)
+    with pytest.raises(predictions.PredictionsError, match=said):
+        predictions.check_schema(path, "shape", CLASSES)

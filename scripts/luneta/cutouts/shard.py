@@ -188,13 +188,17 @@ class Shard:
         dense = len(rows) > 8 and 2 * len(rows) > np.ptp(rows)
         if dense or self._is_compressed or not self._seal.is_there:
             return self._check(number)
-        pixels = self._reader.get_batch(number).column("image").storage.values.buffers()[1]
-        first = pixels.address - self._content.address - self._seal.batch(number)[0]
-        size = pixels.size // int(self._starts[number + 1] - self._starts[number])
+        first, size = self._pixels(number)
         self._check(number, 0, first)
         for row in rows:
             self._check(number, first + row * size, first + (row + 1) * size)
         return None
+
+    def _pixels(self, number: int) -> tuple[int, int]:
+        """Where in a batch the pixels start, and the bytes of a cutout."""
+        pixels = self._reader.get_batch(number).column("image").storage.values.buffers()[1]
+        first = pixels.address - self._content.address - self._seal.batch(number)[0]
+        return first, pixels.size // int(self._starts[number + 1] - self._starts[number])
 
     def mapped(self, number: int) -> np.ndarray:
         """View a batch of cutouts, without a copy if the file is not compressed.
@@ -225,8 +229,34 @@ class Shard:
         return images
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Copy the cutouts of rows `start` to `stop`; shape (objects, band, y, x), float32."""
-        return self.take(np.arange(start, stop))
+        """Give the cutouts of rows `start` to `stop`; shape (objects, band, y, x), float32.
+
+        Of a file that is not compressed they are not copied, and cannot be written to, where they
+        are float32 and lie in one batch. Only what is asked for is checked.
+        """
+        if stop > len(self):
+            raise IndexError(f"row {stop - 1} asked of a shard of {len(self)} cutouts")
+        if stop <= start:
+            return np.empty((0, *self.shape), np.float32)
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        parts = [
+            self._span(number, *(np.clip([start, stop], *self._starts[number : number + 2])))
+            for number in range(int(first), int(last) + 1)
+        ]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(
+            np.float32, copy=False
+        )
+
+    def _span(self, number: int, start: int, stop: int) -> np.ndarray:
+        """View the cutouts of rows of the file that lie in a batch."""
+        here = slice(*(int(row - self._starts[number]) for row in (start, stop)))
+        if self._is_compressed or not self._seal.is_there:
+            self._check(number)
+        else:
+            first, size = self._pixels(number)
+            self._check(number, 0, first)
+            self._check(number, first + here.start * size, first + here.stop * size)
+        return self._view(number)[here]
 
 
 def _map(path: Path) -> mmap.mmap:
