@@ -12,6 +12,7 @@ from astropy.table import Table
 from catalog_files import rows_of
 from luneta.catalog import provenance, schema, write
 from luneta.catalog.read import catalog_schema, partition_files
+from luneta.inference.predictions import PredictionsError
 from luneta.survey.flags import Flag
 
 
@@ -36,6 +37,13 @@ def test_rows_in_are_rows_out(survey, catalog):
     np.testing.assert_array_equal(rows["magnitude_r"], given["magnitude_r"])
     assert rows.loc[rows["object_id"] == "n2", "morphology_class"].isna().all()
     assert rows.loc[rows["object_id"] == "n3", "lens_model_id"].item() == "lens-model"
+
+
+def test_predictions_of_an_older_schema_are_refused(survey):
+    path = survey["predictions"]["lens"][1]
+    pq.write_table(pq.read_table(path).drop_columns(["lens_run_id"]), path)
+    with pytest.raises(PredictionsError, match=r"lacks lens_run_id .* remove it and run again"):
+        write.run(**survey)
 
 
 def test_an_id_of_an_earlier_shard_is_rejected(survey, catalog):

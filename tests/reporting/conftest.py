@@ -121,6 +121,7 @@ def write_predictions(root, task, rows, random):
             columns[f"{task}_{name}"] = pa.array(probabilities[:, 0], mask=mask)
         columns[f"{task}_outlier"] = pa.array(probabilities[:, 0] > 0.99, mask=mask)
         columns[f"{task}_model_id"] = pa.array(["m"] * len(group), mask=mask)
+        columns[f"{task}_run_id"] = pa.array(["r"] * len(group), mask=mask)
         path = root / "predictions" / task / f"{shard}.parquet"
         path.parent.mkdir(exist_ok=True, parents=True)
         pq.write_table(pa.table(columns), path)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from luneta.catalog.placements import Placements
 from luneta.files import read_json
+from luneta.inference.predictions import check_schema
 from luneta.parquet import parquet_schema, read_parquet
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
@@ -176,8 +177,9 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
     return left
 
 
-def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
+def _add_predictions(table: pa.Table, task: str, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
+    check_schema(path, task)
     return _add_columns(table, read_parquet(path), path, shard)
 
 
@@ -363,8 +365,8 @@ def joined(shard: Shard) -> pa.Table:
 
 def complete(shard: Shard, table: pa.Table) -> pa.Table:
     """Add predictions and clusters to the joined rows of a shard."""
-    for path in shard.predictions.values():
-        table = _add_predictions(table, path, shard.name)
+    for task, path in shard.predictions.items():
+        table = _add_predictions(table, task, path, shard.name)
     for path in shard.clusters:
         table = _add_clusters(table, path, shard.name)
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +35,33 @@ def schema(task: str, classes: Sequence[str]) -> pa.Schema:
     )
 
 
-def check_schema(path: Path | str, task: str, classes: Sequence[str]) -> None:
+def check_schema(path: Path | str, task: str, classes: Sequence[str] | None = None) -> None:
     """Insist that a predictions file has the columns of today.
+
+    Parameters
+    ----------
+    path
+        predictions/{task}/{shard}.parquet.
+    task, classes
+        Of the config; the classes are those of the file's own columns if not given.
 
     Raises
     ------
     PredictionsError
-        If one is missing, too many or of another type; it names them.
+        If a column is missing, too many or of another type; it names them.
     """
-    found, wanted = parquet_schema(path).remove_metadata(), schema(task, classes)
-    if found.equals(wanted):
+    found = {field.name: _plain(field.type) for field in parquet_schema(path)}
+    if classes is None:
+        classes = [
+            name[len(task) + 1 : -len("_probability")]
+            for name in found
+            if name.startswith(f"{task}_") and name.endswith("_probability")
+        ]
+    wanted = {field.name: field.type for field in schema(task, classes)}
+    if list(found.items()) == list(wanted.items()):
         return
-    missing = [f"{f.name} ({f.type})" for f in wanted if f not in list(found)]
-    extra = [f"{f.name} ({f.type})" for f in found if f not in list(wanted)]
+    missing = [f"{k} ({v})" for k, v in wanted.items() if found.get(k) != v]
+    extra = [f"{k} ({v})" for k, v in found.items() if wanted.get(k) != v]
     told = [f"lacks {', '.join(missing)}"] if missing else []
     told += [f"has {', '.join(extra)}"] if extra else []
     raise PredictionsError(
@@ -55,6 +69,10 @@ def check_schema(path: Path | str, task: str, classes: Sequence[str]) -> None:
         "another version of luneta or for other classes; remove it and run again, so that it is "
         "made anew"
     )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 @dataclass(frozen=True)
@@ -179,9 +197,3 @@ class PredictionsWriter:
                 f"there are cutouts of {self.objects} objects, and another number of usable rows: "
                 "cutouts and quality are not of the same run; run cutouts again"
             )
-
-
-def origins(table: pa.Table, task: str) -> Mapping[str, int]:
-    """Count the rows of a table of predictions by their model_id; rows without one are left out."""
-    counts = table[f"{task}_model_id"].drop_null().value_counts()
-    return {one["values"].as_py(): one["counts"].as_py() for one in counts}
