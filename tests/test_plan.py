@@ -1,9 +1,12 @@
 """What a config is turned into: shards, files, settings, and what has changed."""
 
 import os
+import re
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fits_files import tan_wcs, write_image
@@ -231,3 +234,79 @@ def tiles(*names, **files):
 )  # fmt: skip
 def test_each_reason_is_a_line(new, lines):
     assert changes(state(), state(**new)) == lines
+
+
+def finish_run(plan):
+    """Do as a run that succeeded, as far as planning knows of it."""
+    catalog = plan.results / "catalog" / "collection.properties"
+    catalog.parent.mkdir(parents=True, exist_ok=True)
+    catalog.touch()
+    plan.remember()
+
+
+def test_another_shard_size_is_refused_and_its_cost_told(survey):
+    plan = make_plan(survey)
+    finish_run(plan)
+    (plan.results / "objects").mkdir()
+    for tile, count in (("a", 3), ("b", 4)):
+        table = pa.table({"tile": [tile] * count})
+        pq.write_table(table, plan.results / f"objects/{tile}.parquet")
+        folder = plan.results / "benchmarks/cutouts"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{tile}.jsonl").write_text('{"s": 3600.0, "rule": "cutouts"}\n')
+    survey["input"]["tiles_per_shard"] = 2
+    told = (
+        "input.tiles_per_shard = 2, but the survey was dealt to shards with null. With 2, 7 "
+        "objects would be cut and predicted again, in 1 shard, and all tasks trained again; the "
+        "jobs took 2 hours when they ran."
+    )
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        make_plan(survey)
+
+
+def test_another_shard_size_that_is_asked_for_lasts_once_a_run_succeeds(survey):
+    finish_run(make_plan(survey))
+    before = (make_plan(survey).index / "shards.tsv").read_bytes()
+    survey["input"] |= {"tiles_per_shard": 2, "reshard": True}
+    plan = make_plan(survey)
+    assert plan.shards == ["shard_00000"]
+    assert (plan.index / "shards.tsv").read_bytes() == before
+    survey["input"] |= {"tiles_per_shard": None, "reshard": False}  # thought better of it
+    assert make_plan(survey).shards == ["a", "b"]
+    survey["input"] |= {"tiles_per_shard": 2, "reshard": True}
+    finish_run(make_plan(survey))
+    del survey["input"]["reshard"]
+    plan = make_plan(survey)
+    assert plan.shards == ["shard_00000"]
+    assert plan.changes() == []
+
+
+def test_another_shard_size_of_no_consequence_is_no_matter(survey):
+    finish_run(make_plan(survey))
+    survey["input"]["tiles_per_shard"] = 1
+    assert make_plan(survey).shards == ["a", "b"]
+
+
+def test_a_survey_from_before_sizes_were_written_down_knows_its_own(survey):
+    plan = make_plan(survey)
+    finish_run(plan)
+    (plan.index / "shard_size.json").unlink()
+    survey["input"]["tiles_per_shard"] = 2
+    with pytest.raises(ConfigError, match=r"reshard: true"):
+        make_plan(survey)
+
+
+def test_another_number_of_stamps_a_shard(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{n},{n}.jpg" for n in range(10)]
+    (tmp_path / "stamps.csv").write_text("\n".join(["object_id,image", *rows]) + "\n")
+    given = {"kind": "stamps", "table": "stamps.csv", "bands": ["g"], "stamps_per_shard": 4}
+    config = {"survey": "stamps", "input": given}
+    finish_run(make_plan(config))
+    given["stamps_per_shard"] = 3
+    with pytest.raises(ConfigError, match="10 objects would be cut .* in 4 shards"):
+        make_plan(config)
+    given["reshard"] = True
+    assert len(make_plan(config).shards) == 4
+    given |= {"stamps_per_shard": 4, "reshard": False}
+    assert len(make_plan(config).shards) == 3

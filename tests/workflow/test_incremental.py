@@ -160,3 +160,39 @@ def test_several_tiles_a_shard(tmp_path):
     lines = (survey.results / "index/shards.tsv").read_text().splitlines()
     assert lines[1:] == ["t1\tshard_00000", "t2\tshard_00000", "t3\tshard_00001",
                          "t0\tshard_00002", "t4\tshard_00002"]  # fmt: skip
+
+
+def resized(survey: PlainSurvey, size: int | None, **more) -> None:
+    config = plain_config()
+    config["input"] |= {"tiles_per_shard": size, **more}
+    survey.write_config(config)
+
+
+def test_another_shard_size_is_refused(plain):
+    resized(plain, 2)
+    done = plain.snakemake("--dry-run")
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "15 objects would be cut and predicted again, in 2 shards" in told
+    assert "Traceback" not in told
+    done = plain.snakemake("--dry-run", "--config", "input={reshard: true}")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_another_shard_size_that_is_asked_for(plain):
+    ledger = plain.results / "index/shards.tsv"
+    before = ledger.read_bytes()
+    resized(plain, 2, reshard=True)
+    jobs, said = plain.plan()
+    assert jobs == {"ingest": 2, "cutouts": 2, **MERGES}
+    assert "3 tiles put into another shard: t0, t1, t2" in said
+    assert ledger.read_bytes() == before
+    plain.write_config(plain_config())  # thought better of it
+    assert plain.plan() == ({}, [])
+    resized(plain, 2, reshard=True)
+    plain.run()
+    lines = ledger.read_text().splitlines()
+    assert lines[1:] == ["t0\tshard_00000", "t1\tshard_00000", "t2\tshard_00001"]
+    resized(plain, 2)
+    assert plain.plan() == ({}, [])

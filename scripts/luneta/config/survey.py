@@ -202,6 +202,14 @@ class Survey(Section):
     )
 
 
+RESHARD = Field(
+    False,
+    exclude=True,  # it says what may be done, not what is computed
+    description="Allow another shard size than the survey was dealt with: the objects are cut and "
+    "predicted again. Without it such a change is refused, and what it costs is told.",
+)
+
+
 class Tiles(Survey):
     """Input of image tiles and a source list."""
 
@@ -236,6 +244,7 @@ class Tiles(Survey):
         "that are new to 1000 jobs. Which tile is in which shard is written down once; tiles that "
         "come later make new shards.",
     )
+    reshard: bool = RESHARD
     sources: str | None = Field(
         None,
         description="Source list, a path or URL: FITS table, VOTable, ECSV, CSV, HDF5, Parquet, or "
@@ -362,6 +371,7 @@ class Stamps(Survey):
     stamps_per_shard: PositiveInt = Field(
         10_000, description="Objects per shard, in table order. Append new rows at the end."
     )
+    reshard: bool = RESHARD
 
     @field_validator("image", "masks", "weights")
     @classmethod

@@ -16,7 +16,7 @@ from luneta.files import atomic_path, read_json, write_json
 from luneta.outputs import missing
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.runs import record
-from luneta.plan.survey import SurveyPlan, digest
+from luneta.plan.survey import LAST_RUN, SurveyPlan, digest
 from luneta.runs import Run
 from luneta.survey.index import OBJECTS
 
@@ -29,7 +29,7 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
-LAST_RUN, LAST_OBJECTS, LAST_KEY = "last_run.json", "last_objects.arrow", "last_key.json"
+LAST_OBJECTS, LAST_KEY = "last_objects.arrow", "last_key.json"
 USUAL_PIXEL_SCALE = 0.262  # arcsec, where a config says none
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
 
@@ -444,6 +444,7 @@ class Plan(SurveyPlan):
         """Write down what a run that has succeeded, as far as the catalog, was made of."""
         if not (self.results / "catalog" / COLLECTION).exists():
             return
+        self.remember_shards()
         write_json(self.index / LAST_RUN, self._state(), indent=None)
         for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):
             if (self.index / name).exists():

@@ -9,16 +9,28 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from luneta.config import Config, ConfigError, Tiles
 from luneta.files import read_json, write_json
+from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal_sources, shards_with, signature
 from luneta.survey.remote import is_remote
-from luneta.survey.shards import survey_tiles
+from luneta.survey.shards import (
+    deal_tiles,
+    in_shards,
+    put,
+    read_ledger,
+    survey_tiles,
+    write_ledger,
+)
 from luneta.survey.stamp_index import deal_stamps
 from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
+
+LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
 
 
 def digest(content) -> str:
@@ -54,11 +66,74 @@ class SurveyPlan:
         self.given = config.input.model_dump(mode="json")
         self.is_tiles = isinstance(config.input, Tiles)
         self.tiles: dict[str, Tile] = {}
+        self._anew: dict[str, str] = {}
         if self.is_tiles:
-            self.tiles = survey_tiles(self.given, self.index / "shards.tsv")
+            self.tiles = self._in_shards(survey_tiles(self.given))
+        else:
+            self._check_stamps_per_shard()
         self.versions = self._fingerprints()
         self.slices = self._deal()
         self._check_label_tiles()
+
+    @property
+    def _size(self) -> int | None:
+        """Shard size of the config."""
+        return self.given["tiles_per_shard" if self.is_tiles else "stamps_per_shard"]
+
+    def _in_shards(self, tiles: dict[str, Tile]) -> dict[str, Tile]:
+        """Tiles in their shards; dealt anew, if another size is asked for, till a run succeeds.
+
+        As the ledger is left alone till then, a dry run can be taken back.
+        """
+        ledger = self.index / LEDGER
+        known = read_ledger(ledger)
+        is_known, size = known_size(self.index, self.index / LAST_RUN)
+        if known and is_known and size != self._size:
+            anew = deal_tiles({n: tiles[n] for n in [*known, *tiles] if n in tiles}, self._size, {})
+            if found := moved(known, anew):
+                self._check_resharding(size, found, known, anew)
+                self._anew = anew
+                return put(tiles, anew)
+        remember_size(self.index, self._size)
+        return in_shards(tiles, self._size, ledger)
+
+    def _check_resharding(
+        self, size: int | None, shards: set[str], known: dict[str, str], anew: dict[str, str]
+    ) -> None:
+        if self.config.input.reshard:
+            return
+        tiles = {n: known[n] for n, shard in anew.items() if shard in shards and n in known}
+        raise refusal(
+            "input.tiles_per_shard",
+            (size, self._size),
+            len(shards),
+            objects_of(self.results, tiles),
+            hours_of(self.results, tiles.values()),
+        )
+
+    def _check_stamps_per_shard(self) -> None:
+        """Refuse another number of stamps a shard, unless asked for or of no consequence."""
+        is_known, size = known_size(self.index, self.index / LAST_RUN)
+        if not is_known or size == self._size:
+            remember_size(self.index, self._size)
+            return
+        slices = sorted(self.index.glob("stamps_*.parquet"))
+        objects = sum(pq.read_metadata(path).num_rows for path in slices)
+        if objects <= min(size, self._size) or self.config.input.reshard:
+            return
+        raise refusal(
+            "input.stamps_per_shard",
+            (size, self._size),
+            -(-objects // self._size),
+            objects,
+            hours_of(self.results, [path.stem for path in slices]),
+        )
+
+    def remember_shards(self) -> None:
+        """Write down shards that were dealt anew, once they have been computed."""
+        if self._anew:
+            write_ledger(self.index / LEDGER, self._anew)
+        remember_size(self.index, self._size)
 
     @cached_property
     def _path(self) -> dict[str, str]:

@@ -75,7 +75,23 @@ def in_shards(tiles: Mapping[str, Tile], size: int | None, ledger: Path) -> dict
     TileTableError
         If the ledger is no such table.
     """
-    known = _read(ledger)
+    known = read_ledger(ledger)
+    shards = deal_tiles(tiles, size, known)
+    if len(shards) > len(known):
+        write_ledger(ledger, shards)
+    return put(tiles, shards)
+
+
+def deal_tiles(
+    tiles: Mapping[str, Tile], size: int | None, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Shard of each tile, of those that are known and of those that are not yet; see `in_shards`.
+
+    Parameters
+    ----------
+    known : mapping
+        Shard of each known tile.
+    """
     free = [name for name, tile in tiles.items() if tile.shard == name and name not in known]
     first = _first_number(known, tiles)
     size = size or max(1, -(-len(free) // MOST_NEW_SHARDS))
@@ -83,9 +99,11 @@ def in_shards(tiles: Mapping[str, Tile], size: int | None, ledger: Path) -> dict
         name: name if size == 1 else f"shard_{first + rank // size:05d}"
         for rank, name in enumerate(free)
     }
-    if new:
-        _write(ledger, known | new)
-    shards = known | new
+    return {**known, **new}
+
+
+def put(tiles: Mapping[str, Tile], shards: Mapping[str, str]) -> dict[str, Tile]:
+    """Put tiles into their shards; one that its table gives a shard of another name keeps it."""
     return {
         name: replace(tile, shard=shards[name]) if tile.shard == name else tile
         for name, tile in tiles.items()
@@ -99,7 +117,8 @@ def _first_number(known: Mapping[str, str], tiles: Mapping[str, Tile]) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _read(ledger: Path) -> dict[str, str]:
+def read_ledger(ledger: Path) -> dict[str, str]:
+    """Read the shard of each known tile; none if there is no ledger yet."""
     if not ledger.exists():
         return {}
     header, *rows = ledger.read_text(encoding="utf-8").splitlines() or [""]
@@ -112,7 +131,8 @@ def _read(ledger: Path) -> dict[str, str]:
     return dict(pairs)
 
 
-def _write(ledger: Path, shards: Mapping[str, str]) -> None:
+def write_ledger(ledger: Path, shards: Mapping[str, str]) -> None:
+    """Write the shard of each tile."""
     lines = [HEADER, *(f"{tile}\t{shard}" for tile, shard in shards.items())]
     with atomic_path(ledger) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
