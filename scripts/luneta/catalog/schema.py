@@ -269,7 +269,13 @@ def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -
     tasks = [
         column
         for name, task in settings["tasks"].items()
-        for column in [*task_columns(name, task["kind"], task["classes"]), run_column(name)]
+        for column in {
+            column.name: column
+            for column in (
+                *task_columns(name, task["kind"], task["classes"]),
+                run_column(name),
+            )
+        }.values()
     ]
     noise = [column for column in noise if column.name in quality.names]
     clusters = [column for task in settings["clustered"] for column in cluster_columns(task)]
