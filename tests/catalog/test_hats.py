@@ -437,15 +437,3 @@ class TestIncremental:
         assert damaged(copy) == []
         write.run(**found)
         assert times(copy) == old
-
-
-def test_predictions_of_another_version_are_refused(tmp_path):
-    found = given(tmp_path, [shard_at(tmp_path, "a", 30, 5)])
-    path = found["predictions"]["lens"][0]
-    pq.write_table(pq.read_table(path).drop_columns(["lens_outlier", "lens_entropy"]), path)
-    with pytest.raises(write.CatalogError) as error:
-        write.run(**found)
-    assert str(error.value) == (
-        f"{path} has no column lens_entropy, lens_outlier: another version of luneta, or another "
-        "config, wrote it; remove it and run again"
-    )

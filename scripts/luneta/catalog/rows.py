@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from luneta.catalog.placements import Placements
 from luneta.files import read_json
-from luneta.inference.predictions import check_schema
 from luneta.parquet import parquet_schema, read_parquet
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
 
@@ -80,23 +79,6 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
         name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
     }
     return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
-
-
-def check_columns(path: Path | str, names: Sequence[str]) -> None:
-    """Insist that a file has the columns that this version of luneta writes.
-
-    Raises
-    ------
-    CatalogError
-        Naming those that are missing.
-    """
-    found = parquet_schema(path).names
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise CatalogError(
-            f"{path} has no column {', '.join(missing)}: another version of luneta, or another "
-            "config, wrote it; remove it and run again"
-        )
 
 
 def check_rows(
@@ -177,9 +159,8 @@ def _joined(objects: Path | str, quality: Path | str, shard: str) -> pa.Table:
     return left
 
 
-def _add_predictions(table: pa.Table, task: str, path: Path | str, shard: str) -> pa.Table:
+def _add_predictions(table: pa.Table, path: Path | str, shard: str) -> pa.Table:
     """Append a task's predictions, without those of rows that are not usable."""
-    check_schema(path, task)
     return _add_columns(table, read_parquet(path), path, shard)
 
 
@@ -365,8 +346,8 @@ def joined(shard: Shard) -> pa.Table:
 
 def complete(shard: Shard, table: pa.Table) -> pa.Table:
     """Add predictions and clusters to the joined rows of a shard."""
-    for task, path in shard.predictions.items():
-        table = _add_predictions(table, task, path, shard.name)
+    for path in shard.predictions.values():
+        table = _add_predictions(table, path, shard.name)
     for path in shard.clusters:
         table = _add_clusters(table, path, shard.name)
     return table

@@ -38,7 +38,6 @@ from luneta.catalog.rows import (
     CatalogError,
     Shard,
     cast,
-    check_columns,
     complete,
     joined,
     kept_rows,
@@ -47,6 +46,7 @@ from luneta.catalog.rows import (
     unified_schema,
 )
 from luneta.files import write_json
+from luneta.inference.predictions import check_schema
 from luneta.parquet import parquet_writer
 
 __all__ = ["CatalogError", "run"]
@@ -158,10 +158,8 @@ def run(
         provenance(settings["config"], data, metrics),
     )
     for task, found in predictions.items():
-        shape = settings["tasks"][task]
-        names = [column.name for column in schema.task_columns(task, **shape)]
         for path in filter(None, found):
-            check_columns(path, names)
+            check_schema(path, task, settings["tasks"][task]["classes"])
     placements = find_placements(objects, quality, settings)
     paths = {"objects": objects, "quality": quality, "files": files}
     paths["clusters"] = list(clusters.values())
