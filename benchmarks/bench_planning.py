@@ -1,8 +1,14 @@
-"""How long Snakemake takes to plan a survey of 10,000 tiles, the first time and again.
+"""How long Snakemake takes to plan a survey of 10,000 tiles, and one of 1e9 objects.
 
     .venv/bin/python benchmarks/bench_planning.py --tiles 10000 --sources 200000
+    .venv/bin/python benchmarks/bench_planning.py --tiles 0 --large-tiles 100000
 
-The last line, in JSON, is of the survey with one source list and ten tiles a shard.
+The large survey has 100,000 tiles in 10,000 shards, each tile with a list of its own, and two tasks
+whose labels lie on 20 tiles; 10,000 objects a tile, of which the lists here hold one, as planning
+does not read lists of more than 1 MB. It is planned twice with `snakemake -n`: `plan_1e9_first_s`
+has the fingerprint of each file in it (no header is read: that is up to `ingest` where tiles bring
+lists), `plan_1e9_s` is of a survey whose files have been seen. `plan_1e9_mb` is the larger peak of
+resident memory. The other keys are of the survey with one source list and ten tiles a shard.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from timing import finish, show
 REPOSITORY = Path(__file__).parents[1]
 SIDE = 32
 STEP = 0.01  # degrees between tiles
+LABELLED = 20  # tiles with labels, of the large survey
 
 
 def write_tiles(folder: Path, count: int) -> np.ndarray:
@@ -62,19 +69,12 @@ def write_lists(folder: Path, centres: np.ndarray, count: int) -> None:
         path.write_text("\n".join(["object_id,ra,dec", *lines]) + "\n")
 
 
-def plan(folder: Path, name: str, sources: str, tiles_per_shard: int | None) -> float:
-    """Time a dry run in seconds."""
-    config = {
-        "survey": name,
-        "input": {
-            "kind": "tiles",
-            "images": "tiles/{tile}_{band}.fits",
-            "sources": sources,
-            "bands": BANDS,
-            "tiles_per_shard": tiles_per_shard,
-        },
-    }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+def plan(folder: Path, name: str, given: dict, **more) -> tuple[float, float]:
+    """Time a dry run, by the clock in seconds; and its peak of resident memory in MB."""
+    given = {"kind": "tiles", "images": "tiles/{tile}_{band}.fits", "bands": BANDS, **given}
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump({"survey": name, "input": given, **more}, sort_keys=False)
+    )
     command = [
         sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2",
         "--snakefile", str(REPOSITORY / "workflow/Snakefile"),
@@ -82,32 +82,66 @@ def plan(folder: Path, name: str, sources: str, tiles_per_shard: int | None) -> 
     ]  # fmt: skip
     start = time.perf_counter()
     with (folder / f"{name}.log").open("w") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
-    if done.returncode:
+    if status:
         sys.exit((folder / f"{name}.log").read_text()[-3000:])
-    return seconds
+    return seconds, usage.ru_maxrss / 1024
+
+
+def plan_large(folder: Path, count: int) -> dict[str, float]:
+    """Plan a survey of two tasks with ten tiles a shard, twice."""
+    centres = write_tiles(folder / "tiles", count)
+    write_lists(folder, centres, count)
+    labelled = [f"t{number:05d}" for number in range(LABELLED)]
+    rows = [f"object_{n},{'yes' if n % 2 else 'no'}" for n in range(LABELLED)]
+    (folder / "labels.csv").write_text("\n".join(["object_id,label", *rows]) + "\n")
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    task["label_tiles"] = labelled
+    given = {"sources": "lists/{tile}.csv", "tiles_per_shard": 10}
+    more = {"training": {"weights": "none"}, "tasks": {"lens": task, "spiral": dict(task)}}
+    (first, most), (again, more_mb) = (plan(folder, "large", given, **more) for _ in range(2))
+    text = (folder / "large.log").read_text()
+    print(text[text.index("Job stats") :].split("\n\n")[0])
+    return {
+        "plan_1e9_s": again, "plan_1e9_first_s": first, "plan_1e9_mb": max(most, more_mb),
+        "plan_1e9_tiles": count,
+    }  # fmt: skip
+
+
+def plan_small(folder: Path, count: int, sources: int) -> dict[str, float]:
+    """Plan a survey with one list, and with a list a tile, in shards of ten tiles and of one."""
+    rows: list[tuple] = [("source list", "tiles a shard", "first [s]", "again [s]")]
+    write_lists(folder, write_tiles(folder / "tiles", count), sources)
+    for size in (None, 1):
+        for kind, name in (("one", "sources.parquet"), ("each", "lists/{tile}.csv")):
+            given = {"sources": name, "tiles_per_shard": size}
+            seconds = [plan(folder, f"{kind}_{size}", given)[0] for _ in range(2)]
+            of = "survey" if kind == "one" else "tile"
+            rows.append((f"one a {of}", size or "default", *seconds))
+    show(rows)
+    first, again = rows[1][2:]
+    return {"seconds_first": first, "seconds_again": again, "tiles": count}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiles", type=int, default=10_000)
+    parser.add_argument("--tiles", type=int, default=10_000, help="0 leaves this survey out")
     parser.add_argument("--sources", type=int, default=200_000)
-    parser.add_argument("--folder", help="where the temporary survey is made")
+    parser.add_argument("--large-tiles", type=int, default=100_000, help="likewise")
+    parser.add_argument("--folder", help="where the temporary surveys are made")
     given = parser.parse_args()
-    rows: list[tuple] = [("source list", "tiles a shard", "first [s]", "again [s]")]
+    results: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        write_lists(folder, write_tiles(folder / "tiles", given.tiles), given.sources)
-        for size in (None, 1):
-            for kind, sources in (("one", "sources.parquet"), ("each", "lists/{tile}.csv")):
-                survey = f"{kind}_{size}"
-                seconds = [plan(folder, survey, sources, size) for _ in range(2)]
-                of = "survey" if kind == "one" else "tile"
-                rows.append((f"one a {of}", size or "default", *seconds))
-    show(rows)
-    first, again = rows[1][2:]
-    finish({"seconds_first": first, "seconds_again": again, "tiles": given.tiles})
+        if given.tiles:
+            (folder / "small").mkdir()
+            results |= plan_small(folder / "small", given.tiles, given.sources)
+        if given.large_tiles:
+            (folder / "large").mkdir()
+            results |= plan_large(folder / "large", given.large_tiles)
+    finish(results)
 
 
 if __name__ == "__main__":

@@ -33,27 +33,40 @@ from luneta.config import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from luneta.survey.tiles import Tile
+
 # Lists of one format look alike, and 1000 of ECSV or VOTable take seconds already.
 MOST_LISTS = 1000
 
 
-def check_paths(config: Config) -> None:
+def check_paths(config: Config) -> dict[str, Tile]:
     """Check that the tables and weights a config names can be read and hold what it asks of them.
 
     Files that the simulation will make are left out.
+
+    Returns
+    -------
+    dict
+        `Tile` by name, as found on the way; none for stamps.
 
     Raises
     ------
     ConfigError
         With one line for each problem.
     """
-    problems = [*_input_problems(config), *_cross_problems(config), *_weights_problems(config)]
+    tiles: dict[str, Tile] = {}
+    problems = [
+        *_input_problems(config, tiles),
+        *_cross_problems(config),
+        *_weights_problems(config),
+    ]
     for name, task in config.tasks.items():
         problems += _network_problems(f"tasks.{name}.training", task.training, config)
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
         problems += _position_problems(f"tasks.{name}", task, config.input)
     if problems:
         raise refusal(problems)
+    return tiles
 
 
 def _made_by_simulation(config: Config) -> Callable[[Path | str], bool]:
@@ -61,20 +74,21 @@ def _made_by_simulation(config: Config) -> Callable[[Path | str], bool]:
     return lambda path: config.simulation is not None and folder in Path(path).parents
 
 
-def _input_problems(config: Config) -> Iterator[str]:
+def _input_problems(config: Config, tiles: dict[str, Tile]) -> Iterator[str]:
+    """Problems of the `input` section; the tiles that are found are put into `tiles`."""
     if isinstance(config.input, Tiles):
-        yield from _tile_problems(config)
+        yield from _tile_problems(config, tiles)
     else:
         yield from _stamp_problems(config.input)
 
 
-def _tile_problems(config: Config) -> Iterator[str]:
+def _tile_problems(config: Config, tiles: dict[str, Tile]) -> Iterator[str]:
     from luneta.survey.shards import survey_tiles
     from luneta.survey.tiles import TileTableError
 
     given = config.input
     try:
-        tiles = survey_tiles(given.model_dump(mode="json"))
+        tiles |= survey_tiles(given.model_dump(mode="json"))
     except TileTableError as error:
         yield str(error) if str(error).startswith("input.") else f"input.tiles: {error}"
         return

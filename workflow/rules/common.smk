@@ -1,3 +1,4 @@
+import gc
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -15,6 +16,11 @@ try:
     PLAN = make_plan(config, is_run=workflow.is_main_process)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+# What has been planned stays, and jobs come by the ten thousand: the garbage collector need not look
+# at all of them again and again.
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 
 pathvars:

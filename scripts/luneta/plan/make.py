@@ -13,7 +13,7 @@ from luneta.plan.jobs import Plan
 from luneta.runs import Run
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
-from luneta.survey.tiles import TileTableError
+from luneta.survey.tiles import Tile, TileTableError
 
 
 def make_plan(data: dict, is_run: bool = False) -> Plan:
@@ -37,10 +37,10 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
             "There is no config. Name one: snakemake --configfile config/demo.yaml --cores 2"
         )
     config = validate(data)
-    check_paths(config)
+    tiles = check_paths(config)
     try:
         run = _begun(config) if is_run else None
-        plan = _planned(config)
+        plan = _planned(config, tiles)
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
     except OSError as error:
@@ -61,11 +61,11 @@ def _begun(config: Config) -> Run:
     return run
 
 
-def _planned(config: Config) -> Plan:
+def _planned(config: Config, tiles: dict[str, Tile]) -> Plan:
     """Plan; what is damaged in the memory of earlier plans is set aside, and found out anew."""
     for _ in range(9):
         try:
-            return Plan(config)
+            return Plan(config, tiles)
         except DamagedFile as error:
             print(error, file=sys.stderr)
-    return Plan(config)
+    return Plan(config, tiles)

@@ -23,7 +23,6 @@ from luneta.survey.shards import (
     in_shards,
     put,
     read_ledger,
-    survey_tiles,
     write_ledger,
 )
 from luneta.survey.stamp_index import deal_stamps
@@ -59,7 +58,7 @@ class SurveyPlan:
         Slice of a survey-wide list by shard; empty if each tile brings its own list.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, tiles: dict[str, Tile]):
         self.config = config
         self.results = Path("results") / config.survey
         self.index = self.results / "index"
@@ -68,7 +67,7 @@ class SurveyPlan:
         self.tiles: dict[str, Tile] = {}
         self._anew: dict[str, str] = {}
         if self.is_tiles:
-            self.tiles = self._in_shards(survey_tiles(self.given))
+            self.tiles = self._in_shards(tiles)
         else:
             self._check_stamps_per_shard()
         self.versions = self._fingerprints()
