@@ -30,7 +30,8 @@ with atomic_path(folder / "out") as temporary:
 """
 RUNNER = """
 import json, subprocess, sys, time
-from luneta.runs import Run
+from luneta.runs import Run, start_jobs
+start_jobs()
 run = Run(sys.argv[1])
 run.claim()
 jobs = [subprocess.Popen(json.loads(sys.argv[2]))] if len(sys.argv) > 2 else []
@@ -99,12 +100,18 @@ def test_a_job_ends_with_the_run_that_started_it(tmp_path, shell):
 def test_a_job_that_starts_when_its_run_is_gone_ends_at_once(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    done = subprocess.run(
-        [sys.executable, "-c", JOB, tmp_path], env={**os.environ, SNAKEMAKE: str(gone.pid)},
-        check=False, timeout=60,
-    )  # fmt: skip
+    environment = {**os.environ, SNAKEMAKE: f"{gone.pid}@{files.HOST}"}
+    command = [sys.executable, "-c", JOB, tmp_path]
+    done = subprocess.run(command, env=environment, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "started").exists()
+
+
+def test_a_job_on_another_machine_does_not_look_for_its_run_here(tmp_path):
+    (tmp_path / "go").touch()
+    environment = {**os.environ, SNAKEMAKE: "999999999@elsewhere"}
+    subprocess.run([sys.executable, "-c", JOB, tmp_path], env=environment, check=True, timeout=60)
+    assert (tmp_path / "out").read_text() == "made"
 
 
 def test_a_job_of_an_older_run_puts_nothing_in_place(tmp_path):

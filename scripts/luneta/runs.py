@@ -24,7 +24,7 @@ from luneta.files import HOST, log_to, refuse_when
 
 LOCK = ".lock"
 RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
-SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs on this machine
+SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs, and its machine
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 PR_SET_PDEATHSIG = 1
 
@@ -53,7 +53,6 @@ class Run:
         # Not inherited by jobs: they must not hold it when this process is gone
         self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         self.is_alone = self._take()
-        os.environ[SNAKEMAKE] = str(os.getpid())
 
     def _take(self) -> bool:
         try:
@@ -95,6 +94,11 @@ class Run:
         )
 
 
+def start_jobs() -> None:
+    """Tell the jobs that this process will start, on a node of a cluster too, who started them."""
+    os.environ[SNAKEMAKE] = f"{os.getpid()}@{HOST}"
+
+
 def start_job(log: Path | str) -> None:
     """Begin a job: log to a file, and end with the Snakemake that has started it."""
     log_to(log)
@@ -118,8 +122,9 @@ def _is_over(lock: Path, token: str) -> str | None:
 def end_with_snakemake() -> None:
     """End this process when the Snakemake process that has started it is gone."""
     end_with_parent()
-    snakemake, parent = int(os.environ.get(SNAKEMAKE, 0)), os.getppid()
-    if not snakemake or snakemake == parent:
+    process, _, host = os.environ.get(SNAKEMAKE, "").partition("@")
+    snakemake, parent = int(process or 0), os.getppid()
+    if host != HOST or snakemake == parent:
         return
     if _parent(parent) == snakemake:  # a shell lies between
         _watch(snakemake)

@@ -10,7 +10,7 @@ from luneta.config_checks import check_paths
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
-from luneta.runs import Run
+from luneta.runs import Run, start_jobs
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
@@ -38,6 +38,7 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
         )
     config = validate(data)
     tiles = check_paths(config)
+    start_jobs()
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)
