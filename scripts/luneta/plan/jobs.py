@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -434,7 +435,8 @@ class Plan(SurveyPlan):
         found = damaged(collection.parent)
         if not found:
             return []
-        collection.unlink()
+        with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
+            collection.unlink()
         return [
             f"the catalog is made again: of its files {len(found)} are missing or not as they were "
             f"written, first {collection.parent / found[0]}"
