@@ -90,8 +90,10 @@ def kill_jobs(started, results):
 
 
 def kill_group(started, results):
+    jobs = started.jobs()
     started.end(signal.SIGKILL, group=True)
     started.wait()
+    psutil.wait_procs(jobs, timeout=60)
 
 
 def terminate(started, results):
