@@ -81,8 +81,8 @@ def write_ensemble(folder: Path, backbone: str, side: int, folds: int) -> dict:
         identities.append(networks.digest(network))
         about = {"bands": BANDS, "pixels": "flux", "cutout_size": side}
         write_json(sidecar, {**about, "model_id": identities[-1]})
-        features = networks.with_features(network).predict_on_batch(images)[0]
-        familiar.append(outliers.fit(np.asarray(features), labels))
+        features = networks.with_features(network)(images, training=False)[0]
+        familiar.append(outliers.fit(keras.ops.convert_to_numpy(features), labels))
     model = OutlierModel(tuple(familiar), 10.0)
     model.save(paths["outlier_model"])
     told = {
