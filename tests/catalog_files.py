@@ -40,7 +40,7 @@ def probabilities(task, classes, ids, usable, seed):
     columns[f"{task}_outlier"] = pa.array(values[:, 0] > 0.5, mask=mask)
     model = pa.array(np.array([f"{task}-model"] * len(ids)), mask=mask)
     columns[f"{task}_model_id"] = model.dictionary_encode()
-    columns[f"{task}_run_id"] = pa.array(["0123456789abcdef"] * len(ids), mask=mask)
+    columns[f"{task}_run_id"] = pa.array(["0123456789abcdef"] * len(ids), pa.string(), mask=mask)
     return pa.table(columns)
 
 
