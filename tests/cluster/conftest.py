@@ -83,7 +83,7 @@ class Demo(Survey):
 
     def run_on(self, slurm: Slurm, *arguments: str, **changes) -> tuple[int, str]:
         """Run Snakemake on the cluster to its end: exit status and what it said."""
-        code = self.start(slurm, *arguments, **changes).wait(900)
+        code = self.start(slurm, *arguments, **changes).wait(1800)
         return code, self.said.read_text()
 
 
