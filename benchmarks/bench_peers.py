@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,9 +127,9 @@ class Turn:
 
 
 def run(
-    command: list[str], folder: Path, kill_after: float | None = None
+    command: list[str], folder: Path, kill_when: Callable[[], bool] | None = None
 ) -> tuple[float, float, float]:
-    """Run a command in a folder; kill it and all it started after some seconds, if asked.
+    """Run a command in a folder; kill it and all it started when something has come, if asked.
 
     Returns
     -------
@@ -146,12 +147,16 @@ def run(
             command, cwd=folder, stdout=said, stderr=said, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
         )  # fmt: skip
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.killpg(process.pid, signal.SIGKILL)
+        if kill_when is not None:
+            while process.poll() is None and not kill_when():
+                time.sleep(0.1)
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            return time.time() - start, 0.0, 0.0
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.time() - start
-    if kill_after is None and status != 0:
+    if status != 0:
         raise RuntimeError("\n".join((folder / "said.txt").read_text().splitlines()[-5:]))
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
@@ -276,6 +281,12 @@ def by_snakemake(folder: Path, images: Path, side: int) -> list[str]:
             "--allowed-rules", "ingest", "cutouts", "infer", "--", *wanted]  # fmt: skip
 
 
+def at_work(outputs: Path, seconds: float) -> bool:
+    """Tell whether a peer has been at work for so long."""
+    marker = outputs / "began"
+    return marker.exists() and time.time() - marker.stat().st_mtime > seconds
+
+
 def killed(
     images: Path, folder: Path, side: int, turns: dict[str, list[Turn]], share: float
 ) -> list[tuple]:
@@ -285,14 +296,13 @@ def killed(
     """
     rows = []
     for name, script, left in PEERS_LEFT:
-        usual, outputs = turns[name][-1], fresh(folder / "killed")
-        start_up, work = usual.whole - usual.work, usual.work * share
-        run(peer(script, images, outputs, side, []), outputs, start_up + work / 2)
+        outputs, half = fresh(folder / "killed"), turns[name][-1].work * share / 2
+        run(peer(script, images, outputs, side, []), outputs, partial(at_work, outputs, half))
         rows.append((name, left(outputs), "begins anew"))
     ours = folder / "killed_luneta"
     usual, *_ = run(by_snakemake(ours, images, side), ours)
     command = by_snakemake(ours, images, side)
-    run(command, ours, usual / 2)
+    run(command, ours, lambda: left_by_luneta(ours) * 2 >= len(list(images.iterdir())))
     left = left_by_luneta(ours)
     again, *_ = run(command, ours)
     then = (

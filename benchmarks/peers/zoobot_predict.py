@@ -44,6 +44,7 @@ def main():
     view = fast_view_config()
     view.output_size = given.side
     chosen = {"batch_size": given.batch_size, "num_workers": given.workers}
+    (given.outputs / "began").touch()
     began = time.time()
     predict(
         catalog,
