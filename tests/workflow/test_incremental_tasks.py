@@ -44,7 +44,7 @@ def run_once(tmp_path_factory) -> PlainSurvey:
     survey = PlainSurvey(tmp_path_factory.mktemp("tasks"))
     for tile in range(TILES):
         survey.write_tile(tile)
-    survey.write_sources([row for tile in range(TILES + 1) for row in sources_of(tile)])
+    survey.write_sources([row for tile in range(TILES) for row in sources_of(tile)])
     for task in ("bright", "round"):
         write_labels(survey, task)
     survey.write_config(two_tasks())
@@ -84,10 +84,10 @@ def test_new_tile_is_cut_and_predicted_by_the_old_networks(survey):
     old = [f"{folder}/shard_0000[0-2]*" for folder in ("objects", "cutouts", "quality")]
     old += ["predictions/*/shard_0000[0-2]*", "models/*/*", "metrics/*", "splits/*"]
     survey.write_tile(TILES)
+    survey.write_sources([row for tile in range(TILES + 1) for row in sources_of(tile)])
     jobs = {"ingest": 1, "cutouts": 1, "infer": 2}
     said = change(survey, jobs, old)
-    # The objects of the new tile were in no tile before, and had a shard of their own.
-    assert said[0] == "1 new tile: t6"
+    assert said == ["1 new tile: t6", "source list: 5 rows added in 1 shard"]
 
 
 def test_new_labels_train_and_predict_anew_and_leave_cutouts(survey):
