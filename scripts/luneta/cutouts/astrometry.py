@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter
-from scipy.stats import poisson
+from scipy.special import pdtrc
 
 BLOCK = 8
 WINDOW = 3
@@ -235,8 +235,8 @@ class _Pairs:
 
     @staticmethod
     def _is_crowd(count: int, expected: float, trials: int) -> bool:
-        unlikely = poisson.sf(count - 1, expected) * trials < CHANCE
-        return count >= LEAST_MATCHED and bool(unlikely)
+        """Whether a Poisson law gives so many, or more, less often than `CHANCE`."""
+        return count >= LEAST_MATCHED and bool(pdtrc(count - 1, expected) * trials < CHANCE)
 
     def _densest(self) -> tuple[tuple[float, float] | None, int, int]:
         """Centre of the densest square of 3 x 3 bins, its count, and the number of bins."""

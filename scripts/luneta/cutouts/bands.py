@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.wcs import WCS
-from reproject import reproject_adaptive
 
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
 from luneta.survey.flags import Flag
@@ -277,6 +276,9 @@ def _noise_growth(side: float) -> float:
 
 
 def _resampled(pixels, wcs: WCS, target: WCS, shape, conserve_flux: bool) -> np.ndarray:
+    # Takes a third of the start of a job, and most surveys have their bands on one grid.
+    from reproject import reproject_adaptive
+
     found, _ = reproject_adaptive(
         (pixels, wcs),
         target,
