@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from luneta import gpus
+from luneta import flocks, gpus
 
 PATIENCE = 60  # seconds, on a machine that is busy
 JOB = """
@@ -196,3 +196,16 @@ def test_locks_of_ended_jobs_of_slurm_are_swept_away(machine, tmp_path):
     take({"SLURM_JOB_ID": "17", "CUDA_VISIBLE_DEVICES": "0"}, 1, locks=locks)
     take({"SLURM_JOB_ID": "18", "CUDA_VISIBLE_DEVICES": "1"}, 1, locks=locks)
     assert {path.name for path in locks.iterdir()} == {"turn", "17-GPU-1111-aa", "18-GPU-2222-bb"}
+
+
+def test_other_users_may_lock_what_one_with_a_narrow_umask_has_made(tmp_path):
+    before = os.umask(0o077)
+    try:
+        folder = flocks.shared_folder(tmp_path / "locks")
+        with flocks.turn(folder):
+            os.close(flocks.lock(folder / "local-a"))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in folder.iterdir()}
+    assert modes == {"turn": 0o644, "local-a": 0o644}
+    assert folder.stat().st_mode & 0o7777 == 0o1777

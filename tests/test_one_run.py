@@ -13,7 +13,7 @@ import pytest
 
 from luneta import files
 from luneta.files import DamagedFile, atomic_path, disk_trouble
-from luneta.runs import RUN, SNAKEMAKE, Run, RunError
+from luneta.runs import LOCK, RUN, SNAKEMAKE, Run, RunError
 
 JOB = """
 import sys, time
@@ -77,6 +77,18 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path):
     third = Run(tmp_path)
     assert third.is_alone
     third.claim()
+
+
+def test_one_that_only_plans_is_named_and_leaves_the_jobs_of_the_last_run_alone(tmp_path):
+    last, _ = runner(tmp_path)
+    last.kill()
+    last.wait()
+    token = (tmp_path / LOCK).read_text().split("\n")[1]
+    planning = Run(tmp_path)
+    assert f"(process {os.getpid()} on {files.HOST})" in Run(tmp_path).refusal()
+    assert (tmp_path / LOCK).read_text().split("\n")[1] == token
+    planning.claim()
+    assert (tmp_path / LOCK).read_text().split("\n")[1] not in ("", token)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

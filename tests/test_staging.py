@@ -1,5 +1,6 @@
 """A shard is read from a disk of the node, and nothing of it stays there."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -79,6 +80,17 @@ def test_where_there_is_no_room_the_file_is_read_where_it_is(shard, scratch, mon
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda folder: usage(20_000))
     assert stage(shard, scratch) == shard
     assert "is read where it is" in caplog.text and "0.0 GB are free" in caplog.text
+    assert left(scratch) == ["turn"]
+
+
+def test_a_copy_for_which_the_room_did_not_last_is_removed(shard, scratch, monkeypatch, caplog):
+    def half(path, copy):
+        Path(copy).write_bytes(Path(path).read_bytes()[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(staging.shutil, "copy2", half)
+    assert stage(shard, scratch) == shard
+    assert "No space left on device" in caplog.text
     assert left(scratch) == ["turn"]
 
 

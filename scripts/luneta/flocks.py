@@ -58,5 +58,7 @@ def sweep(folder: Path, keep: set[Path]) -> None:
 def _made(path: Path) -> Path:
     if not path.is_dir():
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
+            made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            os.fchmod(made, 0o644)  # whatever the user's umask: others must be able to lock it
+            os.close(made)
     return path

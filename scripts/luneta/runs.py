@@ -1,9 +1,9 @@
 """One run at a time in a results folder; jobs that end with their run.
 
 The process that plans and starts jobs, `Run`, locks the folder: a lock that the kernel frees when
-the process ends, however it ends. It names itself in the file once it starts jobs. A job,
-`start_job`, ends with the Snakemake that started it, and does not put a file in place any more
-once another run has taken over.
+the process ends, however it ends. It names itself in the file, and once it starts jobs, its run.
+A job, `start_job`, ends with the Snakemake that started it, and does not put a file in place any
+more once another run has taken over.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Run:
         # Not inherited by jobs: they must not hold it when this process is gone
         self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         self.is_alone = self._take()
+        if self.is_alone:
+            with suppress(OSError):  # of a full disk, the run itself will tell
+                self._name(self._read().partition("\n")[2].strip())
 
     def _take(self) -> bool:
         try:
@@ -80,14 +83,21 @@ class Run:
         if not self.is_alone:
             raise RunError(self.refusal())
         token = uuid.uuid4().hex
-        text = f"process {os.getpid()} on {HOST}\n{token}\n".encode()
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, text, 0)
+        self._name(token)
         os.environ[RUN] = f"{token} {self._path}"
+
+    def _name(self, token: str) -> None:
+        """Write into the lock who holds it, and the run whose jobs may put files in place."""
+        text = f"process {os.getpid()} on {HOST}\n{token}\n".encode()
+        os.pwrite(self._lock, text, 0)
+        os.ftruncate(self._lock, len(text))
+
+    def _read(self) -> str:
+        return os.pread(self._lock, 200, 0).decode(errors="replace")
 
     def refusal(self) -> str:
         """Say that another run is at work, and which."""
-        holder = os.pread(self._lock, 200, 0).decode(errors="replace").partition("\n")[0]
+        holder = self._read().partition("\n")[0]
         return (
             f"Another run is at work in {self._path.parent}{f' ({holder})' if holder else ''}: "
             "wait until it has ended, or end it; then run the same command again"
@@ -114,7 +124,7 @@ def _is_over(lock: Path, token: str) -> str | None:
         content = lock.read_text().split("\n")
     except OSError:  # removed by hand, or not of this machine
         return None
-    if len(content) < 2 or content[1] == token:
+    if len(content) < 2 or content[1] in ("", token):
         return None
     return f"the run of this job has ended, and another one ({content[0]}) has begun"
 

@@ -57,7 +57,11 @@ def _copy(path: Path, folder: Path) -> Path:
         own.rmdir()
         raise OSError(f"{free / 1e9:.1f} GB are free, {size * ROOM / 1e9:.1f} GB are needed")
     start = time.monotonic()
-    copy = Path(shutil.copy2(path, own / path.name))
+    try:
+        copy = Path(shutil.copy2(path, own / path.name))
+    except OSError:  # another job has taken the room in the meantime
+        shutil.rmtree(own, ignore_errors=True)
+        raise
     stands_for[copy] = path  # which is the one to be made again, should it be damaged
     seconds = max(time.monotonic() - start, 1e-3)
     logger.info("%s copied to %s: %.0f MB/s", path, own, size / 1e6 / seconds)

@@ -10,7 +10,7 @@ from luneta.catalog.schema import run_column, task_columns
 from luneta.config import Training
 from luneta.cutouts.shard import ShardWriter
 from luneta.files import read_json
-from luneta.inference import infer, predictions
+from luneta.inference import embed, infer, predictions
 from luneta.models import devices, precision, predicting
 from luneta.models import network as networks
 from luneta.training import outliers
@@ -295,3 +295,33 @@ def test_predictions_of_another_schema_are_told(tmp_path, ensemble, change, said
     pq.write_table(change(table), path)
     with pytest.raises(predictions.PredictionsError, match=said):
         predictions.check_schema(path, "shape", CLASSES)
+
+
+def features_of_all(folder, ensemble):
+    settings = {"batch_size": 2, "jit": "auto"}
+    network = (ensemble / "fold0.keras", ensemble / "fold0.json")
+    embed.run(folder / "s.arrow", folder / "s.parquet", *network, folder / "e.parquet", settings)
+    return pq.read_table(folder / "e.parquet")["features"]
+
+
+def test_features_keep_the_place_of_their_objects(tmp_path, ensemble):
+    usable = np.array([True, False, True, False, False, True, True])  # one batch has none
+    images = write_shard(tmp_path, usable)
+    found = features_of_all(tmp_path, ensemble)
+    assert found.is_valid().to_pylist() == usable.tolist()
+    network = networks.with_features(networks.load(ensemble / "fold0.keras"))
+    expected = network.predict(images, verbose=0)[0]
+    got = np.array(found.drop_null().to_pylist())
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_a_shard_with_other_objects_are_refused(tmp_path, ensemble):
+    write_shard(tmp_path, np.ones(5, dtype=bool))
+    rows = {
+        "object_id": [f"galaxy{i}" for i in range(5)],
+        "usable": [True, False, True, True, True],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "s.parquet")
+    with pytest.raises(ValueError, match="are not of the same run: run cutouts again"):
+        features_of_all(tmp_path, ensemble)
+    assert not (tmp_path / "e.parquet").exists()

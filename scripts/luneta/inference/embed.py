@@ -59,6 +59,8 @@ def run(
     ]
     ends = np.cumsum([0, *(part.sum() for part in parts)]).tolist()
     shard = Shard(cutouts)
+    if ends[-1] != len(shard):
+        raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
     images = (shard.read(*pair) for pair in itertools.pairwise(ends))
     named = open_parquet(quality).iter_batches(size, columns=["object_id"])
     columns = schema(prepared.whole.output_shape[0][-1])
