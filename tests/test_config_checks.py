@@ -401,3 +401,12 @@ def test_hats_catalog_as_source_list(survey, tmp_path):
     )
     survey["input"]["columns"] = {"dec": "decl"}
     check_paths(validate(survey))
+
+
+def test_missing_lists_of_candidates_are_told_together(survey):
+    task = survey["tasks"]["shape"] | {"kind": "binary"}
+    survey["tasks"]["shape"] = task | {"candidates": {"known": "lenses.csv", "grades": "ours.csv"}}
+    assert problems(survey) == [
+        "  tasks.shape.candidates.known: lenses.csv: there is no such file",
+        "  tasks.shape.candidates.grades: ours.csv: there is no such file",
+    ]

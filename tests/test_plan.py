@@ -310,3 +310,10 @@ def test_another_number_of_stamps_a_shard(tmp_path, monkeypatch):
     assert len(make_plan(config).shards) == 4
     given |= {"stamps_per_shard": 4, "reshard": False}
     assert len(make_plan(config).shards) == 3
+
+
+def test_stamps_where_tiles_of_no_size_were_before(survey, tmp_path):
+    finish_run(make_plan(survey))
+    (tmp_path / "stamps.csv").write_text("object_id,image\n1,1.jpg\n2,2.jpg\n")
+    given = {"kind": "stamps", "table": "stamps.csv", "bands": ["g"]}
+    assert make_plan({"survey": "sky", "input": given}).shards == ["stamps_00000"]

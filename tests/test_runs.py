@@ -1,12 +1,15 @@
 """Digests of what a run has made."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luneta.plan.runs import Digests, file_digest, rows_digest
+from catalog_files import arguments, write_shard
+from luneta.catalog.write import run
+from luneta.plan.runs import Digests, file_digest, outputs, rows_digest
 
 COLUMNS = {
     "object_id": pa.array([f"g{n}" for n in range(7)]),
@@ -86,3 +89,22 @@ def test_files_are_read_again_only_when_they_have_changed(tmp_path):
     again = all_of()
     assert again[str(one)]["sha256"] == hashlib.sha256(b"other").hexdigest()
     assert again[str(folder)]["sha256"] != found[str(folder)]["sha256"]
+
+
+def catalog_of_run(folder, name):
+    folder.mkdir()
+    shard = write_shard(folder, "north", ["a", "b"])
+    for task in ("lens", "morphology"):
+        table = pq.read_table(shard[task])
+        number = table.schema.get_field_index(f"{task}_run_id")
+        named = table.set_column(number, f"{task}_run_id", pa.array([name] * 2))
+        pq.write_table(named, shard[task])
+    run(**arguments(folder, [shard]))
+    return outputs(SimpleNamespace(results=folder, tasks=[]), Digests(folder / "none.json"))
+
+
+def test_in_which_run_rows_were_predicted_is_no_difference(tmp_path):
+    found = catalog_of_run(tmp_path / "one", "0" * 16)
+    assert found == catalog_of_run(tmp_path / "other", "1" * 16)
+    assert "catalog/test/partition_info.csv" in found
+    assert len([name for name in found if "/dataset/" in name]) >= 2

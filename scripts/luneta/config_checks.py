@@ -21,6 +21,7 @@ from luneta.config import (
     WITH_ACTIVATION,
     WITH_IMAGENET,
     WITH_TIMM,
+    Candidates,
     Config,
     Stamps,
     Task,
@@ -64,6 +65,7 @@ def check_paths(config: Config) -> dict[str, Tile]:
         problems += _network_problems(f"tasks.{name}.training", task.training, config)
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
         problems += _position_problems(f"tasks.{name}", task, config.input)
+        problems += _candidates_problems(f"tasks.{name}.candidates", task.candidates)
     if problems:
         raise refusal(problems)
     return tiles
@@ -340,6 +342,13 @@ def _pretraining_problems(where: str, training: Training, config: Config) -> Ite
             f"fluxes, and input.pixels: display has another scale; set pretraining.method: "
             f"contrastive, which learns from the survey's own cutouts, or give other weights"
         )
+
+
+def _candidates_problems(where: str, candidates: Candidates | None) -> Iterator[str]:
+    for key in ("known", "grades"):
+        path = getattr(candidates, key, None)
+        if path is not None and not path.is_file():
+            yield f"{where}.{key}: {path}: there is no such file"
 
 
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:

@@ -14,7 +14,8 @@ from scipy.stats import beta
 
 from catalog_files import arguments, write_shard
 from luneta.catalog import candidates, write
-from luneta.config import Candidates, ConfigError, Task
+from luneta.config import CATALOG_COLUMNS, Candidates, ConfigError, Task, validate
+from luneta.config.candidates import OWN_COLUMNS
 from luneta.survey.tables import TableError
 
 ARCSEC = 1 / 3600
@@ -133,6 +134,8 @@ def test_known_ones_are_matched_by_place(catalog, tmp_path, name, header):
     assert rows["known_name"].fillna("").tolist() == ["J1", "", ""]
     assert rows["known_distance"][0] == pytest.approx(0.5, abs=1e-3)
     assert rows["known_distance"][1:].isna().all()
+    distances = pq.read_table(catalog["candidates"])["known_distance"]
+    assert distances.null_count == 2
 
 
 def test_known_ones_in_other_columns_and_formats(catalog, tmp_path):
@@ -198,3 +201,41 @@ def test_rows_without_a_spread_have_no_interval():
     found = candidates.ranked(rows, 0.5, Candidates().model_dump(mode="json"))
     assert found[["probability_low", "probability_high"]].isna().all(axis=None)
     assert found["probability"].tolist() == [0.8]
+
+
+def test_kept_names_that_are_long_numbers_keep_all_digits(tmp_path):
+    shard = write_shard(tmp_path, "north", ["a", "b"])
+    table = pq.read_table(shard["objects"])
+    longs = pa.array([4_611_686_018_427_387_905, None], pa.int64())
+    pq.write_table(table.append_column("source_id", longs), shard["objects"])
+    given = arguments(tmp_path, [shard])
+    given["settings"]["keep"] = {"source_id": "SOURCE_ID"}
+    write.run(**given)
+    labels = pa.table({"object_id": ["w", "x"], "label": ["spiral", "smooth"]})
+    pq.write_table(labels, tmp_path / "out_of_fold.parquet")
+    settings = Candidates(probability=0).model_dump(mode="json")
+    settings |= {"task_name": "lens", "positive": "spiral", "survey": "test"}
+    path = tmp_path / "catalog/lens_candidates.parquet"
+    candidates.run(
+        given["outputs"]["collection"],
+        tmp_path / "out_of_fold.parquet",
+        path,
+        settings | {"keep": {"source_id": "SOURCE_ID"}},
+    )
+    table = pq.read_table(path, columns=["object_id", "source_id"])
+    assert table.schema.field("source_id").type == pa.int64()
+    found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    assert found == {"a": 4_611_686_018_427_387_905, "b": None}
+
+
+def test_kept_columns_take_no_name_of_the_list():
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": "labels.csv"}
+    given = {"kind": "tiles", "tiles": "tiles.tsv", "sources": "list.csv", "bands": ["g"]}
+    given["keep"] = {"grade": "GRADE", "magnitude": "MAG"}
+    config = {"survey": "sky", "input": given, "tasks": {"lens": task}}
+    assert validate(config).input.keep["grade"] == "GRADE"
+    config["tasks"] = {"lens": task | {"candidates": {}}}
+    with pytest.raises(ConfigError, match=r"\['grade'\] are columns of the list of candidates"):
+        validate(config)
+    own = {column.name for column in candidates.columns_of("lens", "yes", [])}
+    assert own - set(CATALOG_COLUMNS) == set(OWN_COLUMNS) - {"spread"}

@@ -239,3 +239,26 @@ def test_what_is_not_usable_is_no_outlier(survey):
     assert np.isnan(table.loc["n2", "lens_outlier_score"])
     assert table["lens_outlier"].any()
     assert (table["lens_outlier"] == (table["lens_outlier_score"] > 0.5)).all()
+
+
+def test_quality_of_other_objects_is_an_error(survey):
+    path = survey["quality"][1]
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(write.CatalogError, match="shard south: objects has 3 rows and .* has 2"):
+        write.run(**survey)
+
+
+def test_default_columns_that_are_not_there_are_an_error(survey):
+    section = survey["settings"]["catalog"]
+    survey["settings"]["catalog"] = section | {"default_columns": ["_healpix_29", "objct_id"]}
+    with pytest.raises(write.CatalogError) as error:
+        write.run(**survey)
+    assert str(error.value) == (
+        "catalog.default_columns = 'objct_id': the catalog has no such column; did you mean "
+        "object_id?"
+    )
+    assert not survey["outputs"]["collection"].exists()
+    survey["settings"]["catalog"] = section | {"default_columns": ["_healpix_29", "object_id"]}
+    write.run(**survey)
+    about = survey["outputs"]["collection"].parent / "test/hats.properties"
+    assert "hats_cols_default=object_id\n" in about.read_text()

@@ -259,7 +259,7 @@ def columns_of(task: str, positive: str, kept: Sequence[Column]) -> list[Column]
             pa.float32(),
             "arcsec",
             "pos.angDistance",
-            "To the known one, NaN if none",
+            "To the known one, null if there is none",
         ),
         Column("grade", pa.string(), None, "meta.code.class", "Experts' grade, null if not graded"),
         Column(
@@ -284,7 +284,9 @@ def _read(collection: Path | str, settings: Mapping, kept: Sequence[str]) -> pd.
     parts = []
     for batch in batches(collection, list(names)):
         probable = pc.greater_equal(batch[f"{stem}_probability"], settings["probability"])
-        parts.append(pa.Table.from_batches([batch]).filter(probable).to_pandas())
+        chosen = pa.Table.from_batches([batch]).filter(probable)
+        # As floats, which pandas makes of integers with nulls, long names would lose digits.
+        parts.append(chosen.to_pandas(integer_object_nulls=True))
     rows = pd.concat(parts, ignore_index=True).rename(columns=names)
     return rows.sort_values(["score", "object_id"], ascending=[False, True], ignore_index=True)
 

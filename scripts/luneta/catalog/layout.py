@@ -23,7 +23,7 @@ from luneta.catalog.partition import (
     shift_to,
     whole_sky,
 )
-from luneta.catalog.rows import Shard, kept_rows
+from luneta.catalog.rows import Shard, check_rows, kept_rows
 from luneta.parquet import read_parquet
 
 
@@ -81,9 +81,16 @@ def look(shard: Shard, settings: Mapping) -> Seen:
         Its files.
     settings : mapping
         The section `catalog` of the config.
+
+    Raises
+    ------
+    luneta.catalog.rows.CatalogError
+        If its quality file lists other objects.
     """
     order = settings["highest_order"]
     table = read_parquet(shard.objects, columns=["object_id", "ra", "dec"])
+    beside = read_parquet(shard.quality, columns=["object_id"])["object_id"]
+    check_rows(table["object_id"], beside, shard.quality, shard.name)
     table = table.filter(pa.array(kept_rows(shard)))
     healpix = healpix_of(*(table[name].to_numpy().astype(float) for name in ("ra", "dec")))
     placed = healpix != NOWHERE

@@ -45,6 +45,7 @@ from luneta.catalog.rows import (
     shards_of,
     unified_schema,
 )
+from luneta.config.fields import did_you_mean
 from luneta.files import write_json
 from luneta.inference.predictions import check_schema
 from luneta.parquet import parquet_writer
@@ -157,6 +158,7 @@ def run(
         settings["catalog"],
         provenance(settings["config"], data, metrics),
     )
+    default_columns(job.columns, settings)  # before hours of work
     for task, found in predictions.items():
         for path in filter(None, found):
             check_schema(path, task, settings["tasks"][task]["classes"])
@@ -347,13 +349,26 @@ def _index_parts(
 
 
 def default_columns(columns: Sequence[schema.Column], settings: Mapping) -> list[str]:
-    """Choose the columns that LSDB reads when it is told none."""
+    """Choose the columns that LSDB reads when it is told none.
+
+    Raises
+    ------
+    CatalogError
+        If the config names one that the catalog has not.
+    """
     first = ["object_id", "ra", "dec", "tile", "flags", *settings["keep"]]
     for task, shape in settings["tasks"].items():
         first += [f"{task}_class", *(f"{task}_{name}_probability" for name in shape["classes"])]
         first += [f"{task}_outlier", f"{task}_model_id"]
     there = {column.name for column in columns}
-    return [name for name in settings["catalog"]["default_columns"] or first if name in there]
+    given = [n for n in settings["catalog"]["default_columns"] if n != schema.HEALPIX]
+    for name in given:
+        if name not in there:
+            raise CatalogError(
+                f"catalog.default_columns = {name!r}: the catalog has no such column; "
+                f"{did_you_mean(name, sorted(there))}"
+            )
+    return given or [name for name in first if name in there]
 
 
 def _some(partitions: Partitions, paths: Sequence[str], found: Mapping) -> Partitions:

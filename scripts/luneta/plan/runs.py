@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luneta.catalog.leaves import MANIFEST
 from luneta.catalog.provenance import (
     LOCKS,
     REPOSITORY,
@@ -199,10 +200,11 @@ def _too_much(images: list[str], most: Provenance) -> str | None:
 def outputs(plan: SurveyPlan, digests: Digests) -> dict[str, str]:
     """Digests of what the run has made, by path under its results.
 
-    Of a network that of its weights, of a Parquet file of the catalog that of its rows.
+    Of a network that of its weights, of a Parquet file of the catalog that of its rows. Properties
+    and `partitions.json` hold digests of whole files, which tell in which run rows were predicted.
     """
     results = plan.results
-    catalog = [p for p in (results / "catalog").rglob("*") if p.is_file() and p.name[0] not in "._"]
+    catalog = [p for p in (results / "catalog").rglob("*") if p.is_file() and _is_result(p)]
     kinds = {
         sidecar_digest: [p for t in plan.tasks for p in results.glob(f"models/{t}/fold*.json")],
         file_digest: [results / f"metrics/{task}.json" for task in plan.tasks]
@@ -217,6 +219,10 @@ def outputs(plan: SurveyPlan, digests: Digests) -> dict[str, str]:
         for path, one in sorted(found.items())
         if "sha256" in one
     }
+
+
+def _is_result(path: Path) -> bool:
+    return path.name[0] not in "._" and not path.name.endswith(("properties", MANIFEST))
 
 
 def record(plan: SurveyPlan) -> Path:

@@ -118,7 +118,8 @@ class SurveyPlan:
             return
         slices = sorted(self.index.glob("stamps_*.parquet"))
         objects = sum(pq.read_metadata(path).num_rows for path in slices)
-        if objects <= min(size, self._size) or self.config.input.reshard:
+        # Of no size were tiles, which the survey may have been of before.
+        if objects <= min(size or 0, self._size) or self.config.input.reshard:
             return
         raise refusal(
             "input.stamps_per_shard",
