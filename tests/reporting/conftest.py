@@ -11,6 +11,7 @@ from luneta.clustering import job
 from luneta.clustering.space import Places
 from luneta.config import Catalog, Training
 from luneta.cutouts.shard import write_shard
+from luneta.inference.predictions import schema
 from luneta.metrics import classification
 from luneta.metrics.counts import confusion
 from luneta.metrics.curves import mean_and_standard_error
@@ -124,7 +125,7 @@ def write_predictions(root, task, rows, random):
         columns[f"{task}_run_id"] = pa.array(["r"] * len(group), mask=mask)
         path = root / "predictions" / task / f"{shard}.parquet"
         path.parent.mkdir(exist_ok=True, parents=True)
-        pq.write_table(pa.table(columns), path)
+        pq.write_table(pa.table(columns).cast(schema(task, classes)), path)
 
 
 def write_clusters(root, task, shards, random):
