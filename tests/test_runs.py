@@ -1,6 +1,7 @@
 """Digests of what a run has made."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -108,3 +109,11 @@ def test_in_which_run_rows_were_predicted_is_no_difference(tmp_path):
     assert found == catalog_of_run(tmp_path / "other", "1" * 16)
     assert "catalog/test/partition_info.csv" in found
     assert len([name for name in found if "/dataset/" in name]) >= 2
+
+
+def test_a_pipe_or_a_device_among_the_inputs_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    paths = [str(tmp_path / name) for name in ("pipe", "zero")]
+    found = Digests(tmp_path / "memory.json").of(paths, file_digest)
+    assert found == dict.fromkeys(paths, {"unreadable": "neither a file nor a folder"})

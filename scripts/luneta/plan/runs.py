@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,6 +157,8 @@ class Digests:
         file = Path(path)
         try:
             info = file.stat()
+            if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+                return {"unreadable": "neither a file nor a folder"}  # a pipe would never end
             mark = [info.st_size, info.st_mtime_ns]
             known = self._known.get(path)
             if known is None or known[:2] != mark or file.is_dir():
