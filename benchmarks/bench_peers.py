@@ -46,6 +46,7 @@ PYTHON = PEERS / "bin" / "python"
 PACKAGES = ["torch==2.13.0", "torchvision==0.28.0", "zoobot[pytorch]==2.9.0", "hyrax==0.13"]
 KINDS = 200  # different pictures
 SHARDS = 4
+STARTED, FINISHED = "Predicting shape for shard", r"Finished jobid: \d+ \(Rule: infer\)"
 SHARE = 3  # of the images for the tests of what is left
 ZOOBOT_SETTINGS = {
     "zoobot as installed": [],
@@ -187,7 +188,7 @@ def turn_of_peer(script: str, images: Path, folder: Path, side: int, options: li
     return Turn(whole, work_of(outputs / "times.json"), processor, memory)
 
 
-def jobs(name: str, folder: Path, *options: str) -> list[str]:
+def job(name: str, folder: Path, *options: str) -> list[str]:
     """Give the command of one of luneta's jobs."""
     return [sys.executable, str(HERE / "peers" / "luneta_jobs.py"), name, str(folder), *options]
 
@@ -196,7 +197,7 @@ def turn_of_luneta(folder: Path) -> Turn:
     """Let luneta cut and predict all images, in two processes as in a workflow."""
     shutil.rmtree(folder / "results/peers/predictions", ignore_errors=True)
     shutil.rmtree(folder / "results/peers/cutouts", ignore_errors=True)
-    turns = [run(jobs(name, folder), folder) for name in ("cut", "infer")]
+    turns = [run(job(name, folder), folder) for name in ("cut", "infer")]
     work = sum(work_of(folder / f"{name}_times.json") for name in ("cut", "infer"))
     whole, processor, memory = zip(*turns, strict=True)
     return Turn(sum(whole), work, sum(processor), max(memory))
@@ -206,7 +207,7 @@ def survey(folder: Path, images: Path, side: int, shards: int) -> Path:
     """Lay out a survey of the images, with untrained networks."""
     fresh(folder)
     (folder / "images").symlink_to(images)
-    run(jobs("prepare", folder, "--side", str(side), "--shards", str(shards)), folder)
+    run(job("prepare", folder, "--side", str(side), "--shards", str(shards)), folder)
     return folder
 
 
@@ -263,10 +264,10 @@ def _classes(path: Path) -> pa.ChunkedArray:
     return pq.read_table(path)["shape_class"]
 
 
-def jobs_done(folder: Path) -> int:
-    """Count the `infer` jobs of a run of Snakemake, by what it said."""
+def jobs(folder: Path, line: str) -> int:
+    """Count the `infer` jobs of a run of Snakemake that it has told of in such a line."""
     said = re.sub(r"\x1b\[[0-9;]*m", "", (folder / "said.txt").read_text())
-    return len(re.findall("Predicting shape for shard", said))
+    return len(re.findall(line, said))
 
 
 def by_snakemake(folder: Path, images: Path, side: int) -> list[str]:
@@ -302,11 +303,11 @@ def killed(
     ours = folder / "killed_luneta"
     usual, *_ = run(by_snakemake(ours, images, side), ours)
     command = by_snakemake(ours, images, side)
-    run(command, ours, lambda: left_by_luneta(ours) * 2 >= len(list(images.iterdir())))
+    run(command, ours, lambda: jobs(ours, FINISHED) * 2 >= SHARDS)
     left = left_by_luneta(ours)
     again, *_ = run(command, ours)
     then = (
-        f"{jobs_done(ours)} of {SHARDS} shards, {again:.0f} s of {usual:.0f} s; "
+        f"{jobs(ours, STARTED)} of {SHARDS} shards, {again:.0f} s of {usual:.0f} s; "
         f"{left_by_luneta(ours)} rows then"
     )
     rows.append((f"luneta, {SHARDS} shards by Snakemake, 2 networks", left, then))
