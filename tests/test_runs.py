@@ -10,7 +10,8 @@ import pytest
 
 from catalog_files import arguments, write_shard
 from luneta.catalog.write import run
-from luneta.plan.runs import Digests, file_digest, outputs, rows_digest
+from luneta.config import Provenance
+from luneta.plan.runs import Digests, _too_much, file_digest, outputs, rows_digest
 
 COLUMNS = {
     "object_id": pa.array([f"g{n}" for n in range(7)]),
@@ -109,6 +110,14 @@ def test_in_which_run_rows_were_predicted_is_no_difference(tmp_path):
     assert found == catalog_of_run(tmp_path / "other", "1" * 16)
     assert "catalog/test/partition_info.csv" in found
     assert len([name for name in found if "/dataset/" in name]) >= 2
+
+
+def test_names_that_no_file_can_have_are_no_error(tmp_path):
+    images = ["n" * 300, "nul\0"]
+    assert _too_much(images, Provenance()) is None
+    found = Digests(tmp_path / "memory.json").of(images, file_digest)
+    assert "name too long" in found[images[0]]["unreadable"]
+    assert "null" in found[images[1]]["unreadable"]
 
 
 def test_a_pipe_or_a_device_among_the_inputs_is_not_waited_for(tmp_path):

@@ -60,7 +60,16 @@ def named_files(plan: SurveyPlan) -> list[str]:
     config = plan.config.model_dump(mode="json")
     folders = [path for shard in plan.shards for path in plan.source_files(shard)]
     named = [text for text in {*_values(config), *folders} if not is_remote(text)]
-    return sorted(p for p in named if _is_given(plan, p) and (p in folders or Path(p).is_file()))
+    return sorted(p for p in named if _is_given(plan, p) and (p in folders or _size(p) is not None))
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file; none where there is none, or where no file can bear the name."""
+    try:
+        info = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def _is_given(plan: SurveyPlan, path: str) -> bool:
@@ -165,7 +174,7 @@ class Digests:
                 known = [*mark, digest(file)]
         except FileNotFoundError:
             return {"missing": True}
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             return {"unreadable": str(error)}
         self._now[path] = known
         return {"bytes": known[0], "sha256": known[2]}
@@ -191,7 +200,7 @@ def _too_much(images: list[str], most: Provenance) -> str | None:
     """Say why images are not digested, if they are not."""
     if len(images) > most.most_files:
         return f"{len(images):,} images are not digested: provenance.most_files = {most.most_files}"
-    size = sum(Path(path).stat().st_size for path in images if Path(path).is_file()) / 1e9
+    size = sum(_size(path) or 0 for path in images) / 1e9
     if size > most.most_gigabytes:
         return (
             f"{len(images):,} images of {size:,.1f} GB are not digested: "
