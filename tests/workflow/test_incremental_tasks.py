@@ -98,13 +98,13 @@ def test_new_labels_train_and_predict_anew_and_leave_cutouts(survey):
 
 def test_one_network_changed_leaves_the_other_tasks_predictions(survey):
     config = two_tasks()
-    config["tasks"]["bright"]["training"] = {"fine_tune_epochs": 2}
+    config["tasks"]["bright"]["training"] = {"width": 0.5}
     survey.write_config(config)
     before = state(survey, "predictions/bright/*")
     jobs = {rule: count for rule, count in RETRAINED.items() if rule != "split"}
     untouched = [*CUT, "predictions/round/*", "models/round/*", "metrics/round*", "splits/*"]
     said = change(survey, jobs, untouched)
-    assert said == ["config: tasks.bright.training.fine_tune_epochs = 2, was 1"]
+    assert said == ["config: tasks.bright.training.width = 0.5, was 0.35"]
     after = state(survey, "predictions/bright/*")
     assert all(after[path][0] != content for path, (content, _) in before.items())
 

@@ -2,12 +2,10 @@
 # that do not change stay.
 rule catalog:
     input:
-        objects=collect(rules.ingest.output.objects, shard=PLAN.shards),
-        quality=collect(rules.cutouts.output.quality, shard=PLAN.shards),
-        files=collect(rules.cutouts.output.files, shard=PLAN.shards),
-        predictions=collect(
-            rules.infer.output.predictions, task=PLAN.predicted, shard=PLAN.shards
-        ),
+        objects=of_all(rules.ingest.output.objects),
+        quality=of_all(rules.cutouts.output.quality),
+        files=of_all(rules.cutouts.output.files),
+        predictions=of_all(rules.infer.output.predictions, task=PLAN.predicted),
         clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
         metrics=collect(rules.evaluate.output.metrics, task=PLAN.predicted),
     output:

@@ -1,8 +1,6 @@
 rule cluster:
     input:
-        embeddings=collect(
-            rules.embed.output.embeddings, shard=PLAN.shards, allow_missing=True
-        ),
+        embeddings=of_all(rules.embed.output.embeddings),
     output:
         clusters="<results>/clusters/{task}.parquet",
         neighbours="<results>/clusters/{task}_neighbours.parquet",

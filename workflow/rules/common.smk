@@ -57,6 +57,17 @@ def slices_or(otherwise):
     return "<results>/index/{shard}.parquet" if PLAN.slices else otherwise
 
 
+def of_all(pattern, **more):
+    """Give a function that fills a path's shard with all of them.
+
+    A plain list of paths is hashed whole by Snakemake for each of its paths, which takes the square
+    of their number; a function is not.
+    """
+    return lambda wildcards: collect(
+        pattern, **more, shard=PLAN.shards, allow_missing=True
+    )
+
+
 def of_task(what):
     """Give a function that looks up the files of a task."""
     return lambda wildcards: getattr(PLAN, what)(wildcards.task)

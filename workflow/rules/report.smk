@@ -3,7 +3,7 @@ rule report:
         catalog=rules.catalog.output.collection,
         rejects=rules.catalog.output.rejects,
         overlaps=rules.catalog.output.overlaps,
-        cutouts=collect(rules.cutouts.output.cutouts, shard=PLAN.shards),
+        cutouts=of_all(rules.cutouts.output.cutouts),
         metrics=collect(rules.evaluate.output.metrics, task=PLAN.tasks),
         out_of_fold=collect(rules.evaluate.output.out_of_fold, task=PLAN.tasks),
         splits=collect(rules.split.output.split, task=PLAN.tasks),
