@@ -138,6 +138,8 @@ def lock_disk(started, results):
 
 
 WAYS = [kill_snakemake, kill_jobs, kill_group, terminate, interrupt, fill_disk, lock_disk]
+# The others, half a minute each, are tried by `make test-all`
+QUICK = [kill_snakemake, interrupt, fill_disk, lock_disk]
 ON_A_DISK = (fill_disk, lock_disk)
 
 
@@ -201,7 +203,13 @@ def folder_for(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, id=way.__name__, marks=() if way in QUICK else pytest.mark.slow)
+        for way in WAYS
+    ],
+)
 def test_a_run_that_is_disturbed_is_finished_by_the_next(quiet, tmp_path, way):
     disturbed(folder_for(tmp_path), quiet, way, random.Random(way.__name__).uniform(0.3, 0.8))
 
