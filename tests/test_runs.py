@@ -11,7 +11,7 @@ import pytest
 from catalog_files import arguments, write_shard
 from luneta.catalog.write import run
 from luneta.config import Provenance
-from luneta.plan.runs import Digests, _too_much, file_digest, outputs, rows_digest
+from luneta.plan.runs import Digests, _too_much, outputs, path_digest, rows_digest
 
 COLUMNS = {
     "object_id": pa.array([f"g{n}" for n in range(7)]),
@@ -72,7 +72,7 @@ def test_files_are_read_again_only_when_they_have_changed(tmp_path):
 
     def digest(path):
         asked.append(path.name)
-        return file_digest(path)
+        return path_digest(path)
 
     def all_of():
         digests = Digests(tmp_path / "memory.json")
@@ -115,7 +115,7 @@ def test_in_which_run_rows_were_predicted_is_no_difference(tmp_path):
 def test_names_that_no_file_can_have_are_no_error(tmp_path):
     images = ["n" * 300, "nul\0"]
     assert _too_much(images, Provenance()) is None
-    found = Digests(tmp_path / "memory.json").of(images, file_digest)
+    found = Digests(tmp_path / "memory.json").of(images, path_digest)
     assert "name too long" in found[images[0]]["unreadable"]
     assert "null" in found[images[1]]["unreadable"]
 
@@ -124,5 +124,5 @@ def test_a_pipe_or_a_device_among_the_inputs_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     paths = [str(tmp_path / name) for name in ("pipe", "zero")]
-    found = Digests(tmp_path / "memory.json").of(paths, file_digest)
+    found = Digests(tmp_path / "memory.json").of(paths, path_digest)
     assert found == dict.fromkeys(paths, {"unreadable": "neither a file nor a folder"})

@@ -213,11 +213,6 @@ def test_code_without_git_is_unknown(monkeypatch):
     assert provenance.code() == {"luneta.git_commit": "unknown", "luneta.git_dirty": "unknown"}
 
 
-def test_config_digest_ignores_the_order_of_keys():
-    assert provenance.digest({"a": 1, "b": 2}) == provenance.digest({"b": 2, "a": 1})
-    assert provenance.digest({"a": 1}) != provenance.digest({"a": 2})
-
-
 def test_clusters_follow_their_objects(survey):
     write.run(**survey)
     table = rows_of(survey["outputs"]["collection"]).set_index("object_id")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.catalog import index
-from luneta.catalog.leaves import Leaf, digest, file_digest
+from luneta.catalog.leaves import Leaf
 from luneta.catalog.partition import (
     NOWHERE,
     Partitions,
@@ -24,6 +24,7 @@ from luneta.catalog.partition import (
     whole_sky,
 )
 from luneta.catalog.rows import Shard, check_rows, kept_rows
+from luneta.digests import digest, file_digest
 from luneta.parquet import read_parquet
 
 

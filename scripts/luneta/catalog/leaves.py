@@ -12,8 +12,6 @@ ever in memory with another of its kind, save for the threads.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.digests import file_digest
 from luneta.files import DamagedFile, atomic_path, read_json
 
 MANIFEST = "partitions.json"
@@ -44,17 +43,6 @@ class Leaf:
 
     path: str
     made_of: str
-
-
-def digest(content) -> str:
-    """Sha256 of plain types."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path | str) -> str:
-    """Sha256 of a file."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path | str, part: str = "leaves") -> dict | list:

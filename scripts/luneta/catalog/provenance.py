@@ -6,16 +6,15 @@ Nothing here tells the time, so that the same inputs give the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from luneta.code_digest import PACKAGE
+from luneta.digests import digest, file_digest, files_digest
 from luneta.files import read_json
 
 REPOSITORY = PACKAGE.parents[1]
@@ -28,21 +27,6 @@ CODE = ("scripts", "workflow/Snakefile", "workflow/rules", "envs", "pyproject.to
 LOCKS = ("requirements-cpu.txt", "requirements-gpu.txt")
 # Where and how a job runs, and what is noted of it: the results are the same.
 NOT_OF_THE_RESULTS = ("device", "provenance")
-
-
-def digest(content: Any) -> str:
-    """Sha256 of the JSON form of a config, whatever the order of its keys."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def files_digest(paths: Sequence[Path | str]) -> str:
-    """Sha256 over the sha256 of each file, in the order given."""
-    total = hashlib.sha256()
-    for path in paths:
-        with Path(path).open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
 
 
 def _git(*arguments: str, differs: bool = False) -> bytes | None:
@@ -107,7 +91,7 @@ def environment_digest() -> str:
         return found[0]
     lock = REPOSITORY / "envs" / LOCKS["luneta.version.tensorflow" in versions()]
     if lock.is_file():
-        return hashlib.sha256(lock.read_bytes()).hexdigest()
+        return file_digest(lock)
     return digest(versions())
 
 

@@ -20,7 +20,6 @@ from luneta.catalog.leaves import (
     TEMPORARY,
     Leaf,
     Spill,
-    digest,
     is_whole,
     read_manifest,
     remove_catalogs,
@@ -46,6 +45,7 @@ from luneta.catalog.rows import (
     unified_schema,
 )
 from luneta.config.fields import did_you_mean
+from luneta.digests import digest
 from luneta.files import write_json
 from luneta.inference.predictions import check_schema
 from luneta.parquet import parquet_writer

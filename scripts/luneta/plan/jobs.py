@@ -13,11 +13,12 @@ from luneta.catalog.read import COLLECTION
 from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
+from luneta.digests import digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.outputs import missing
 from luneta.plan.changes import changes, row_changes
 from luneta.plan.runs import record
-from luneta.plan.survey import LAST_RUN, SurveyPlan, digest
+from luneta.plan.survey import LAST_RUN, SurveyPlan
 from luneta.runs import Run
 from luneta.survey.index import OBJECTS
 

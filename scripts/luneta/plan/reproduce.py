@@ -18,8 +18,9 @@ from pathlib import Path
 
 from luneta.catalog.provenance import REPOSITORY, environment_digest
 from luneta.config.fields import did_you_mean
+from luneta.digests import file_digest
 from luneta.files import read_json
-from luneta.plan.runs import Digests, file_digest
+from luneta.plan.runs import Digests, path_digest
 
 SAME, DIFFERS, MISSING, NEW = "same", "differs", "missing", "only in the new run"
 DIGITS = 12  # of a digest, in the table
@@ -95,7 +96,7 @@ def check_inputs(inputs: Mapping, folder: Path) -> list[str]:
     """
     expected = inputs["files"]
     paths = {str(folder / name): name for name in expected}
-    found = Digests(folder / "none").of(paths, file_digest)
+    found = Digests(folder / "none").of(paths, path_digest)
     lines = []
     for path, name in paths.items():
         before, now = expected[name], found[path]

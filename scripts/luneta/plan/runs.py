@@ -28,6 +28,7 @@ from luneta.catalog.provenance import (
     run_facts,
 )
 from luneta.config import Provenance
+from luneta.digests import file_digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
@@ -91,14 +92,13 @@ def image_files(plan: SurveyPlan) -> list[str]:
 # Digests
 
 
-def file_digest(path: Path) -> str:
+def path_digest(path: Path) -> str:
     """Sha256 of a file; of a folder, over the names and digests of its files."""
-    if path.is_dir():
-        files = sorted(one for one in path.rglob("*") if one.is_file())
-        parts = [f"{one.relative_to(path).as_posix()} {file_digest(one)}\n" for one in files]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    parts = [f"{one.relative_to(path).as_posix()} {file_digest(one)}\n" for one in files]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def rows_digest(path: Path) -> str:
@@ -192,7 +192,7 @@ def inputs(plan: SurveyPlan, digests: Digests) -> dict:
     """Digests of all that the run was given, and what is left out of them and why."""
     named, images = named_files(plan), image_files(plan)
     left_out = _too_much(images, plan.config.provenance)
-    found = digests.of(named if left_out else [*named, *images], file_digest)
+    found = digests.of(named if left_out else [*named, *images], path_digest)
     return {"files": found, "left_out": left_out}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from luneta.config import Config, ConfigError, Tiles
+from luneta.digests import digest
 from luneta.files import read_json, write_json
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.fingerprints import fingerprints, is_readable
@@ -30,12 +29,6 @@ from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 
 LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
-
-
-def digest(content) -> str:
-    """Digest of plain types."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SurveyPlan:

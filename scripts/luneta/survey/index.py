@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.code_digest import source_digest
+from luneta.digests import digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.fingerprints import fingerprint
 from luneta.survey.footprints import Footprint, holders, is_unwatched, survey_footprints
@@ -38,11 +38,6 @@ def signature(path: Path | str) -> list:
         return [str(path), None]
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
-
-
-def digest_of(content) -> str:
-    """Digest of plain types, to tell whether a planning has changed."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
@@ -194,7 +189,7 @@ def deal_sources(
     dict
         Path of each shard's slice; objects outside every tile make the shard `unplaced`.
     """
-    key = digest_of(
+    key = digest(
         [
             settings,
             repr(tiles),

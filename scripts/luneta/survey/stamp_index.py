@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
+from luneta.digests import digest
 from luneta.survey.images import split_extension
-from luneta.survey.index import deal, digest_of, remembered, signature, slice_table
+from luneta.survey.index import deal, remembered, signature, slice_table
 from luneta.survey.remote import is_remote
 from luneta.survey.sources import select, wanted_columns
 from luneta.survey.tables import TableError, read_table, require_columns
@@ -253,7 +254,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     located, rows = locate(table, settings), stack_rows(table, settings)
     signatures = file_signatures(located.names, located.refused)
     parts = [settings, signature(settings["table"]), signatures, source_digest(Path(__file__))]
-    key = digest_of(parts)
+    key = digest(parts)
     if (paths := remembered(folder, key)) is not None:
         return paths
     nowhere = np.full(len(table), "", object)

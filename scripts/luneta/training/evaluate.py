@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.config import Question
+from luneta.digests import digest
 from luneta.files import read_json, write_json
 from luneta.metrics.bootstrap import intervals
 from luneta.metrics.classification import scores
@@ -177,8 +176,7 @@ def ensemble_id(
     strange
         Digest of the outlier model.
     """
-    content = [list(model_ids), calibrator.as_dict(), dict(members), strange]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest([list(model_ids), calibrator.as_dict(), dict(members), strange])
 
 
 def summarised(

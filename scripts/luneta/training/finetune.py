@@ -16,6 +16,7 @@ import numpy as np
 from luneta.code_digest import source_digest
 from luneta.config import Question, Training
 from luneta.config.tasks import NO_NETWORK_READS
+from luneta.digests import digest
 from luneta.files import write_json
 from luneta.models import devices, preprocessing
 from luneta.models import network as networks
@@ -236,7 +237,7 @@ def digest_of(job: Job, data: str, network: keras.Model, precision: str) -> str:
     code, start = source_digest(Path(__file__)), networks.digest(network)
     machine = keras.backend.backend(), devices.sharing()
     told = job.settings, job.fold, data, start, precision, versions(), code
-    return resume.digest_of(*told, *machine)
+    return digest([*told, *machine])
 
 
 def sidecar_of(job: Job, network: keras.Model, journal: Journal) -> dict[str, Any]:
@@ -313,8 +314,7 @@ def run(
         network = job.build(source, precision, statistics)
         devices.check_batch_size(training.batch_size, "training.batch_size")
         start = networks.digest(network.get_layer("backbone"))
-        digest = digest_of(job, data, network, precision)
-        saved = resume.Saved(resume.folder_of(model), digest)
+        saved = resume.Saved(resume.folder_of(model), digest_of(job, data, network, precision))
         pretrained = source != "none"
         journal = fit(network, training, learnt, held, pretrained, job.seed, saved, logs)
         networks.save(network, model)

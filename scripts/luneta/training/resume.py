@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -24,11 +23,6 @@ def folder_of(model: Path | str) -> Path:
     """Name the hidden folder of a model's state, beside the model."""
     path = Path(model)
     return path.with_name(f".{path.stem}_state")
-
-
-def digest_of(*parts: Any) -> str:
-    """Give the sha256 of what decides a training: any content that JSON can hold."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Saved:
