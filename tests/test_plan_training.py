@@ -57,6 +57,42 @@ def test_files_are_inputs_and_names_are_not(survey, tmp_path, weights, files):
     assert planned(survey, weights=weights, backbone=backbone).weights("t") == files
 
 
+def test_settings_of_the_catalog_are_those_that_decide_it(survey):
+    plan = make_plan(survey)
+    elsewhere = make_plan({**survey, "device": "cpu", "provenance": {"most_files": 7}})
+    assert elsewhere.catalog() == plan.catalog()
+    assert make_plan({**survey, "seed": 5}).catalog() != plan.catalog()
+
+
+def test_a_damaged_output_is_asked_for_while_its_task_is_planned(survey, tmp_path):
+    names = [
+        *("metrics/t.json", "metrics/t_out_of_fold.parquet", "metrics/u_outliers.npz"),
+        *("splits/u.parquet", "clusters/t_neighbours.parquet"),
+    ]
+    old = ["metrics/t_old.json", "metrics/t_old_holdout.parquet", "splits/v.parquet"]
+    for name in [*names, *old]:
+        path = tmp_path / "results/sky" / f"{name}.damaged"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert make_plan(survey).damaged() == sorted(f"results/sky/{name}" for name in names)
+
+
+def test_a_list_of_candidates_goes_when_it_is_no_longer_asked_for(survey, tmp_path):
+    folder = tmp_path / "results/sky/catalog"
+    folder.mkdir(parents=True)
+    for task in ("t", "u", "gone"):
+        (folder / f"{task}_candidates.parquet").touch()
+    (folder / "rejects.parquet").touch()
+    survey["tasks"]["t"] = {**survey["tasks"]["t"], "candidates": {}}
+    gone = ["gone_candidates.parquet", "u_candidates.parquet"]
+    assert make_plan(survey).clear() == [
+        f"results/sky/catalog/{name} is removed: the config asks for no such list any more"
+        for name in gone
+    ]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["rejects.parquet", "t_candidates.parquet"]
+
+
 def test_the_courses_recipe_starts_from_no_file(survey):
     assert planned(survey, weights="pretrain", course_recipe=True).weights("t") == []
 

@@ -154,10 +154,17 @@ def disk_trouble(error: BaseException | None) -> str | None:
     return disk_trouble(error.__cause__ or error.__context__)
 
 
+def _is_for_users(error: BaseException) -> bool:
+    """Whether an error's message is all that its reader needs."""
+    ours = type(error).__module__.partition(".")[0] == "luneta"
+    return ours or isinstance(error, InterruptedError | FloatingPointError)
+
+
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
 
-    A damaged file or a full disk is told in one message, another error with where it happened.
+    Errors of our own types, numbers that are not finite and a full disk are told in one message,
+    which says what to do; another error with where in the program it happened.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.raiseExceptions = False  # on a full disk there is nowhere to log to
@@ -176,8 +183,7 @@ def log_to(path: Path | str) -> None:
     )
 
     def log_uncaught(kind, error, traceback):
-        plain = isinstance(error, DamagedFile | InterruptedError)
-        told = str(error) if plain else disk_trouble(error)
+        told = str(error) if _is_for_users(error) else disk_trouble(error)
         shown = None if told else (kind, error, traceback)
         logging.getLogger("luneta").critical("%s", told or error, exc_info=shown)
 

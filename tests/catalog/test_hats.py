@@ -360,6 +360,7 @@ class TestIncremental:
         assert changed == {
             "test/hats.properties", "test/properties", "test/dataset/_common_metadata",
             "test_100arcs/dataset/_common_metadata", "without_position.parquet",
+            "partitions.json",
         }  # fmt: skip
 
     def test_a_changed_prediction_changes_the_partitions_of_its_shard(self, survey):
@@ -398,6 +399,28 @@ class TestIncremental:
         assert {path for path, time in times(copy).items() if time != old[path]} == {name}
         assert damaged(copy) == []
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "test/hats.properties",
+            "test/partition_info.csv",
+            "test/skymap.fits",
+            "test/dataset/_common_metadata",
+            "test_100arcs/properties",
+            "test_index/dataset/_metadata",
+        ],
+    )
+    def test_a_small_file_that_is_damaged_is_made_again(self, survey, name):
+        _, found, copy = survey
+        before = files(copy)
+        (copy / name).unlink()
+        assert damaged(copy) == [name]
+        (copy / name).write_bytes(b"altered")
+        assert damaged(copy) == [name]
+        write.run(**found)
+        assert files(copy) == before
+        assert damaged(copy) == []
+
     @pytest.mark.parametrize("content", [None, b"{", b'{"catalogs": []}'])
     def test_without_its_manifest_it_is_made_again(self, survey, content):
         _, found, copy = survey
@@ -405,6 +428,7 @@ class TestIncremental:
         (copy / "partitions.json").unlink()
         if content:
             (copy / "partitions.json").write_bytes(content)
+        assert damaged(copy) == ["partitions.json"]
         write.run(**found)
         (copy / "partitions.json.damaged").unlink(missing_ok=True)
         assert files(copy) == before and times(copy) == old

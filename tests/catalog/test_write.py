@@ -213,6 +213,15 @@ def test_code_without_git_is_unknown(monkeypatch):
     assert provenance.code() == {"luneta.git_commit": "unknown", "luneta.git_dirty": "unknown"}
 
 
+def test_what_decides_no_result_has_no_part_in_its_provenance():
+    config = {"survey": "sky", "seed": 1, "device": "cpu", "provenance": {"most_files": 5}}
+    facts = provenance.run_facts(config)
+    assert provenance.run_facts({**config, "device": "gpu", "provenance": {}}) == facts
+    other = provenance.run_facts({**config, "seed": 2})
+    assert other["luneta.config_sha256"] != facts["luneta.config_sha256"]
+    assert other["luneta.run_id"] != facts["luneta.run_id"]
+
+
 def test_clusters_follow_their_objects(survey):
     write.run(**survey)
     table = rows_of(survey["outputs"]["collection"]).set_index("object_id")

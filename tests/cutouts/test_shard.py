@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -167,6 +169,27 @@ def test_rows_of_one_batch_are_not_copied(tmp_path, images):
     shard = Shard(tmp_path / "a.arrow")
     assert np.shares_memory(shard.read(1100, 1300), shard.mapped(1))
     assert not np.shares_memory(shard.read(1000, 1100), shard.mapped(1))
+
+
+def resident(path):
+    """Memory in kB that the mapping of a file takes of this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = [next(x for x in lines if x.startswith("Rss:")) for line in lines if str(path) in line]
+    return sum(int(line.split()[1]) for line in found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_what_was_read_can_be_released_and_read_again(tmp_path, images):
+    path = tmp_path / "a.arrow"
+    write_shard(path, IDS, FLAGS, images, BANDS, "flux")
+    shard = Shard(path)
+    view = shard.read(0, 1000)
+    np.testing.assert_array_equal(view, images[:1000])
+    assert resident(path) > view.nbytes / 1024
+    shard.release()
+    assert resident(path) == 0
+    np.testing.assert_array_equal(view, images[:1000])
+    np.testing.assert_array_equal(shard.read(1000, 2500), images[1000:])
 
 
 def test_only_what_is_read_is_checked(tmp_path):

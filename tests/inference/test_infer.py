@@ -241,6 +241,30 @@ def test_unusable_rows_anywhere_keep_their_place(tmp_path, ensemble, monkeypatch
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def test_of_whom_nothing_finite_is_said_gets_nulls(tmp_path, ensemble, monkeypatch, caplog):
+    """One overflow costs its object, which is told of, and no other."""
+    usable = np.ones(6, dtype=bool)
+    usable[0] = False
+    write_shard(tmp_path, usable)
+    expected = predict(tmp_path, ensemble)
+    answers = infer.Ensemble.answers
+
+    def overflown(self, said):
+        found = answers(self, said)
+        if len(found):
+            found.probability[1] = np.nan
+        return found
+
+    monkeypatch.setattr(infer.Ensemble, "answers", overflown)
+    monkeypatch.setitem(SETTINGS, "batch_size", 8)
+    got = predict(tmp_path, ensemble)
+    for name in got.column_names[1:]:
+        values = got[name].to_pylist()
+        assert [row for row, value in enumerate(values) if value is None] == [0, 2]
+    assert got["shape_class"][3:] == expected["shape_class"][3:]
+    assert "shape: the networks say nothing finite of 1 objects" in caplog.text
+
+
 def test_memory_that_runs_out_costs_time_alone(tmp_path, ensemble, monkeypatch, caplog):
     write_shard(tmp_path, np.ones(9, dtype=bool))
     expected = predict(tmp_path, ensemble)
@@ -322,6 +346,6 @@ def test_features_of_a_shard_with_other_objects_are_refused(tmp_path, ensemble):
         "usable": [True, False, True, True, True],
     }
     pq.write_table(pa.table(rows), tmp_path / "s.parquet")
-    with pytest.raises(ValueError, match="are not of the same run: run cutouts again"):
+    with pytest.raises(ValueError, match="are not of the same run: remove both, then run"):
         features_of_all(tmp_path, ensemble)
     assert not (tmp_path / "e.parquet").exists()

@@ -82,7 +82,7 @@ def test_features_that_never_vary_give_zero():
 
 
 def test_a_threshold_takes_finite_scores():
-    with pytest.raises(ValueError, match="2 of 4 outlier scores are not finite"):
+    with pytest.raises(FloatingPointError, match="2 of 4 outlier scores are not finite"):
         outliers.threshold(np.array([1.0, np.nan, np.inf, 2.0]), 0.99)
 
 

@@ -147,6 +147,8 @@ def note_outputs():
 def summarize():
     """Remember what the run was made of; print what was found, and what was left out."""
     note_outputs()
+    for line in PLAN.clear():
+        print(line, file=sys.stderr)
     PLAN.remember()
     print(summary(PLAN.results))
 

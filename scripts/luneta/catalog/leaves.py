@@ -45,8 +45,20 @@ class Leaf:
     made_of: str
 
 
+def _about(path: Path) -> dict:
+    """Size and digest of a file, as the manifest has them."""
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def small_files(folder: Path, catalogs: Sequence[str]) -> dict[str, dict]:
+    """Tell size and digest, by path, of the files of catalogs that are no leaves."""
+    paths = [path for name in catalogs for path in sorted((folder / name).rglob("*"))]
+    small = [path for path in paths if path.is_file() and path.suffix != ".parquet"]
+    return {path.relative_to(folder).as_posix(): _about(path) for path in small}
+
+
 def read_manifest(folder: Path | str, part: str = "leaves") -> dict | list:
-    """Read what is known of the leaves, by path; nothing if it was lost or cannot be read."""
+    """Read a part of the manifest, that of the leaves by path; nothing if it is lost or damaged."""
     try:
         return read_json(Path(folder) / MANIFEST)[part]
     except (OSError, DamagedFile, KeyError, TypeError):
@@ -62,20 +74,20 @@ def is_whole(path: Path, known: Mapping) -> bool:
 
 
 def damaged(folder: Path | str) -> list[str]:
-    """Name the leaves that are missing, or not as they were written.
+    """Name the files of a finished catalog that are missing, or not as they were written.
 
     Quick: by size, and by content only of files that are newer than the manifest.
     """
     folder = Path(folder)
-    known = read_manifest(folder)
+    known = {**read_manifest(folder), **read_manifest(folder, "small")}
     if not known:
-        return []
+        return [MANIFEST]
     written = (folder / MANIFEST).stat().st_mtime_ns
     return [name for name, about in known.items() if _is_damaged(folder / name, about, written)]
 
 
 def _is_damaged(path: Path, about: Mapping, written: int) -> bool:
-    if not about["rows"]:
+    if about.get("rows") == 0:
         return path.exists()
     try:
         state = path.stat()
@@ -185,8 +197,7 @@ def write_leaf(folder: Path, leaf: Leaf, table: pa.Table, options: Mapping) -> d
         pq.write_table(table, temporary, **options)
         about = {
             "made_of": leaf.made_of,
-            "sha256": file_digest(temporary),
-            "bytes": temporary.stat().st_size,
+            **_about(temporary),
             "rows": len(table),
         }
         if not is_whole(path, about):

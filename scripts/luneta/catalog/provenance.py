@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from luneta.code_digest import PACKAGE
 from luneta.digests import digest, file_digest, files_digest
@@ -95,6 +96,11 @@ def environment_digest() -> str:
     return digest(versions())
 
 
+def decisive(config: Mapping) -> dict[str, Any]:
+    """Leave out of a config what does not decide the results."""
+    return {key: value for key, value in config.items() if key not in NOT_OF_THE_RESULTS}
+
+
 def run_id(config: Mapping) -> str:
     """Name a run after all that decides its results but the data: code, config, environment.
 
@@ -111,8 +117,7 @@ def run_id(config: Mapping) -> str:
     str
         16 hexadecimal digits.
     """
-    science = {key: value for key, value in config.items() if key not in NOT_OF_THE_RESULTS}
-    return digest([code(), package_digest(), environment_digest(), science])[:16]
+    return digest([code(), package_digest(), environment_digest(), decisive(config)])[:16]
 
 
 def packages() -> dict[str, str]:
@@ -150,7 +155,7 @@ def run_facts(config: Mapping) -> dict[str, str]:
         "luneta.survey": str(config.get("survey", "")),
         "luneta.run_id": run_id(config),
         **code(),
-        "luneta.config_sha256": digest(config),
+        "luneta.config_sha256": digest(decisive(config)),
         "luneta.environment_sha256": environment_digest(),
         **versions(),
     }

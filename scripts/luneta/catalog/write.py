@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from luneta.catalog import hats_files, index, schema
+from luneta.catalog.collection import SORT, Collection, Job, default_columns, leaves_of
 from luneta.catalog.layout import Layout, Seen, look
 from luneta.catalog.leaves import (
     MANIFEST,
@@ -24,11 +24,12 @@ from luneta.catalog.leaves import (
     read_manifest,
     remove_catalogs,
     remove_others,
+    small_files,
     sorted_by,
     split_rows,
     write_leaf,
 )
-from luneta.catalog.partition import NOWHERE, Partitions, healpix_of, margin_rows
+from luneta.catalog.partition import NOWHERE, healpix_of, margin_rows
 from luneta.catalog.placements import find_placements
 from luneta.catalog.provenance import provenance
 from luneta.catalog.rows import (
@@ -44,7 +45,6 @@ from luneta.catalog.rows import (
     shards_of,
     unified_schema,
 )
-from luneta.config.fields import did_you_mean
 from luneta.digests import digest
 from luneta.files import write_json
 from luneta.inference.predictions import check_schema
@@ -54,59 +54,18 @@ __all__ = ["CatalogError", "run"]
 
 log = logging.getLogger(__name__)
 
-WRITERS = ("pyarrow", "hats", "astropy")
-SORT = (schema.HEALPIX, "object_id")
 ROWS, INDEX, WITHOUT = "rows", "index", "without_position"
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all shards and leaves of a catalog have in common.
-
-    Attributes
-    ----------
-    folder : pathlib.Path
-        Of the collection.
-    survey : str
-        Its name, and that of the catalog in it.
-    columns : list of schema.Column
-        Of the catalog, without `_healpix_29`.
-    settings : mapping
-        The section `catalog` of the config.
-    facts : mapping
-        Provenance; only in files of the whole catalog.
-    """
-
-    folder: Path
-    survey: str
-    columns: list[schema.Column]
-    settings: Mapping
-    facts: Mapping[str, str]
-
-    @property
-    def leaf_columns(self) -> list[schema.Column]:
-        """Columns of a partition."""
-        return [schema.HEALPIX_COLUMN, *self.columns]
-
-    @property
-    def common(self) -> str:
-        """Digest of what decides every leaf."""
-        about = {
-            "columns": [[c.name, str(c.type), c.unit, c.ucd, c.description] for c in self.columns],
-            "compression_level": self.settings["compression_level"],
-            "survey": self.survey,
-            "writers": {name: metadata.version(name) for name in WRITERS},
-            "code": self.settings["code"],
-        }
-        return digest(about)
-
-
-def _columns(objects: Sequence, quality: Sequence, tasks: Mapping, clusters: Mapping, settings):
-    shapes = {name: settings["tasks"][name] for name in tasks}
-    return schema.catalog_columns(
-        unified_schema(objects),
-        unified_schema(quality),
-        {**settings, "tasks": shapes, "clustered": list(clusters)},
+def _job(folder: Path, columns: list[schema.Column], settings: Mapping, facts: Mapping) -> Job:
+    return Job(
+        folder,
+        settings["survey"],
+        columns,
+        default_columns(columns, settings),
+        settings["epoch"],
+        settings["catalog"],
+        facts,
     )
 
 
@@ -151,14 +110,11 @@ def run(
     data = {"objects": objects, "quality": quality}
     data |= {f"predictions.{t}": [p for p in ps if p] for t, ps in predictions.items()}
     data |= {f"clusters.{task}": [path] for task, path in clusters.items()}
-    job = Job(
-        Path(outputs["collection"]).parent,
-        settings["survey"],
-        _columns(objects, quality, predictions, clusters, settings),
-        settings["catalog"],
-        provenance(settings["config"], data, metrics),
+    columns = schema.catalog_columns(
+        unified_schema(objects), unified_schema(quality), {**settings, "clustered": list(clusters)}
     )
-    default_columns(job.columns, settings)  # before hours of work
+    facts = provenance(settings["config"], data, metrics)
+    job = _job(Path(outputs["collection"]).parent, columns, settings, facts)
     for task, found in predictions.items():
         for path in filter(None, found):
             check_schema(path, task, settings["tasks"][task]["classes"])
@@ -172,19 +128,23 @@ def run(
         layout = Layout(job.survey, seen, job.settings, job.common)
         leaves = _write_leaves(job, layout, shards, seen, outputs, pool)
     remove_catalogs(job.folder, layout.catalogs)
-    removed = remove_others(job.folder, layout.catalogs, _with_rows(leaves))
+    removed = remove_others(job.folder, layout.catalogs, leaves_of(leaves))
     if removed:
         log.info("%d files removed, whose partitions are no more", len(removed))
-    write_json(job.folder / MANIFEST, {"catalogs": layout.catalogs, "leaves": leaves})
+    _tell(job, layout, leaves, seen)
+
+
+def _tell(job: Job, layout: Layout, leaves: Mapping, seen: Sequence[Seen]) -> None:
+    """Write what tells of the whole catalog: the file that names all others is the last."""
     cells, counts = (np.concatenate([getattr(s, n) for s in seen]) for n in ("cells", "counts"))
+    properties = Collection(job, layout, leaves).write_catalogs(cells, counts)
+    small = small_files(job.folder, layout.catalogs)
+    manifest = {"catalogs": layout.catalogs, "leaves": leaves, "small": small}
+    write_json(job.folder / MANIFEST, manifest)
     held = digest([leaves, [one.digest for one in seen if one.without]])
-    _write_small_files(job, layout, leaves, held, (cells, counts), settings)
-
-
-def _with_rows(leaves: Mapping[str, Mapping], catalog: str = "") -> dict[str, Mapping]:
-    """Those leaves that have rows, of all catalogs or of one."""
-    beginning = f"{catalog}/" if catalog else ""
-    return {p: about for p, about in leaves.items() if about["rows"] and p.startswith(beginning)}
+    hats_files.write_collection(job.folder, {**properties, "luneta.content_sha256": held})
+    rows = sum(about["rows"] for about in leaves_of(leaves, layout.primary).values())
+    log.info("%d objects in %d partitions", rows, len(layout.partitions))
 
 
 def _is_current(folder: Path, leaf: Leaf, known: Mapping | None) -> bool:
@@ -224,8 +184,8 @@ def _write_leaves(
         found = {path: known[path] for path in stay} | dict(zip(changed, made, strict=True))
     finally:
         spill.clear()
-    count = len(_with_rows({path: found[path] for path in changed}))
-    log.info("%d files written, %d unchanged", count, len(_with_rows(found)) - count)
+    count = len(leaves_of({path: found[path] for path in changed}))
+    log.info("%d files written, %d unchanged", count, len(leaves_of(found)) - count)
     return dict(sorted(found.items()))
 
 
@@ -346,112 +306,3 @@ def _index_parts(
     for number, chosen in split_rows(index.part_of(names.to_numpy(), layout.cuts)):
         if layout.index_paths[number] in wanted:
             yield layout.index_paths[number], rows.take(pa.array(chosen))
-
-
-def default_columns(columns: Sequence[schema.Column], settings: Mapping) -> list[str]:
-    """Choose the columns that LSDB reads when it is told none.
-
-    Raises
-    ------
-    CatalogError
-        If the config names one that the catalog has not.
-    """
-    first = ["object_id", "ra", "dec", "tile", "flags", *settings["keep"]]
-    for task, shape in settings["tasks"].items():
-        first += [f"{task}_class", *(f"{task}_{name}_probability" for name in shape["classes"])]
-        first += [f"{task}_outlier", f"{task}_model_id"]
-    there = {column.name for column in columns}
-    given = [n for n in settings["catalog"]["default_columns"] if n != schema.HEALPIX]
-    for name in given:
-        if name not in there:
-            raise CatalogError(
-                f"catalog.default_columns = {name!r}: the catalog has no such column; "
-                f"{did_you_mean(name, sorted(there))}"
-            )
-    return given or [name for name in first if name in there]
-
-
-def _some(partitions: Partitions, paths: Sequence[str], found: Mapping) -> Partitions:
-    """Those partitions whose leaf has rows."""
-    chosen = np.array([path in found for path in paths], bool)
-    values = (partitions.order, partitions.pixel, partitions.rows)
-    return Partitions(*(value[chosen] for value in values))
-
-
-def _write_small_files(
-    job: Job,
-    layout: Layout,
-    leaves: Mapping[str, Mapping],
-    held: str,
-    cells_and_counts: tuple[np.ndarray, np.ndarray],
-    settings: Mapping,
-) -> None:
-    """Write what tells of the whole catalog; `collection.properties` at the end.
-
-    It holds a digest of all that the catalog holds, so that what is made of the catalog is made
-    again when anything in it changes.
-    """
-    cells, counts = cells_and_counts
-    primary = _with_rows(leaves, layout.primary)
-    whole = schema.arrow_schema(job.survey, job.leaf_columns, job.facts)
-    of_leaves = schema.arrow_schema(job.survey, job.leaf_columns)
-    shown = {
-        "default_columns": default_columns(job.columns, settings) or None,
-        "hats_cols_sort": " ".join(SORT),
-        "hats_cols_survey_id": "object_id",
-        "hats_coordinate_epoch": settings["epoch"] and f"J{settings['epoch']:g}",
-        **hats_files.POSITIONS,
-    }
-    told = {"obs_title": job.settings["title"], "hats_creator": job.settings["creator"]}
-    folder = job.folder / layout.primary
-    covered = len(np.unique(cells)) / (12 * 4**layout.order)
-    more = {
-        "skymap_order": hats_files.write_skymap_of(folder, cells, counts, layout.order),
-        "moc_sky_fraction": float(f"{covered:.5g}"),
-        **job.facts,
-    }
-    hats_files.write_partition_info(folder, layout.partitions)
-    _write_schemas(job, layout.primary, layout.primary_paths, of_leaves, whole)
-    hats_files.write_properties(
-        folder,
-        hats_files.table_properties("object", job.survey, primary, **shown, **told, **more),
-    )
-    collection = {"name": job.survey, "hats_primary_table_url": layout.primary}
-    collection["luneta.content_sha256"] = held
-    collection |= hats_files.builder() | {key: value for key, value in told.items() if value}
-    if layout.margin:
-        found = _with_rows(leaves, layout.margin)
-        folder = job.folder / layout.margin
-        beside = _some(layout.sky, layout.margin_paths, found)
-        hats_files.write_partition_info(folder, beside)
-        paths = [path for path in layout.margin_paths if path in found]
-        _write_schemas(job, layout.margin, paths, of_leaves, whole)
-        about = {"primary_catalog": layout.primary, "margin_threshold": layout.radius, **shown}
-        properties = hats_files.table_properties("margin", layout.margin, found, **about)
-        hats_files.write_properties(folder, properties)
-        collection |= {"all_margins": [layout.margin], "default_margin": layout.margin}
-    if layout.index:
-        found = _with_rows(leaves, layout.index)
-        of_index = schema.arrow_schema(job.survey, index.COLUMNS)
-        paths = [path for path in layout.index_paths if path in found]
-        _write_schemas(job, layout.index, paths, of_index, of_index, footers=True)
-        about = {"primary_catalog": layout.primary, "indexing_column": "object_id"}
-        properties = hats_files.table_properties("index", layout.index, found, **about)
-        hats_files.write_properties(job.folder / layout.index, properties)
-        collection |= {"all_indexes": {"object_id": layout.index}, "default_index": "object_id"}
-    hats_files.write_collection(job.folder, collection)
-    rows = sum(about["rows"] for about in primary.values())
-    log.info("%d objects in %d partitions", rows, len(layout.partitions))
-
-
-def _write_schemas(
-    job: Job,
-    catalog: str,
-    paths: Sequence[str],
-    of_leaves: pa.Schema,
-    whole: pa.Schema,
-    footers: bool | None = None,
-) -> None:
-    names = [path.removeprefix(f"{catalog}/dataset/") for path in paths]
-    footers = job.settings["footers"] if footers is None else footers
-    hats_files.write_schemas(job.folder / catalog, names, of_leaves, whole, footers)

@@ -151,8 +151,8 @@ class Shard:
 
     def __init__(self, path: Path | str):
         self._path = Path(path)
-        content = _map(self._path)
-        self._content, view = pa.py_buffer(content), memoryview(content)
+        self._memory = _map(self._path)
+        self._content, view = pa.py_buffer(self._memory), memoryview(self._memory)
         with self._checked():
             self._seal = Seal(lambda start, stop: view[start:stop], len(view))
         self._reader = pa.ipc.open_file(pa.BufferReader(self._content))
@@ -246,6 +246,10 @@ class Shard:
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(
             np.float32, copy=False
         )
+
+    def release(self) -> None:
+        """Take what was read out of memory; what is still viewed is read from the disk again."""
+        self._memory.madvise(mmap.MADV_DONTNEED)
 
     def _span(self, number: int, start: int, stop: int) -> np.ndarray:
         """View the cutouts of rows of the file that lie in a batch."""

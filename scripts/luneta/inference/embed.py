@@ -13,6 +13,7 @@ import numpy as np
 from luneta.cutouts.shard import Shard
 from luneta.files import read_json
 from luneta.inference.embeddings import schema, spread
+from luneta.inference.predictions import PredictionsError
 from luneta.models import devices, predicting
 from luneta.models import network as networks
 from luneta.parquet import open_parquet, parquet_writer
@@ -60,7 +61,10 @@ def run(
     ends = np.cumsum([0, *(part.sum() for part in parts)]).tolist()
     shard = Shard(cutouts)
     if ends[-1] != len(shard):
-        raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
+        raise PredictionsError(
+            f"{quality} and {cutouts} are not of the same run: remove both, then run the same "
+            "command again"
+        )
     images = (shard.read(*pair) for pair in itertools.pairwise(ends))
     named = open_parquet(quality).iter_batches(size, columns=["object_id"])
     columns = schema(prepared.whole.output_shape[0][-1])

@@ -15,7 +15,7 @@ import numpy as np
 from luneta.cutouts.shard import Shard
 from luneta.files import read_json
 from luneta.inference import predictions as files
-from luneta.inference.predictions import Answers, Origin, PredictionsWriter
+from luneta.inference.predictions import Answers, Origin, PredictionsError, PredictionsWriter
 from luneta.models import devices, precision, predicting
 from luneta.models import network as networks
 from luneta.models.background import Behind
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 BATCHES_PER_ROW_GROUP = 16
 MOST_LOGITS = 2**24  # of a row group, in memory: many draws make it shorter
-MOST_MAPPED = 2**25  # bytes of the shard, in memory until it is mapped anew
+AGAIN = "remove metrics/ of the results, then run the same command again"
+MOST_MAPPED = 2**25  # bytes of the shard, in memory until they are released
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ def check(
 ) -> None:
     """Refuse networks that were not trained on such cutouts or not evaluated."""
     if [s["model_id"] for s in sidecars] != metrics["models"]:
-        raise ValueError("the networks are not those that were evaluated: run evaluate again")
+        raise PredictionsError(f"the networks are not those that were evaluated: {AGAIN}")
     if outliers.digest != metrics["outliers"]["digest"]:
-        raise ValueError("the outlier model is not of the same evaluation: run evaluate again")
+        raise PredictionsError(f"the outlier model is not of the same evaluation: {AGAIN}")
     found = {"bands": shard.bands, "pixels": shard.pixels, "cutout_size": shard.shape[1]}
     for key, value in found.items():
         expected = sidecars[0][key]
         if expected != value:
-            raise ValueError(
+            raise PredictionsError(
                 f"the cutouts have {key} {value}, the networks were trained with {expected}: "
                 "use the config of the training, or train again"
             )
@@ -135,17 +136,15 @@ def assemble(
 
 
 def batches(path: Path | str, count: int, size: int) -> Iterator[np.ndarray]:
-    """Read the cutouts of a shard in their order, in batches (object, band, y, x), float32.
-
-    The file is mapped anew now and then, as its pages stay in memory while it is mapped.
-    """
-    mapped = MOST_MAPPED + 1
+    """Read the cutouts of a shard in their order, in batches (object, band, y, x), float32."""
+    shard, mapped = Shard(path), 0
     for start in range(0, count, size):
-        if mapped > MOST_MAPPED:
-            shard, mapped = Shard(path), 0
         images = shard.read(start, min(start + size, count))
         mapped += images.nbytes
         yield images
+        if mapped > MOST_MAPPED:
+            shard.release()
+            mapped = 0
 
 
 def predict_shard(
@@ -214,7 +213,10 @@ def run(
     usable = read_parquet(quality, columns=["usable"])["usable"]
     count = int(usable.to_numpy().sum())
     if count != len(Shard(cutouts)):
-        raise ValueError(f"{quality} and {cutouts} are not of the same run: run cutouts again")
+        raise PredictionsError(
+            f"{quality} and {cutouts} are not of the same run: remove both, then run the same "
+            "command again"
+        )
     ensemble = assemble(models if count else [], found, outliers)
     group = min(
         BATCHES_PER_ROW_GROUP * settings["batch_size"],
@@ -231,4 +233,9 @@ def run(
             predictor = ensemble.predictor(size, settings.get("jit", "auto"))
             predict_shard(ensemble, predictor, cutouts, count, writer)
         writer.finish(ensemble.no_answers())
+    if writer.unknown:
+        logger.warning(
+            "%s: the networks say nothing finite of %d objects, which get no predictions",
+            *(origin.task, writer.unknown),
+        )
     logger.info("%s: %d of %d objects predicted", origin.task, count, writer.rows)

@@ -14,7 +14,7 @@ from luneta.parquet import parquet_schema
 
 
 class PredictionsError(ValueError):
-    """A predictions file that is of another version of luneta or of another task."""
+    """Files that do not belong together: predictions, networks, cutouts or their quality."""
 
 
 def schema(task: str, classes: Sequence[str]) -> pa.Schema:
@@ -102,6 +102,11 @@ class Answers:
     def __getitem__(self, rows: slice) -> Answers:
         return Answers(*(values[rows] for values in vars(self).values()))
 
+    @property
+    def known(self) -> np.ndarray:
+        """Whether the networks say something finite, bool (object,)."""
+        return np.isfinite(self.probability).all(axis=1) & np.isfinite(self.outlier_score)
+
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
         """Join answers in their order."""
@@ -120,7 +125,9 @@ class Origin:
 
 
 def row_group(part: pa.RecordBatch, answers: Answers, origin: Origin) -> pa.Table:
-    """Spread the answers about usable objects over all rows, null for the others.
+    """Spread the answers about usable objects over all rows; null for the others.
+
+    So are those of which the networks say nothing finite.
 
     Parameters
     ----------
@@ -132,8 +139,10 @@ def row_group(part: pa.RecordBatch, answers: Answers, origin: Origin) -> pa.Tabl
         Of all.
     """
     usable = part["usable"].to_numpy(zero_copy_only=False)
+    known = usable.copy()
+    known[usable] = answers.known
     columns = schema(origin.task, origin.classes)
-    place = pa.array(np.where(usable, np.cumsum(usable) - 1, 0), pa.int64(), mask=~usable)
+    place = pa.array(np.where(known, np.cumsum(usable) - 1, 0), pa.int64(), mask=~known)
     names = pa.array(origin.classes, pa.string())
     chosen = names.take(pa.array(answers.probability.argmax(axis=-1), pa.int64()))
     pairs = zip(answers.probability.T, answers.std.T, strict=True)
@@ -168,7 +177,7 @@ class PredictionsWriter:
         self._writer, self._parts, self._origin = writer, parts, origin
         self._waiting: list[Answers] = []
         self._count = 0
-        self.rows = self.objects = 0
+        self.rows = self.objects = self.unknown = 0
         self._next()
 
     def _next(self) -> None:
@@ -180,6 +189,7 @@ class PredictionsWriter:
         self._waiting.append(answers)
         self._count += len(answers)
         self.objects += len(answers)
+        self.unknown += int((~answers.known).sum())
         while self._part is not None and self._needed <= self._count:
             here = Answers.joined(self._waiting)
             group = row_group(self._part, here[: self._needed], self._origin)

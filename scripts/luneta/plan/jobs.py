@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from luneta.catalog.leaves import damaged
-from luneta.catalog.provenance import run_id
+from luneta.catalog.provenance import decisive, run_id
 from luneta.catalog.read import COLLECTION
 from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
@@ -31,7 +31,10 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
+# What the names of files in splits/, metrics/ and clusters/ have behind the task.
+OF_A_TASK = ("", "_out_of_fold", "_holdout", "_outliers", "_neighbours")
 LAST_OBJECTS, LAST_KEY = "last_objects.arrow", "last_key.json"
+CANDIDATES = "_candidates.parquet"
 USUAL_PIXEL_SCALE = 0.262  # arcsec, where a config says none
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
 
@@ -277,7 +280,7 @@ class Plan(SurveyPlan):
         return {
             "survey": self.config.survey,
             "seed": self.config.seed,
-            "config": self.config.model_dump(mode="json"),
+            "config": decisive(self.config.model_dump(mode="json")),
             "bands": self.bands,
             "keep": self.kept,
             "catalog": self.config.catalog.model_dump(mode="json"),
@@ -401,7 +404,7 @@ class Plan(SurveyPlan):
         if folder == "models":
             folds = self.folds(between[0]) if between[0] in self.tasks else []
             return stem.partition("_")[0] in [f"fold{fold}" for fold in folds]
-        return any(stem == task or stem.startswith(f"{task}_") for task in self.tasks)
+        return any(stem.removesuffix(kind) in self.tasks for kind in OF_A_TASK)
 
     # Memory of the last run
 
@@ -442,6 +445,15 @@ class Plan(SurveyPlan):
             f"the catalog is made again: of its files {len(found)} are missing or not as they were "
             f"written, first {collection.parent / found[0]}"
         ]
+
+    def clear(self) -> list[str]:
+        """Remove lists of candidates that the config no longer asks for; say so in a line each."""
+        wanted = {f"{task}{CANDIDATES}" for task in self.listed}
+        found = sorted((self.results / "catalog").glob(f"*{CANDIDATES}"))
+        left = [path for path in found if path.name not in wanted]
+        for path in left:
+            path.unlink()
+        return [f"{path} is removed: the config asks for no such list any more" for path in left]
 
     def remember(self) -> None:
         """Write down what a run that has succeeded, as far as the catalog, was made of."""

@@ -14,7 +14,7 @@ from luneta.models import devices
 from luneta.models.preprocessing import band_noise
 from luneta.training import augmentation
 from luneta.training.backbone import build, held_and_kept, pretraining_phase
-from luneta.training.data import Batches, derived_seed
+from luneta.training.data import Batches, TrainingError, derived_seed
 from luneta.training.loop import Journal, Objective, train
 
 PROJECTION = 128  # width of the space in which views are compared, as in the paper
@@ -158,11 +158,11 @@ def fit_contrastive(
 
     Raises
     ------
-    ValueError
+    TrainingError
         If there are fewer than 4 images: a batch would hold nothing to tell apart.
     """
     if len(images) < 4:
-        raise ValueError(
+        raise TrainingError(
             f"contrastive pretraining needs at least 4 cutouts, there are {len(images)}: label "
             "more shards, or set pretraining.method: supervised"
         )

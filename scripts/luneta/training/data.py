@@ -30,6 +30,10 @@ def derived_seed(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31
 
 
+class TrainingError(ValueError):
+    """Labelled objects, or their cutouts, that no network can be trained on."""
+
+
 class Cutouts:
     """The cutouts of several shards, which must agree in bands, pixels and size."""
 
@@ -37,7 +41,7 @@ class Cutouts:
         self.shards = {name: Shard(path) for name, path in paths.items()}
         kinds = {(tuple(s.bands), s.pixels, s.shape) for s in self.shards.values()}
         if len(kinds) != 1:
-            raise ValueError(
+            raise TrainingError(
                 f"the shards' cutouts differ in (bands, pixels, shape): {sorted(kinds)}; "
                 "remove the results of the older settings and cut them again"
             )

@@ -108,6 +108,7 @@ def ask(
 
 def agreed_precision(
     models: Sequence[Path | str],
+    model_ids: Sequence[str],
     objects: Labelled,
     cutouts: Cutouts,
     settings: Mapping[str, Any],
@@ -117,7 +118,8 @@ def agreed_precision(
     if wanted == "trained":
         return wanted
     some = reader(cutouts, objects)(0, min(len(objects), precision.OBJECTS))
-    return precision.agree(wanted, [networks.load(path) for path in models], some)
+    loaded = list(map(networks.load_known, models, model_ids))
+    return precision.agree(wanted, loaded, some)
 
 
 def ask_all(
@@ -382,7 +384,8 @@ def run(
     store = Cutouts(dict(zip(settings["shards"], cutouts, strict=True)))
     identities = [read_json(path)["model_id"] for path in sidecars]
     objects = read_split(split, task.classes)
-    settings = {**settings, "precision": agreed_precision(models, objects, store, settings)}
+    agreed = agreed_precision(models, identities, objects, store, settings)
+    settings = {**settings, "precision": agreed}
     held, new, model = ask_all(models, identities, objects, store, settings)
     truth = held.objects.labels, held.objects.folds
     calibrator, losses = calibration.choose(settings["calibration"], held.logits, *truth)

@@ -26,6 +26,7 @@ from luneta.training.data import (
     Batches,
     Cutouts,
     Labelled,
+    TrainingError,
     class_weights,
     data_digest,
     derived_seed,
@@ -150,7 +151,7 @@ def parts(
     objects = objects.where(label_mask(objects, training.label_fraction, seed))
     chosen = validation_mask(objects, seed)
     if not chosen.any():
-        raise ValueError(_too_few(objects, classes, training, fold))
+        raise TrainingError(_too_few(objects, classes, training, fold))
     return objects.where(~chosen), objects.where(chosen)
 
 

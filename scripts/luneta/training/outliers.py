@@ -171,12 +171,12 @@ def threshold(scores: Sequence[float] | np.ndarray, strange: float) -> float:
 
     Raises
     ------
-    ValueError
+    FloatingPointError
         If a score is not finite: there would be no threshold, and every object would be flagged.
     """
     bad = int((~np.isfinite(scores)).sum())
     if bad:
-        raise ValueError(
+        raise FloatingPointError(
             f"{bad} of {len(scores)} outlier scores are not finite: look at the cutouts of the "
             "labelled objects, or choose another training.preprocessing"
         )
