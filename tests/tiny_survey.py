@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import yaml
@@ -27,6 +28,11 @@ class Survey:
             shutil.copytree(
                 REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
             )
+
+    def copied_to(self, folder: Path) -> Self:
+        """Copy the survey with all it has made, times included, to change at will."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
+        return type(self)(folder, new=False)
 
     def write(self, config: dict, tiles: list[str]) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 
 from tiny_survey import LABELLED, Survey, tiny_config
@@ -17,5 +15,4 @@ def finished(tmp_path_factory) -> Survey:
 @pytest.fixture
 def survey(finished, tmp_path) -> Survey:
     """A copy of the finished survey, to change at will."""
-    shutil.copytree(finished.folder, tmp_path / "copy", copy_function=shutil.copy2)
-    return Survey(tmp_path / "copy", new=False)
+    return finished.copied_to(tmp_path / "copy")

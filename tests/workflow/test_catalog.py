@@ -1,7 +1,5 @@
 """The catalog's files are no outputs of the rule, and are looked after all the same."""
 
-import shutil
-
 import pytest
 from hats.io.validation import is_valid_collection
 
@@ -27,8 +25,7 @@ def run_once(tmp_path_factory) -> PlainSurvey:
 @pytest.fixture
 def plain(run_once, tmp_path) -> PlainSurvey:
     """A copy of the survey, to change at will."""
-    shutil.copytree(run_once.folder, tmp_path / "copy", copy_function=shutil.copy2)
-    return PlainSurvey(tmp_path / "copy", new=False)
+    return run_once.copied_to(tmp_path / "copy")
 
 
 def leaves(survey: PlainSurvey) -> dict:

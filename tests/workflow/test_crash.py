@@ -239,8 +239,7 @@ def test_at_any_moment(quiet_whole, tmp_path, way, moment):
 @pytest.fixture
 def done(quiet, tmp_path) -> PlainSurvey:
     """A copy of the quick survey, finished."""
-    shutil.copytree(quiet[3], tmp_path / "copy", copy_function=shutil.copy2)
-    return PlainSurvey(tmp_path / "copy", new=False)
+    return PlainSurvey(quiet[3], new=False).copied_to(tmp_path / "copy")
 
 
 def flip_unseen(path: Path) -> None:
@@ -282,8 +281,7 @@ def test_a_flipped_bit_that_nothing_betrays_is_found_by_the_job_that_reads_it(qu
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["predictions", "network"])
 def test_a_changed_prediction_or_network_is_made_again(quiet_whole, tmp_path, change):
-    shutil.copytree(quiet_whole[3], tmp_path / "copy", copy_function=shutil.copy2)
-    survey = Survey(tmp_path / "copy", new=False)
+    survey = Survey(quiet_whole[3], new=False).copied_to(tmp_path / "copy")
     if change == "predictions":
         path = survey.results / "predictions/lens/tiny_0.parquet"
         (survey.results / "catalog/rejects.parquet").unlink()

@@ -1,7 +1,6 @@
 """What changes in a survey costs what it must, and nothing else."""
 
 import os
-import shutil
 import time
 
 import pytest
@@ -26,8 +25,7 @@ def run_once(tmp_path_factory) -> PlainSurvey:
 @pytest.fixture
 def plain(run_once, tmp_path) -> PlainSurvey:
     """A copy of the survey, to change at will."""
-    shutil.copytree(run_once.folder, tmp_path / "copy", copy_function=shutil.copy2)
-    return PlainSurvey(tmp_path / "copy", new=False)
+    return run_once.copied_to(tmp_path / "copy")
 
 
 def state(survey: PlainSurvey, shards: list[str]) -> dict:

@@ -1,7 +1,5 @@
 """What a change costs where networks are trained: two tasks, three shards of two tiles."""
 
-import shutil
-
 import pytest
 
 from tiny_survey import PlainSurvey, plain_config, sources_of
@@ -55,8 +53,7 @@ def run_once(tmp_path_factory) -> PlainSurvey:
 @pytest.fixture
 def survey(run_once, tmp_path) -> PlainSurvey:
     """A copy of the survey, to change at will."""
-    shutil.copytree(run_once.folder, tmp_path / "copy", copy_function=shutil.copy2)
-    return PlainSurvey(tmp_path / "copy", new=False)
+    return run_once.copied_to(tmp_path / "copy")
 
 
 def state(survey: PlainSurvey, *patterns: str) -> dict:
