@@ -60,7 +60,12 @@ def start_up(rule: str, repeats: int = 3) -> float:
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
         seconds.append(time.perf_counter() - start)
     return median(seconds)
 
