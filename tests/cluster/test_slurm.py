@@ -81,7 +81,7 @@ def test_shards_are_read_from_a_disk_of_the_node_and_leave_nothing_there(remote)
 
 
 def test_two_shards_at_once_and_a_node_that_fails(remote, local, slurm):
-    run = remote.start(slurm, "--forcerun", "infer")
+    run = remote.start(slurm, "--forcerun", "infer", "--until", "infer")
     try:
         infer = until(lambda: pair_of_shards(slurm), 240, "two shards at once")
         assert {job["node"] for job in infer} == set(NODES)

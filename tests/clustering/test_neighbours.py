@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from luneta.clustering.neighbours import among_others, nearest
 
@@ -15,6 +16,7 @@ def test_fewer_objects_than_neighbours():
     assert nearest(np.zeros((1, 3), "float32"), 10, 100, 1)[0].shape == (1, 0)
 
 
+@pytest.mark.slow  # the index is compiled first, for 20 s
 def test_index_finds_what_the_exact_search_finds():
     points = np.random.default_rng(2).normal(size=(600, 4)).astype("float32")
     exact, distance = nearest(points, 5, 1000, 1)

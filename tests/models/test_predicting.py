@@ -215,7 +215,10 @@ def test_networks_of_one_shape_are_compiled_once(images):
         np.testing.assert_allclose(logits, np.asarray(one(images)), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["raised", "happens"])
+@pytest.mark.parametrize(
+    "kind",
+    ["raised", pytest.param("happens", marks=pytest.mark.slow)],  # TensorFlow waits 20 s for it
+)
 def test_out_of_memory_halves_the_batch_and_goes_on(images, kind, caplog):
     """Once the error that TensorFlow raises is raised, once memory is really asked for."""
     raised = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
