@@ -17,6 +17,7 @@ from keras import ops
 from luneta.models import devices
 from luneta.models import network as networks
 from luneta.models.background import ahead
+from luneta.models.folding import folded
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,10 @@ class Outputs:
 
 
 def prepare(network: keras.Model) -> Prepared:
-    """Make a network, as `luneta.models.network.build` gives it, ready for `Predictor`."""
+    """Make a network, as `luneta.models.network.build` gives it, ready for `Predictor`.
+
+    Batch norms that can be are folded away; see `luneta.models.folding`.
+    """
     thinnings: list[Thinning] = []
 
     def thin(layer: Any) -> Any:
@@ -111,7 +115,7 @@ def prepare(network: keras.Model) -> Prepared:
         return thinnings[-1]
 
     head = keras.models.clone_model(networks.head(network), clone_function=thin)
-    return Prepared(networks.with_features(network), head, tuple(thinnings))
+    return Prepared(folded(networks.with_features(network)), head, tuple(thinnings))
 
 
 def check_finite(ids: np.ndarray, *outputs: np.ndarray) -> None:
