@@ -8,6 +8,7 @@ from luneta.config import ConfigError
 from luneta.files import disk_trouble
 from luneta.outputs import note
 from luneta.plan import make_plan
+from luneta.plan.relay import tell_jobs
 from luneta.reporting.summary import summary
 from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
@@ -134,6 +135,8 @@ def claim():
         PLAN.run.claim()
     except RunError as error:
         raise WorkflowError(str(error)) from None
+    if workflow.non_local_exec:
+        tell_jobs(PLAN)
 
 
 def note_outputs():

@@ -346,6 +346,7 @@ class Plan(SurveyPlan):
             "folds": {name: len(self.folds(name)) for name in self.tasks},
             "predicted": self.predicted,
             "clustered": self.clustered,
+            "listed": self.listed,
             "keep": self.kept,
             "comparison": self.compared(),
             "label_efficiency": self.label_efficiency(),

@@ -10,6 +10,7 @@ from luneta.config_checks import check_paths
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
+from luneta.plan.relay import told
 from luneta.runs import Run, start_jobs
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
@@ -25,7 +26,8 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
         The config.
     is_run : bool
         This process will start jobs: the results are locked, and cleared of what an earlier run
-        that did not end well has left.
+        that did not end well has left. Else, as in a job on a cluster, what the run has found is
+        taken over.
 
     Raises
     ------
@@ -37,8 +39,10 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
             "There is no config. Name one: snakemake --configfile config/demo.yaml --cores 2"
         )
     config = validate(data)
-    tiles = check_paths(config)
     start_jobs()
+    if not is_run and (found := told(config)) is not None:
+        return Plan(config, found.tiles, found)
+    tiles = check_paths(config)
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,8 +31,26 @@ from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What planning finds of a survey: the attributes of `SurveyPlan` of the same names."""
+
+    tiles: dict[str, Tile]
+    versions: dict[str, str | None]
+    slices: dict[str, Path]
+
+
 class SurveyPlan:
     """The survey of a config.
+
+    Parameters
+    ----------
+    config : Config
+        The checked config.
+    tiles : dict
+        `Tile` by name, in the shards that the table names.
+    found : Found or None
+        What the run that this process is a job of has found; the survey is then not looked at.
 
     Attributes
     ----------
@@ -51,7 +69,7 @@ class SurveyPlan:
         Slice of a survey-wide list by shard; empty if each tile brings its own list.
     """
 
-    def __init__(self, config: Config, tiles: dict[str, Tile]):
+    def __init__(self, config: Config, tiles: dict[str, Tile], found: Found | None = None):
         self.config = config
         self.results = Path("results") / config.survey
         self.index = self.results / "index"
@@ -59,6 +77,9 @@ class SurveyPlan:
         self.is_tiles = isinstance(config.input, Tiles)
         self.tiles: dict[str, Tile] = {}
         self._anew: dict[str, str] = {}
+        if found is not None:
+            self.tiles, self.versions, self.slices = found.tiles, found.versions, found.slices
+            return
         if self.is_tiles:
             self.tiles = self._in_shards(tiles)
         else:
@@ -66,6 +87,11 @@ class SurveyPlan:
         self.versions = self._fingerprints()
         self.slices = self._deal()
         self._check_label_tiles()
+
+    @property
+    def found(self) -> Found:
+        """What has been found of the survey."""
+        return Found(self.tiles, self.versions, self.slices)
 
     @property
     def _size(self) -> int | None:
