@@ -8,9 +8,11 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from luneta import staging
+from luneta.cutouts.shard import write_shard
 from luneta.staging import stage
 
 JOB = """
@@ -24,8 +26,8 @@ sys.stdin.readline()
 @pytest.fixture
 def shard(tmp_path):
     path = tmp_path / "shared/shard_1.arrow"
-    path.parent.mkdir()
-    path.write_bytes(bytes(range(256)) * 100)
+    ids, images = np.array(["a", "b"], object), np.ones((2, 3, 32, 32), np.float32)
+    write_shard(path, ids, np.zeros(2, np.int32), images, ["g", "r", "i"], "flux")
     return path
 
 
@@ -92,6 +94,21 @@ def test_a_copy_for_which_the_room_did_not_last_is_removed(shard, scratch, monke
     assert stage(shard, scratch) == shard
     assert "No space left on device" in caplog.text
     assert left(scratch) == ["turn"]
+
+
+def test_a_damaged_copy_is_not_read_and_the_file_stays(shard, scratch, monkeypatch, caplog):
+    def flip(path, copy):
+        raw = bytearray(Path(path).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        Path(copy).write_bytes(raw)
+        return copy
+
+    before = shard.read_bytes()
+    monkeypatch.setattr(staging.shutil, "copy2", flip)
+    assert stage(shard, scratch) == shard
+    assert "is read where it is" in caplog.text and "the checksum of its bytes" in caplog.text
+    assert left(scratch) == ["turn"]
+    assert shard.read_bytes() == before
 
 
 def test_a_scratch_that_cannot_be_made_is_named(shard, caplog):

@@ -50,9 +50,6 @@ class DamagedFile(Exception):
     """A file of ours is not as it was written; the message says which, and what happens now."""
 
 
-stands_for: dict[Path, Path] = {}  # of copies on a disk of this machine: the files themselves
-
-
 def set_aside(path: Path | str, reason: str) -> DamagedFile:
     """Move a damaged file out of its place, so that the next run makes it again.
 
@@ -61,7 +58,7 @@ def set_aside(path: Path | str, reason: str) -> DamagedFile:
     DamagedFile
         The error to raise, which says so.
     """
-    path = stands_for.get(Path(path), Path(path))
+    path = Path(path)
     aside = path.with_name(f"{path.name}.damaged")
     said = f"{path} is damaged: {reason}. "
     try:

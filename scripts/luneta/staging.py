@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from luneta import flocks
-from luneta.files import stands_for
+from luneta.seals import BrokenSeal, check
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def stage(path: Path | str, scratch: Path | str | None) -> Path:
     path
         Of the copy, which bears the same name and is removed when the process ends. If it ends
         without a good-bye, the next that stages on this machine removes it. Where the folder
-        cannot be used, or has no room, it is the path itself, and the log says why.
+        cannot be used or has no room, or the copy is damaged, it is the path itself, whose readers
+        check it, and the log says why.
     """
     path = Path(path)
     if not scratch:
@@ -59,10 +60,10 @@ def _copy(path: Path, folder: Path) -> Path:
     start = time.monotonic()
     try:
         copy = Path(shutil.copy2(path, own / path.name))
-    except OSError:  # another job has taken the room in the meantime
+        check(copy)
+    except (OSError, BrokenSeal) as error:  # such as that another job has taken the room
         shutil.rmtree(own, ignore_errors=True)
-        raise
-    stands_for[copy] = path  # which is the one to be made again, should it be damaged
+        raise OSError(f"the copy there is of no use: {error}") from None
     seconds = max(time.monotonic() - start, 1e-3)
     logger.info("%s copied to %s: %.0f MB/s", path, own, size / 1e6 / seconds)
     return copy
