@@ -12,7 +12,6 @@ import cdshealpix
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 from astropy import units as u
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,19 +61,6 @@ def _sky(axes: Axes, files: list[Path], listed: pd.DataFrame) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
 
 
-def _places_of(results: Path, names: list[str]) -> dict[str, tuple[str, int]]:
-    """Find shard and row of the cutouts of some objects; the first placement of each."""
-    found: dict[str, tuple[str, int]] = {}
-    for path in sorted((results / "quality").glob("*.parquet")):
-        table = read_parquet(path, columns=["object_id", "usable"])
-        usable = table.filter(table["usable"])["object_id"]
-        for name in names:
-            row = pc.index(usable, name).as_py()
-            if row >= 0:
-                found.setdefault(name, (path.stem, row))
-    return found
-
-
 def _middle(pixels: np.ndarray) -> np.ndarray:
     """Cut the middle out of a picture, (y, x, 3)."""
     edge = round(len(pixels) * (1 - MIDDLE) / 2)
@@ -84,8 +70,8 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 def _candidates(axes: Axes, results: Path, listed: pd.DataFrame, task: str) -> None:
     """Draw the best candidates with their probabilities."""
     best = listed.head(COLUMNS * ROWS)
-    places = _places_of(results, best["object_id"].tolist())
     pictures = Pictures({p.stem: p for p in sorted((results / "cutouts").glob("*.arrow"))})
+    places = pictures.find(dict(zip(best["object_id"], best["tile"], strict=True)))
     height = 1.3
     for number, row in enumerate(best.itertuples()):
         x, y = number % COLUMNS, number // COLUMNS * height

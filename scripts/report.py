@@ -26,6 +26,7 @@ run(
     },
     gradients=dict(zip(settings["tasks"], snakemake.input.gradients, strict=True)),
     clusters=dict(zip(settings["clustered"], snakemake.input.clusters, strict=True)),
+    candidates=dict(zip(settings["listed"], snakemake.input.candidates, strict=True)),
     truth=snakemake.input.get("truth", []),
     settings=settings,
 )

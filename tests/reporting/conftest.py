@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luneta.catalog import write
+from luneta.catalog import candidates, write
 from luneta.clustering import job
 from luneta.clustering.space import Places
-from luneta.config import Catalog, Training
+from luneta.config import Candidates, Catalog, Training
 from luneta.cutouts.shard import write_shard
 from luneta.inference.predictions import schema
 from luneta.metrics import classification
@@ -260,6 +260,7 @@ def results(tmp_path_factory):
         "tasks": TASKS,
         "predicted": PREDICTED,
         "clustered": ["morphology"],
+        "listed": ["lens"],
         "keep": {"magnitude_r": "MAG_R"},
         "comparison": ["morphology", "frozen"],
         "label_efficiency": ["morphology", "frozen"],
@@ -283,6 +284,11 @@ def results(tmp_path_factory):
         outputs=outputs,
         settings=settings,
     )
+    listed = root / "catalog" / "lens_candidates.parquet"
+    about = {"task_name": "lens", "positive": "lens", "survey": "demo", "keep": settings["keep"]}
+    metrics = root / "metrics/lens_out_of_fold.parquet"
+    section = Candidates(probability=0.5).model_dump(mode="json")
+    candidates.run(outputs["collection"], metrics, listed, {**section, **about})
     return root, {
         "catalog": outputs["collection"],
         "rejects": outputs["rejects"],
@@ -297,6 +303,7 @@ def results(tmp_path_factory):
         "sidecars": {t: root / f"models/{t}/fold0.json" for t in TASKS},
         "gradients": {t: root / f"models/{t}/fold0_gradients.csv" for t in TASKS},
         "clusters": clusters,
+        "candidates": {"lens": listed},
         "truth": [root / f"raw/{s}_truth.parquet" for s in shards],
         "settings": settings,
     }

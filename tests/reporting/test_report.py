@@ -52,7 +52,7 @@ def planned(settings):
     """The files that the rule promises, read from its text."""
     text = (WORKFLOW / "rules" / "report.smk").read_text()
     outputs = text.split("    output:\n")[1].split("    log:\n")[0]
-    lists = {"tasks": list(settings["tasks"]), "clustered": settings["clustered"]}
+    lists = {"tasks": list(settings["tasks"])} | {n: settings[n] for n in ("clustered", "listed")}
     alone = re.findall(r'^ +"<results>/(\S+)",$', outputs, re.MULTILINE)
     optional = re.findall(r"PLAN\.(\w+)_figure\(\)", outputs)
     of_tasks = re.findall(r'"<results>/(\S+)", task=PLAN\.(\w+)\)', outputs)
@@ -195,7 +195,10 @@ def test_summary_of_a_run_that_stopped_before_the_catalog(results, tmp_path):
 
 def test_a_survey_without_tasks_has_a_report(results, tmp_path):
     _, arguments = results
-    by_task = ("metrics", "out_of_fold", "splits", "sidecars", "histories", "gradients", "clusters")
+    by_task = (
+        *("metrics", "out_of_fold", "splits", "sidecars", "histories", "gradients"),
+        *("clusters", "candidates"),
+    )
     empty = {name: {} for name in by_task}
     changes = {"tasks": {}, "predicted": [], "keep": {}}
     changes |= {"comparison": [], "label_efficiency": []}

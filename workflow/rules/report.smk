@@ -14,6 +14,7 @@ rule report:
         sidecars=collect(rules.finetune.output.sidecar, task=PLAN.tasks, fold=0),
         gradients=collect(rules.finetune.output.gradients, task=PLAN.tasks, fold=0),
         clusters=collect(rules.cluster.output.clusters, task=PLAN.clustered),
+        candidates=collect(rules.candidates.output.candidates, task=PLAN.listed),
         truth=PLAN.truth(),
     output:
         objects=report(
@@ -111,10 +112,15 @@ rule report:
             caption="../report/anomalies.rst",
             category="5. Features",
         ),
+        candidates=report(
+            collect("<results>/figures/{task}_candidates.png", task=PLAN.listed),
+            caption="../report/candidates.rst",
+            category="6. Candidates",
+        ),
         truth=report(
             PLAN.truth_figure(),
             caption="../report/truth.rst",
-            category="6. Hidden truth",
+            category="7. Hidden truth",
         ),
     log:
         "<logs>/report.log",

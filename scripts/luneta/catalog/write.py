@@ -110,8 +110,11 @@ def run(
     data = {"objects": objects, "quality": quality}
     data |= {f"predictions.{t}": [p for p in ps if p] for t, ps in predictions.items()}
     data |= {f"clusters.{task}": [path] for task, path in clusters.items()}
+    shapes = {task: settings["tasks"][task] for task in predictions}
     columns = schema.catalog_columns(
-        unified_schema(objects), unified_schema(quality), {**settings, "clustered": list(clusters)}
+        unified_schema(objects),
+        unified_schema(quality),
+        {**settings, "tasks": shapes, "clustered": list(clusters)},
     )
     facts = provenance(settings["config"], data, metrics)
     job = _job(Path(outputs["collection"]).parent, columns, settings, facts)

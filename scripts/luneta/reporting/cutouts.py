@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -144,6 +145,32 @@ class Pictures:
             pixels, down = pixels[::-1], 1 - down
         return Picture(pixels, self._rows(shard)[0][row].as_py(), (right, down))
 
+    def find(self, names: Mapping[str, str | None]) -> dict[str, tuple[str, int]]:
+        """Find shard and row of usable objects.
+
+        Parameters
+        ----------
+        names : mapping
+            By object_id, the shard that is looked into first, if it is one; then come the others
+            in their order, until all are found.
+        """
+        found: dict[str, tuple[str, int]] = {}
+        for shard in self.paths:
+            found |= self._rows_in(shard, [name for name, first in names.items() if first == shard])
+        for shard in self.paths:
+            if not (left := [name for name in names if name not in found]):
+                break
+            found |= self._rows_in(shard, left)
+        return found
+
+    def _rows_in(self, shard: str, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Find the rows of those of some objects that a shard holds."""
+        if not names:
+            return {}
+        rows = pc.index_in(pa.array(names, pa.string()), self._rows(shard)[0]).to_pylist()
+        pairs = zip(names, rows, strict=True)
+        return {name: (shard, row) for name, row in pairs if row is not None}
+
     def _some_shards(self, random: np.random.Generator) -> list[str]:
         """All shards in random order, or as many as can be looked into in a short time."""
         return [list(self.paths)[i] for i in random.permutation(len(self.paths))[:SHARDS_READ]]
@@ -257,10 +284,10 @@ def montage(pictures: Sequence[Picture]) -> Figure:
     return figure
 
 
-def picture_caption(axes: Axes, text: str, x: float, y: float) -> None:
+def picture_caption(axes: Axes, text: str, x: float, y: float, color: str = "black") -> None:
     """Write a small text below a picture."""
     # A name may hold dollar signs, which are no formula.
-    axes.text(x, y, text, ha="center", va="top", fontsize=7, parse_math=False)
+    axes.text(x, y, text, ha="center", va="top", fontsize=7, parse_math=False, color=color)
 
 
 @styled

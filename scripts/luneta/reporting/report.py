@@ -17,6 +17,8 @@ from luneta.files import read_json
 from luneta.parquet import read_parquet
 from luneta.reporting import clusters as clustered
 from luneta.reporting import comparison, curves, figures, learning, tables
+from luneta.reporting.candidates import candidates as draw_candidates
+from luneta.reporting.candidates import read_candidates
 from luneta.reporting.cutouts import FEW, Pictures, examples, flagged_cutouts, montage
 from luneta.reporting.networks import Network, described
 from luneta.reporting.predictions import (
@@ -198,6 +200,7 @@ def run(
     histories: Mapping[str, Sequence[Path | str]],
     gradients: Mapping[str, Path | str],
     clusters: Mapping[str, Path | str],
+    candidates: Mapping[str, Path | str],
     truth: Sequence[Path | str],
     settings: Mapping,
 ) -> None:
@@ -218,6 +221,8 @@ def run(
         By task, `models/{task}/fold{k}_history.csv` in the order of the folds.
     clusters : mapping
         By task, `clusters/{task}.parquet`; only of tasks that are clustered.
+    candidates : mapping
+        By task, `catalog/{task}_candidates.parquet`; only of tasks whose candidates are listed.
     truth : sequence of path
         `raw/{tile}_truth.parquet`; none if the survey is real.
     settings : mapping
@@ -242,6 +247,9 @@ def run(
     for task, path in clusters.items():
         classes = settings["tasks"][task]["classes"]
         _cluster_figures(folder, task, path, catalog, overlaps, pictures, classes)
+    for task, path in candidates.items():
+        listed = read_candidates(path)
+        save(draw_candidates(listed, pictures), folder / f"{task}_candidates.png")
     if truth:
         _truth_figure(folder, catalog, truth, found, settings)
     networks = {task: described(read_json(path)) for task, path in sidecars.items()}
