@@ -1,6 +1,6 @@
 """What 1 % new tiles cost on a finished survey.
 
-    .venv/bin/python benchmarks/bench_incremental.py --tiles 200
+    .venv/bin/python benchmarks/bench_incremental.py --tiles 1000
 
 A survey of noise and stars with a list a tile, ten tiles a shard and one task is run whole, then
 again with 1 % more tiles, which make one new shard. `constant_s` is what does not depend on how
@@ -75,7 +75,7 @@ def survey(folder: Path, tiles: int, objects: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiles", type=int, default=200)
+    parser.add_argument("--tiles", type=int, default=1000)
     parser.add_argument("--objects", type=int, default=300, help="a tile")
     parser.add_argument("--folder", help="where the temporary survey is made")
     given = parser.parse_args()

@@ -208,7 +208,7 @@ def freeze(
 
 def with_features(network: keras.Model) -> keras.Model:
     """Give the same network with two outputs: features (object, feature) and logits."""
-    return keras.Model(network.inputs, [network.get_layer("features").output, network.output])
+    return keras.Model(network.input, [network.get_layer("features").output, network.output])
 
 
 def head(network: keras.Model) -> keras.Model:
