@@ -2,7 +2,8 @@
 
 The job's own work is all that `infer` does once its networks are loaded and compiled: reading the
 shard, predicting with all folds, calibration, outlier scores, writing the sealed file. Against it
-stands a loop of nothing but the compiled networks over one resident batch, in turn. Memory is the
+stands a loop of nothing but the compiled networks, as they were trained, over one resident batch,
+in turn; the job folds their batch norms away, and may so be faster than the loop. Memory is the
 peak of a whole job, start-up included, on a shard and on one of ten times as many objects.
 Runs on every backend of Keras (`KERAS_BACKEND`), and on a GPU where there is one.
 """
