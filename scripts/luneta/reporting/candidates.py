@@ -14,7 +14,7 @@ from luneta.reporting.cutouts import Pictures, blank, picture_caption, place, sh
 from luneta.reporting.style import BLUE, GREY, ORANGE, STYLE, panels, say, styled
 
 SHOWN, COLUMNS = 40, 8
-SIDE, HEIGHT = 1.45, 1.36  # of a cutout with its caption: inch, and in units of its side
+SIDE, HEIGHT = 1.45, 1.28  # of a cutout with its caption: inch, and in units of its side
 
 
 def read_candidates(path: Path | str) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def _curves(axes: Axes, listed: pd.DataFrame) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     true = listed["probability"].sum()
     axes.set_title(f"{len(listed):,} candidates, of which {true:,.0f} are expected to be true")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    axes.legend(loc="lower left", ncols=3)
 
 
 def _caption(row: tuple) -> tuple[str, str]:
