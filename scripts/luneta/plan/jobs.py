@@ -418,11 +418,17 @@ class Plan(SurveyPlan):
             "run_id": self.run_id,
         }
 
+    @cached_property
+    def _last_state(self) -> dict:
+        """What the last run that succeeded was made of; nothing before the first."""
+        last = self.index / LAST_RUN
+        return read_json(last) if last.exists() else {}
+
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
-        if not (self.index / LAST_RUN).exists():
+        if not self._last_state:
             return []
-        lines = changes(read_json(self.index / LAST_RUN), self._state())
+        lines = changes(self._last_state, self._state())
         key, last_key = self.index / "key.json", self.index / LAST_KEY
         if last_key.exists() and key.exists() and key.read_bytes() != last_key.read_bytes():
             lines += row_changes(self.index / LAST_OBJECTS, self.index / OBJECTS)
@@ -469,9 +475,15 @@ class Plan(SurveyPlan):
         record(self)
 
     def complete_record(self) -> None:
-        """Write the record of the last run, if it was killed between its success and that."""
-        last = self.index / LAST_RUN
-        if not last.exists() or (self.results / "runs" / f"{self.run_id}.json").exists():
+        """Write the record of the last run, if that is not there as it is wanted now.
+
+        So it is if the run was killed between its success and that, or if the config has come to
+        ask for other provenance, which is no work for any job.
+        """
+        last, config = self._last_state, self.config.model_dump(mode="json")
+        if last.get("run_id") != self.run_id:
             return
-        if read_json(last).get("run_id") == self.run_id:
+        is_as_wanted = config["provenance"] == last["config"].get("provenance")
+        if not is_as_wanted or not (self.results / "runs" / f"{self.run_id}.json").exists():
             record(self)
+            write_json(self.index / LAST_RUN, {**last, "config": config}, indent=None)
