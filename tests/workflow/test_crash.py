@@ -282,9 +282,9 @@ def test_a_flipped_bit_that_nothing_betrays_is_found_by_the_job_that_reads_it(qu
 @pytest.mark.parametrize("change", ["predictions", "network"])
 def test_a_changed_prediction_or_network_is_made_again(quiet_whole, tmp_path, change):
     survey = Survey(quiet_whole[3], new=False).copied_to(tmp_path / "copy")
+    (survey.results / "catalog/rejects.parquet").unlink()  # so that there is something to do
     if change == "predictions":
         path = survey.results / "predictions/lens/tiny_0.parquet"
-        (survey.results / "catalog/rejects.parquet").unlink()
         before = path.read_bytes()
         flip_unseen(path)
     else:  # another network, whole
