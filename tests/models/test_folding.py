@@ -112,7 +112,8 @@ def test_every_backbone_says_the_same(name):
     whole = networks.with_features(network)
     images = np.random.default_rng(2).normal(0, 5, (2, 3, side, side)).astype(np.float32)
     new = folded(whole)
-    assert norms(new) == LEFT.get(name, norms(new))
+    if name in LEFT:
+        assert norms(new) == LEFT[name]
     for found, expected in zip(new(images), whole(images), strict=True):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found / scale, expected / scale, atol=2e-5)

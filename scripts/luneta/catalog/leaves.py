@@ -57,12 +57,18 @@ def small_files(folder: Path, catalogs: Sequence[str]) -> dict[str, dict]:
     return {path.relative_to(folder).as_posix(): _about(path) for path in small}
 
 
+def _manifest(folder: Path | str) -> dict:
+    """Read the manifest; nothing if it is lost or damaged."""
+    try:
+        found = read_json(Path(folder) / MANIFEST)
+    except (OSError, DamagedFile):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_manifest(folder: Path | str, part: str = "leaves") -> dict | list:
     """Read a part of the manifest, that of the leaves by path; nothing if it is lost or damaged."""
-    try:
-        return read_json(Path(folder) / MANIFEST)[part]
-    except (OSError, DamagedFile, KeyError, TypeError):
-        return {}
+    return _manifest(folder).get(part, {})
 
 
 def is_whole(path: Path, known: Mapping) -> bool:
@@ -79,7 +85,8 @@ def damaged(folder: Path | str) -> list[str]:
     Quick: by size, and by content only of files that are newer than the manifest.
     """
     folder = Path(folder)
-    known = {**read_manifest(folder), **read_manifest(folder, "small")}
+    manifest = _manifest(folder)
+    known = {**manifest.get("leaves", {}), **manifest.get("small", {})}
     if not known:
         return [MANIFEST]
     written = (folder / MANIFEST).stat().st_mtime_ns
