@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 DEFECTS = (
     "edge", "masked", "saturated", "duplicate_id", "bad_position", "outside", "missing_file",
     "unreadable_file", "no_wcs", "no_data", "too_masked", "wcs_offset", "shape_mismatch",
-    "bad_checksum", "bad_id",
+    "bad_checksum", "bad_id", "header_conflict", "constant", "missing_band",
 )  # fmt: skip
 
 

@@ -24,6 +24,9 @@ class Flag(IntFlag):
     BAD_CHECKSUM = 8192
     BAD_ID = 16384
     OVERLAP = 32768
+    HEADER_CONFLICT = 65536
+    CONSTANT = 131072
+    MISSING_BAND = 262144
 
 
 DESCRIPTIONS = {
@@ -43,6 +46,9 @@ DESCRIPTIONS = {
     Flag.BAD_CHECKSUM: "an image of the object has changed since its checksum was written",
     Flag.BAD_ID: "the row of the source list has no object_id",
     Flag.OVERLAP: "another tile gives a better cutout of the same object",
+    Flag.HEADER_CONFLICT: "the config and the header of an image contradict each other",
+    Flag.CONSTANT: "one exact value fills a large part of a band; its pixels are masked",
+    Flag.MISSING_BAND: "a band of the object is missing; its pixels are masked",
 }
 
 UNUSABLE = (
