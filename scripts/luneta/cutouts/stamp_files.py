@@ -7,42 +7,18 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from luneta.cutouts.plain_fits import read_plain
+from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
+from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
 from luneta.survey.fits_headers import require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, read_pixels, split_extension
 
-PICTURES = {".jpg", ".jpeg", ".png"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
 DATASETS = ("images", "image", "data")
 # Rows of an HDF5 dataset that lie this close are read at once, with those between.
 GAP = 8
-
-
-def read_picture(name: str) -> np.ndarray:
-    """Read a JPEG or PNG; shape (y, x, channel), 0 to 255, or of 16 bits if the picture is.
-
-    Raises
-    ------
-    ImageError
-        If the file is missing, or broken, or not a picture.
-    """
-    path = Path(name)
-    require_file(path)
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                return np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        with path.open("rb") as file:
-            start = file.read(12)
-        what = f"not a picture: it starts with {start!r}" if start else "empty (0 bytes)"
-        raise ImageError(Flag.UNREADABLE_FILE, f"{path} is {what}", path) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path | str, error: Exception | str) -> ImageError:

@@ -1,0 +1,261 @@
+"""Pixels of one exact value where there should be sky: areas that were filled in, not observed.
+
+Noise does not repeat a value, so a value that fills a large part of a band was put there. What
+repeats values by right is told apart by numbers:
+
+- integers and quantised floats (the second value has more than 2 % of the other pixels): only
+  areas of 3 x 3 pixels of the value count, where they are ten times as many as chance would make
+  and the next value forms none;
+- photon images, mostly zero, and noise far below a step: the value is scattered, with more than half
+  of the borders between its pixels and others that as many pixels in any places would have;
+- noiseless simulations: the light fades into the value, which is the least of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+SAMPLE, SCREENED = 16_384, 256
+FEWEST = 64  # good pixels, of fewer nothing can be said
+MOST_VALUES = 3
+QUANTISED = 0.02
+SPIKE = 10.0  # how much commoner than any other value, or than by chance
+SCATTERED = 0.5  # share of the borders that chance would make
+FADING, TURNING = 0.8, 1 / 3
+STRIPS, STRIP = 64, 3
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A value that fills a part of an image.
+
+    Attributes
+    ----------
+    value : float
+        The value.
+    share : float
+        Of the image's good pixels.
+    everywhere : bool
+        Whether each pixel of that value is filled in; else only those in areas of 3 x 3 pixels.
+    """
+
+    value: float
+    share: float
+    everywhere: bool
+
+
+def sample_rows(rows: int) -> np.ndarray:
+    """First rows of the strips, three rows high, by which a tile is judged.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (strips,), int64; empty if the image is so small that all of it is looked at.
+    """
+    if rows <= STRIPS * STRIP:
+        return np.empty(0, np.int64)
+    return np.linspace(0, rows - STRIP, STRIPS).astype(np.int64)
+
+
+def strips_of(pixels: np.ndarray) -> np.ndarray:
+    """Take the strips of `sample_rows` out of an image; shape (strips, y, x)."""
+    starts = sample_rows(len(pixels))
+    if not len(starts):
+        return pixels[None]
+    return pixels[starts[:, None] + np.arange(STRIP)]
+
+
+def suspects(images: np.ndarray, limit: float) -> np.ndarray:
+    """Find the images in which one value may be too common, by a sample of their pixels.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        Shape (images, pixels), float32; NaN is bad.
+    limit : float
+        The config's `input.mask.constant`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (images,), bool. True where a value has half of the limit, or much is bad.
+    """
+    values = np.sort(images[:, _places(images.shape[1], SCREENED)], axis=1)
+    run = max(1, int(limit / 2 * values.shape[1]))
+    repeated = (values[:, run:] == values[:, :-run]).any(axis=1)
+    return repeated | np.isnan(values[:, values.shape[1] // 2])  # NaN comes last
+
+
+def find_fills(images: np.ndarray, limit: float) -> list[Fill]:
+    """Find the values that fill more than `limit` of a band without being observed.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        Shape (parts, y, x), float32: the image, or strips of it; NaN is bad.
+    limit : float
+        The config's `input.mask.constant`.
+
+    Returns
+    -------
+    list of Fill
+        At most three. None where all good pixels have one value: such a band holds no data.
+    """
+    fills: list[Fill] = []
+    while len(fills) < MOST_VALUES and (fill := _commonest_fill(images, limit)) is not None:
+        fills.append(fill)
+        images = np.where(filled_pixels(images, [fill]), np.float32(np.nan), images)
+    return fills
+
+
+def filled_pixels(pixels: np.ndarray, fills: list[Fill]) -> np.ndarray:
+    """Tell the pixels that were filled in; shape of `pixels` (..., y, x), bool."""
+    filled = np.zeros(pixels.shape, bool)
+    for fill in fills:
+        same = pixels == np.float32(fill.value)
+        filled |= same if fill.everywhere else _areas(same)
+    return filled
+
+
+def mask_fills(pixels: np.ndarray, fills: list[Fill]) -> np.ndarray:
+    """Make filled pixels NaN in place; give where they were, shape of `pixels`, bool."""
+    filled = filled_pixels(pixels, fills)
+    pixels[filled] = np.nan
+    return filled
+
+
+def describe(name: str, fills: list[Fill]) -> str:
+    """Say of a file which values fill it."""
+    values = " and ".join(f"{fill.share:.0%} of its pixels {fill.value:g}" for fill in fills)
+    return (
+        f"{name} has the same value again and again, in {values}: no data, so these pixels are "
+        "masked (input.mask.constant; null if they are real)"
+    )
+
+
+def _commonest_fill(images: np.ndarray, limit: float) -> Fill | None:
+    good = ~np.isnan(images)
+    count = int(good.sum())
+    if count < FEWEST:
+        return None
+    values, counts = _values(images[good])
+    commonest = int(counts.argmax())
+    value = values[commonest]
+    same = images == value
+    share = same.sum() / count
+    if not limit < share < 1 or _fades(images, same, value, values):
+        return None
+    rest = np.delete(counts, commonest)
+    second, is_spike = rest.max(initial=0), counts.max() >= SPIKE * rest.max(initial=0)
+    if second <= max(2, QUANTISED * rest.sum()):
+        is_photons = value == values[0] and _borders(same, good) > SCATTERED
+        return None if is_photons else Fill(float(value), float(share), True)
+    areas = _areas(same).sum() / count
+    if areas <= limit or (is_spike and _borders(same, good) > SCATTERED):
+        return None
+    is_chance = _cores(same).sum() / count <= SPIKE * share**9
+    if not is_spike and (is_chance or _is_step(images, values, commonest, areas)):
+        return None
+    return Fill(float(value), float(areas), False)
+
+
+def _values(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a sample of pixels and how many there are of each."""
+    return np.unique(good[_places(len(good), SAMPLE)], return_counts=True)
+
+
+@lru_cache(maxsize=64)
+def _places(pixels: int, most: int) -> np.ndarray:
+    """Places of a sample, one at random in each of `most` parts; regular ones fall on columns."""
+    edges = np.linspace(0, pixels, min(pixels, most) + 1).astype(np.int64)
+    return edges[:-1] + np.random.default_rng(0).integers(0, np.diff(edges))
+
+
+def _borders(same: np.ndarray, good: np.ndarray) -> float:
+    """Borders between a value's pixels and others, over those of as many pixels in any places."""
+    unlike = pairs = 0
+    for axis in (-2, -1):
+        (first, next_), both = _neighbours(same, axis), np.logical_and(*_neighbours(good, axis))
+        unlike += ((first != next_) & both).sum()
+        pairs += both.sum()
+    share = same.sum() / good.sum()
+    return float(unlike / max(1, pairs) / (2 * share * (1 - share)))
+
+
+def _neighbours(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each pixel but the last along an axis, and the next one."""
+    return (array[..., :-1, :], array[..., 1:, :]) if axis == -2 else (array[..., :-1], array[..., 1:])
+
+
+def _cores(same: np.ndarray) -> np.ndarray:
+    """Pixels whose 3 x 3 neighbourhood is all of the value; those at the border are not."""
+    wide = same[..., :-2] & same[..., 1:-1] & same[..., 2:]
+    cores = np.zeros(same.shape, bool)
+    if wide.shape[-1] > 0 and same.shape[-2] > 2:
+        cores[..., 1:-1, 1:-1] = wide[..., :-2, :] & wide[..., 1:-1, :] & wide[..., 2:, :]
+    return cores
+
+
+def _areas(same: np.ndarray) -> np.ndarray:
+    """Pixels of a value that lie in an area of 3 x 3 pixels of it."""
+    cores = _cores(same)
+    for axis in (-2, -1):
+        grown = cores.copy()
+        first, next_ = _neighbours(grown, axis)
+        before, after = _neighbours(cores, axis)
+        first |= after
+        next_ |= before
+        cores = grown
+    return cores
+
+
+def _is_step(images: np.ndarray, values: np.ndarray, commonest: int, areas: float) -> bool:
+    """Whether the next value forms areas too, as in a smooth image of few values."""
+    beside = values[max(commonest - 1, 0) : commonest + 2]
+    count = (~np.isnan(images)).sum()
+    found = [_areas(images == v).sum() / count for v in beside if v != values[commonest]]
+    return max(found, default=0.0) > areas / SPIKE
+
+
+def _fades(images: np.ndarray, same: np.ndarray, value: float, values: np.ndarray) -> bool:
+    """Whether light fades into the value, the least of all: the empty sky of a simulation.
+
+    What lies beside the value is then its next step, or much fainter than the rest and smooth.
+    """
+    if value > values[0]:
+        return False
+    rest = ~np.isnan(images) & ~same
+    if (images[rest] < value).any():
+        return False
+    beside = np.zeros(same.shape, bool)
+    for axis in (-2, -1):
+        (first, next_), (low, high) = _neighbours(beside, axis), _neighbours(same, axis)
+        first |= high
+        next_ |= low
+    edge = images[beside & rest] - value
+    if not len(edge):
+        return False
+    level = np.median(edge)
+    if level <= values[1] - value:
+        return True
+    light = images[rest] - value
+    return bool(level < FADING * np.median(light)) and _is_smooth(images, rest)
+
+
+def _is_smooth(images: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether the faintest third of the light turns from rising to falling more rarely than noise.
+
+    Noise does at two pixels of three.
+    """
+    faint = rest & (images <= np.quantile(images[rest], 1 / 3))
+    inside = rest[..., :-2] & faint[..., 1:-1] & rest[..., 2:]
+    left, middle, right = (
+        part[inside] for part in (images[..., :-2], images[..., 1:-1], images[..., 2:])
+    )
+    if len(middle) < SPIKE:
+        return True
+    rises, falls = np.sign(middle - left), np.sign(right - middle)
+    return bool((rises * falls < 0).mean() < TURNING)
