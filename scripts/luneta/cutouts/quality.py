@@ -93,6 +93,8 @@ class Quality:
     def measure(self, rows: np.ndarray, images: np.ndarray, max_masked_fraction: float) -> None:
         """Measure bad pixels, and reject the objects that have too many.
 
+        The pixels of a band that is missing are not among them: what the object has is measured.
+
         Parameters
         ----------
         rows : numpy.ndarray
@@ -102,13 +104,19 @@ class Quality:
         """
         slots = np.flatnonzero(self.usable[rows])
         usable, fraction = rows[slots], bad_fraction(images)[slots]
+        for place in np.flatnonzero(self.flags[usable] & Flag.MISSING_BAND.value):
+            fraction[place] = _fraction_of_what_is_there(images[slots[place]])
         self.measured["masked_fraction"][usable] = fraction
         self.mark(usable[fraction > 0], Flag.MASKED)
         reason = (
             f"more than {max_masked_fraction:.0%} of the cutout's pixels are bad "
             "(cutouts.max_masked_fraction)"
         )
-        self.mark(usable[fraction > max_masked_fraction], Flag.TOO_MASKED, reason)
+        too_many = usable[fraction > max_masked_fraction]
+        filled = (self.flags[too_many] & Flag.CONSTANT.value) != 0
+        why = f"{reason}: one value fills a large part of a band (input.mask.constant)"
+        self.mark(too_many[filled], Flag.TOO_MASKED, why)
+        self.mark(too_many[~filled], Flag.TOO_MASKED, reason)
 
     def skip(self, rows: np.ndarray, policies: Mapping[str, str]) -> None:
         """Leave out those of some objects whose defects the config wants skipped.
@@ -184,6 +192,13 @@ def bad_fraction(images: np.ndarray) -> np.ndarray:
             some = np.flatnonzero(np.isnan(part.sum(axis=(1, 2, 3))))
         fraction[start + some] = np.isnan(part[some]).mean(axis=(1, 2, 3))
     return fraction
+
+
+def _fraction_of_what_is_there(image: np.ndarray) -> float:
+    """Fraction of NaN in the bands (band, y, x) that have any other pixel; 1 without such a band."""
+    bad = np.isnan(image)
+    there = ~bad.all(axis=(1, 2))
+    return float(bad[there].mean()) if there.any() else 1.0
 
 
 def centre_touched(stamps: np.ndarray) -> np.ndarray:

@@ -129,10 +129,10 @@ def mask_fills(pixels: np.ndarray, fills: list[Fill]) -> np.ndarray:
 
 def describe(name: str, fills: list[Fill]) -> str:
     """Say of a file which values fill it."""
-    values = " and ".join(f"{fill.share:.0%} of its pixels {fill.value:g}" for fill in fills)
+    values = " and ".join(f"{fill.value:g} fills {fill.share:.0%}" for fill in fills)
     return (
-        f"{name} has the same value again and again, in {values}: no data, so these pixels are "
-        "masked (input.mask.constant; null if they are real)"
+        f"{name}: the exact value {values} of its good pixels, so they are masked as no data "
+        "(input.mask.constant; set it to null if they are real)"
     )
 
 
@@ -152,14 +152,14 @@ def _commonest_fill(images: np.ndarray, limit: float) -> Fill | None:
     second, is_spike = rest.max(initial=0), counts.max() >= SPIKE * rest.max(initial=0)
     if second <= max(2, QUANTISED * rest.sum()):
         is_photons = value == values[0] and _borders(same, good) > SCATTERED
-        return None if is_photons else Fill(float(value), float(share), True)
+        return None if is_photons else Fill(float(value) + 0.0, float(share), True)
     areas = _areas(same).sum() / count
     if areas <= limit or (is_spike and _borders(same, good) > SCATTERED):
         return None
     is_chance = _cores(same).sum() / count <= SPIKE * share**9
     if not is_spike and (is_chance or _is_step(images, values, commonest, areas)):
         return None
-    return Fill(float(value), float(areas), False)
+    return Fill(float(value) + 0.0, float(areas), False)
 
 
 def _values(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
