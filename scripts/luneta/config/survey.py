@@ -49,6 +49,13 @@ class Mask(Section):
         description="Values of the image itself that mark a bad pixel, such as 100 in the lens "
         "challenge. NaN and infinity always do.",
     )
+    constant: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.1,
+        description="Share of a band's good pixels above which one exact value is no data, as of "
+        "cutouts filled with zeros: its pixels are masked, and objects whose cutout holds any are "
+        "flagged CONSTANT. Values that quantised noise, photon counts or the empty sky of a "
+        "simulation repeat stay. Not for display pixels; null: never.",
+    )
 
     @model_validator(mode="after")
     def _planes_are_known(self) -> Mask:
@@ -190,6 +197,11 @@ class Survey(Section):
     pixel_scale: Positive | None = Field(
         None, description="Arcsec a pixel, where the images do not say (stamps without WCS)."
     )
+    bands_required: Bands | None = Field(
+        None,
+        description="Bands without which an object cannot be used; all if not given. Another band "
+        "that is missing or unreadable is masked, and the object flagged MISSING_BAND.",
+    )
     seeing: Positive | dict[Name, Positive] | None = Field(
         None, description="Full width at half maximum of the point-spread function in arcsec."
     )
@@ -200,6 +212,13 @@ class Survey(Section):
     remote: Remote = Field(
         default_factory=Remote, description="How files named by URL are fetched."
     )
+
+
+    @model_validator(mode="after")
+    def _required_bands_are_known(self) -> Survey:
+        if unknown := sorted(set(self.bands_required or []) - set(self.bands)):
+            raise ValueError(f"bands_required {unknown} are not among bands {self.bands}")
+        return self
 
 
 RESHARD = Field(
@@ -294,6 +313,11 @@ class Tiles(Survey):
         if self.reference_band is not None and self.reference_band not in self.bands:
             raise ValueError(
                 f"reference_band {self.reference_band!r} is not one of bands {self.bands}"
+            )
+        if self.bands_required is not None and self.reference not in self.bands_required:
+            raise ValueError(
+                f"bands_required {self.bands_required} lacks the reference band {self.reference!r}, "
+                "on whose image the objects are placed; add it"
             )
         if (self.tiles is None) == (self.images is None):
             raise ValueError("name either tiles (a table) or images (a file pattern)")

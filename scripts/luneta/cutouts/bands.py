@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from astropy.wcs import WCS
 
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
+from luneta.cutouts.tile_fills import mask_constant
+from luneta.survey.constants import Fill
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
@@ -34,12 +36,18 @@ class BandImage:
         Standard deviation of each pixel by the weight image, shape (y, x), float32.
     sky : Sky or None
         What was subtracted, or would have been, and its noise.
+    filled : numpy.ndarray or None
+        Shape (y, x), float32; 1 where one value fills the image in place of data.
+    fills : list of Fill
+        These values.
     """
 
     pixels: np.ndarray
     saturated: np.ndarray | None = None
     noise: np.ndarray | None = None
     sky: Sky | None = None
+    filled: np.ndarray | None = None
+    fills: list[Fill] = field(default_factory=list)
 
 
 def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
@@ -150,6 +158,9 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
             reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
             raise _no_data(files.image, reason)
     _refuse_constant(pixels, files.image)
+    image.fills, image.filled = mask_constant(pixels, files, settings, windows is not None)
+    if image.fills and not _has_good(pixels):
+        raise _no_data(files.image, "has no good pixel here: one value fills it")
     return image
 
 
@@ -262,7 +273,11 @@ def align(
     if noise is not None:
         noise = _resampled(noise, wcs, target, shape, conserve_flux=False)
         noise *= np.float32(_noise_growth(side))
-    return BandImage(pixels, saturated, noise)
+    filled = image.filled
+    if filled is not None:
+        spread = _resampled(filled, wcs, target, shape, conserve_flux=False)
+        filled = (np.nan_to_num(spread) > 0).astype(np.float32)
+    return BandImage(pixels, saturated, noise, filled=filled, fills=image.fills)
 
 
 def _noise_growth(side: float) -> float:

@@ -93,7 +93,8 @@ class Quality:
     def measure(self, rows: np.ndarray, images: np.ndarray, max_masked_fraction: float) -> None:
         """Measure bad pixels, and reject the objects that have too many.
 
-        The pixels of a band that is missing are not among them: what the object has is measured.
+        Those of a band that is missing count as bad, so that a tile with all bands gives the better
+        cutout; but an object is judged by the bands that it has.
 
         Parameters
         ----------
@@ -104,9 +105,9 @@ class Quality:
         """
         slots = np.flatnonzero(self.usable[rows])
         usable, fraction = rows[slots], bad_fraction(images)[slots]
+        self.measured["masked_fraction"][usable] = fraction
         for place in np.flatnonzero(self.flags[usable] & Flag.MISSING_BAND.value):
             fraction[place] = _fraction_of_what_is_there(images[slots[place]])
-        self.measured["masked_fraction"][usable] = fraction
         self.mark(usable[fraction > 0], Flag.MASKED)
         reason = (
             f"more than {max_masked_fraction:.0%} of the cutout's pixels are bad "

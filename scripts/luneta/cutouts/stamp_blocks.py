@@ -272,9 +272,8 @@ class StampCutter:
         """Reject stamps without a good pixel or of a single value; those left, shape (objects,)."""
         empty, constant = without_signal(group.stamps)
         if self.is_picture:  # a channel may well be dark
-            constant &= constant.all(axis=1)[:, None]
+            constant &= (constant | group.missing).all(axis=1)[:, None]
         poor = (empty | constant) & ~group.missing
-        poor |= (group.missing | poor).all(axis=1)[:, None] & ~group.missing
         for index in np.flatnonzero(poor.any(axis=1)):
             faults = self._why_poor(group, index, poor[index], constant[index])
             lost = poor[index] & (~self.may_miss | (poor[index] | group.missing[index]).all())

@@ -29,7 +29,7 @@ INGEST_KEYS = {
 DETECTION_KEYS = {"mask", "weight", "zero_points"}
 CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
-    "axes",
+    "axes", "bands_required",
 }  # fmt: skip
 # What the names of files in splits/, metrics/ and clusters/ have behind the task.
 OF_A_TASK = ("", "_out_of_fold", "_holdout", "_outliers", "_neighbours")

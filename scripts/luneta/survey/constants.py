@@ -238,10 +238,9 @@ def _fades(images: np.ndarray, same: np.ndarray, value: float, values: np.ndarra
     edge = images[beside & rest] - value
     if not len(edge):
         return False
-    level = np.median(edge)
-    if level <= values[1] - value:
+    level, light = np.median(edge), images[rest] - value
+    if level <= light.min():
         return True
-    light = images[rest] - value
     return bool(level < FADING * np.median(light)) and _is_smooth(images, rest)
 
 
