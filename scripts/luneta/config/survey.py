@@ -213,7 +213,6 @@ class Survey(Section):
         default_factory=Remote, description="How files named by URL are fetched."
     )
 
-
     @model_validator(mode="after")
     def _required_bands_are_known(self) -> Survey:
         if unknown := sorted(set(self.bands_required or []) - set(self.bands)):
@@ -316,8 +315,8 @@ class Tiles(Survey):
             )
         if self.bands_required is not None and self.reference not in self.bands_required:
             raise ValueError(
-                f"bands_required {self.bands_required} lacks the reference band {self.reference!r}, "
-                "on whose image the objects are placed; add it"
+                f"bands_required {self.bands_required} lacks the reference band "
+                f"{self.reference!r}, on whose image the objects are placed; add it"
             )
         if (self.tiles is None) == (self.images is None):
             raise ValueError("name either tiles (a table) or images (a file pattern)")
@@ -387,15 +386,35 @@ class Stamps(Survey):
     columns: StampColumns = Field(
         default_factory=StampColumns, description="Column mapping of the stamp table."
     )
+    positions: Literal["auto", "columns", "wcs", "none"] = Field(
+        "auto",
+        description="Where positions on the sky come from. `columns`: from the table. `wcs`: of "
+        "the stamp's central pixel, by the header of its first band that has a coordinate system. "
+        "`auto`: from the columns if they are named, else from the headers of local files. `none`: "
+        "there are none, as where the coordinate systems are dummies.",
+    )
     pixels: Literal["flux", "display"] = Field(
         "flux",
-        description="`flux`: linear pixels of a FITS stamp. `display`: a picture already stretched "
-        "to 0 to 255 (JPEG, PNG).",
+        description="`flux`: linear pixels. `display`: pictures already stretched (JPEG, PNG, "
+        "TIFF, WebP, BMP, GIF), brought to 0 to 255 whatever their depth; FITS and arrays must "
+        "hold 0 to 255, or 0 to 1.",
     )
     stamps_per_shard: PositiveInt = Field(
         10_000, description="Objects per shard, in table order. Append new rows at the end."
     )
     reshard: bool = RESHARD
+
+    @model_validator(mode="after")
+    def _positions_are_told_once(self) -> Stamps:
+        named = self.columns.ra is not None and self.columns.dec is not None
+        if self.positions == "columns" and not named:
+            raise ValueError("positions: columns needs columns.ra and columns.dec; name them")
+        if self.positions in ("wcs", "none") and (self.columns.ra or self.columns.dec):
+            raise ValueError(
+                f"positions: {self.positions} leaves columns.ra and columns.dec unread; set them "
+                "to null, or set positions: columns"
+            )
+        return self
 
     @field_validator("image", "masks", "weights")
     @classmethod

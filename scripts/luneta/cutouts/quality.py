@@ -196,7 +196,7 @@ def bad_fraction(images: np.ndarray) -> np.ndarray:
 
 
 def _fraction_of_what_is_there(image: np.ndarray) -> float:
-    """Fraction of NaN in the bands (band, y, x) that have any other pixel; 1 without such a band."""
+    """Fraction of NaN in those bands (band, y, x) that have any good pixel; 1 if none has."""
     bad = np.isnan(image)
     there = ~bad.all(axis=(1, 2))
     return float(bad[there].mean()) if there.any() else 1.0

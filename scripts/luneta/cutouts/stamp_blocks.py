@@ -417,7 +417,6 @@ class StampCutter:
             touched = centre_touched(around(group.saturated[same], x[same], y[same], side)[:, 0])
             block.marked.append((Flag.SATURATED, group.slots[same][touched]))
 
-
     def _note_fills(self, group: Group, x, y, factor, block: Block) -> None:
         """Flag the objects whose cutout holds pixels that a constant fills."""
         filled = group.filled[:, None].astype(np.float32)

@@ -47,9 +47,7 @@ class StampFiles:
         Whether pixels are to be 0 to 255, as those of a picture.
     """
 
-    def __init__(
-        self, rows: Iterable[int | None] = (), axes: str = "auto", display: bool = False
-    ):
+    def __init__(self, rows: Iterable[int | None] = (), axes: str = "auto", display: bool = False):
         self.axes, self.display = axes, display
         self._rows = np.unique(np.array([row for row in rows if row is not None], np.int64))
         self._arrays: dict[str, np.ndarray] = {}
@@ -129,10 +127,8 @@ class StampFiles:
             As of `planes_of`.
         """
         path, page = split_extension(name)
-        if is_picture(name):
-            pixels = read_stored(path, _page(page, name))
-        else:
-            pixels = self.read(name, row)
+        stored = is_picture(name)
+        pixels = read_stored(path, _page(page, name)) if stored else self.read(name, row)
         if pixels.ndim == 2:
             return [pixels] * count
         return list(_bands(name, pixels, count, self._axes(name)))

@@ -68,7 +68,8 @@ def _read_strips(files: BandFiles, settings: Mapping, starts: np.ndarray) -> np.
         strips[sentinel_pixels(strips, sentinels)] = np.nan
     if files.mask:
         mask = _strips(files.mask, files.plane, starts)
-        strips[bad_pixels(mask.reshape(-1, mask.shape[-1]), settings["mask"])[0].reshape(mask.shape)] = np.nan
+        bad, _ = bad_pixels(mask.reshape(-1, mask.shape[-1]), settings["mask"])
+        strips[bad.reshape(mask.shape)] = np.nan
     if files.weight:
         weight = _strips(files.weight, files.plane, starts)
         strips[np.isnan(noise_of_weight(weight, settings["weight"]))] = np.nan

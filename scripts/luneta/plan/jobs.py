@@ -24,7 +24,7 @@ from luneta.survey.index import OBJECTS
 
 INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
-    "overlap_radius",
+    "overlap_radius", "positions",
 }  # fmt: skip
 DETECTION_KEYS = {"mask", "weight", "zero_points"}
 CUTOUTS_KEYS = {

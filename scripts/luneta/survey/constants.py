@@ -6,8 +6,8 @@ repeats values by right is told apart by numbers:
 - integers and quantised floats (the second value has more than 2 % of the other pixels): only
   areas of 3 x 3 pixels of the value count, where they are ten times as many as chance would make
   and the next value forms none;
-- photon images, mostly zero, and noise far below a step: the value is scattered, with more than half
-  of the borders between its pixels and others that as many pixels in any places would have;
+- photon images, mostly zero, and noise far below a step: the value is scattered, with more than
+  half of the borders between its pixels and others that as many pixels in any places would have;
 - noiseless simulations: the light fades into the value, which is the least of all.
 """
 
@@ -187,7 +187,9 @@ def _borders(same: np.ndarray, good: np.ndarray) -> float:
 
 def _neighbours(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Each pixel but the last along an axis, and the next one."""
-    return (array[..., :-1, :], array[..., 1:, :]) if axis == -2 else (array[..., :-1], array[..., 1:])
+    return (
+        (array[..., :-1, :], array[..., 1:, :]) if axis == -2 else (array[..., :-1], array[..., 1:])
+    )
 
 
 def _cores(same: np.ndarray) -> np.ndarray:
