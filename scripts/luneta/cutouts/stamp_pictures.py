@@ -130,9 +130,11 @@ def shades(planes: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
         low = min(np.fmin.reduce(plane, axis=None) for plane in planes)
         high = max(np.fmax.reduce(plane, axis=None) for plane in planes)
     is_float = all(plane.dtype.kind == "f" for plane in planes)
-    if is_float and low >= -ROUNDING / WHITE and high <= 1 + ROUNDING / WHITE:
-        return [plane * np.float32(WHITE) for plane in planes]
-    if low < -ROUNDING or high > WHITE + ROUNDING:
+    is_unit = is_float and high <= 1 + ROUNDING / WHITE
+    white = 1 if is_unit else WHITE
+    # Light that never comes to a quarter of a shade, or goes as far below zero, is a flux.
+    is_flux = is_unit and (0 < high < ROUNDING or low < -ROUNDING * high)
+    if is_flux or low < -ROUNDING * white or high > WHITE + ROUNDING:
         raise ImageError(
             Flag.NO_DATA,
             f"{name} holds {planes[0].dtype} pixels from {low:g} to {high:g}, and pixels: display "
@@ -140,7 +142,7 @@ def shades(planes: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
             "they are fluxes, else scale the file, or save it as a picture of 8 or 16 bits",
             name,
         )
-    return list(planes)
+    return [plane * np.float32(WHITE) for plane in planes] if is_unit else list(planes)
 
 
 def _read(file: BinaryIO, name: str, page: int | None, display: bool) -> np.ndarray:
@@ -302,8 +304,7 @@ def _bytes(file: BinaryIO, picture: Image.Image):
         tags = getattr(picture, "tag_v2", {})
         if tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED:
             raise ValueError("its bytes are signed numbers; save them as unsigned ones")
-        clear = picture.info.get("transparency")
-        return stored, _is_value(stored, clear if clear is None else clear * _step(file, picture))
+        return stored, _is_value(stored, _clear_shade(file, picture))
     if picture.mode == "LAB":
         lab, rgb = (ImageCms.createProfile(profile) for profile in ("LAB", "sRGB"))
         return np.asarray(ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB")), None
@@ -318,15 +319,16 @@ def _bytes(file: BinaryIO, picture: Image.Image):
     return np.asarray(picture.convert("RGB")), None
 
 
-def _step(file: BinaryIO, picture: Image.Image) -> int:
-    """Shades between two values of a grey PNG; the transparent value is told in its own bits."""
-    if picture.format != "PNG":
-        return 1
+def _clear_shade(file: BinaryIO, picture: Image.Image) -> int | None:
+    """The transparent shade of a grey picture, which a PNG tells in its own bits."""
+    clear = picture.info.get("transparency")
+    if not clear or picture.format != "PNG":
+        return clear
     place = file.tell()
     file.seek(24)
     bits = file.read(1)[0]
     file.seek(place)
-    return WHITE // (2**bits - 1)
+    return WHITE if bits == 1 else clear * (WHITE // (2**bits - 1))
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
