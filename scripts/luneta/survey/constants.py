@@ -18,13 +18,14 @@ from functools import lru_cache
 
 import numpy as np
 
-SAMPLE, SCREENED = 16_384, 256
+SAMPLE, SCREENED = 4096, 256
 FEWEST = 64  # good pixels, of fewer nothing can be said
 MOST_VALUES = 3
 QUANTISED = 0.02
 SPIKE = 10.0  # how much commoner than any other value, or than by chance
 SCATTERED = 0.5  # share of the borders that chance would make
-FADING, TURNING = 0.8, 1 / 3
+FADING, SMALL, TURNING = 0.8, 0.2, 1 / 3
+NEARLY = 0.8  # of the limit, by the sample
 STRIPS, STRIP = 64, 3
 
 
@@ -137,29 +138,40 @@ def describe(name: str, fills: list[Fill]) -> str:
 
 
 def _commonest_fill(images: np.ndarray, limit: float) -> Fill | None:
+    """The fill that most pixels have; None if there is none."""
     good = ~np.isnan(images)
     count = int(good.sum())
     if count < FEWEST:
         return None
     values, counts = _values(images[good])
-    commonest = int(counts.argmax())
-    value = values[commonest]
-    same = images == value
-    share = same.sum() / count
-    if not limit < share < 1 or _fades(images, same, value, values):
-        return None
-    rest = np.delete(counts, commonest)
-    second, is_spike = rest.max(initial=0), counts.max() >= SPIKE * rest.max(initial=0)
-    if second <= max(2, QUANTISED * rest.sum()):
+    most = np.argsort(-counts, kind="stable")[: int(1 / limit) + 1]
+    for place in most[counts[most] > NEARLY * limit * counts.sum()]:
+        same = images == values[place]
+        if not limit < same.sum() / count < 1:
+            continue
+        fill = _fill(images, same, good, limit, values, counts, int(place))
+        if fill is not None and not _fades(images, same, values[place]):
+            return fill
+    return None
+
+
+def _fill(images, same, good, limit: float, values, counts, place: int) -> Fill | None:
+    """Tell whether a common value is a fill; None if the image holds it by right."""
+    value, share = float(values[place]) + 0.0, float(same.sum() / good.sum())
+    others = np.delete(counts, place)
+    second, is_spike = others.max(initial=0), counts[place] >= SPIKE * others.max(initial=0)
+    if second <= max(2, QUANTISED * others.sum()):
         is_photons = value == values[0] and _borders(same, good) > SCATTERED
-        return None if is_photons else Fill(float(value) + 0.0, float(share), True)
-    areas = _areas(same).sum() / count
-    if areas <= limit or (is_spike and _borders(same, good) > SCATTERED):
+        return None if is_photons else Fill(value, share, True)
+    areas = float(_areas(same).sum() / good.sum())
+    if areas <= limit:
         return None
-    is_chance = _cores(same).sum() / count <= SPIKE * share**9
-    if not is_spike and (is_chance or _is_step(images, values, commonest, areas)):
-        return None
-    return Fill(float(value) + 0.0, float(areas), False)
+    is_scattered = _borders(same, good) > SCATTERED
+    if is_spike:
+        return None if is_scattered else Fill(value, areas, False)
+    is_chance = is_scattered and _cores(same).sum() <= SPIKE * share**9 * good.sum()
+    is_right = is_chance or _is_step(images, values, place, areas)
+    return None if is_right else Fill(value, areas, False)
 
 
 def _values(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,23 +226,22 @@ def _areas(same: np.ndarray) -> np.ndarray:
     return cores
 
 
-def _is_step(images: np.ndarray, values: np.ndarray, commonest: int, areas: float) -> bool:
+def _is_step(images: np.ndarray, values: np.ndarray, place: int, areas: float) -> bool:
     """Whether the next value forms areas too, as in a smooth image of few values."""
-    beside = values[max(commonest - 1, 0) : commonest + 2]
+    beside = values[max(place - 1, 0) : place + 2]
     count = (~np.isnan(images)).sum()
-    found = [_areas(images == v).sum() / count for v in beside if v != values[commonest]]
+    found = [_areas(images == v).sum() / count for v in beside if v != values[place]]
     return max(found, default=0.0) > areas / SPIKE
 
 
-def _fades(images: np.ndarray, same: np.ndarray, value: float, values: np.ndarray) -> bool:
+def _fades(images: np.ndarray, same: np.ndarray, value: float) -> bool:
     """Whether light fades into the value, the least of all: the empty sky of a simulation.
 
-    What lies beside the value is then its next step, or much fainter than the rest and smooth.
+    What lies beside the value is then its next step, or fainter than the rest and smooth.
     """
-    if value > values[0]:
-        return False
     rest = ~np.isnan(images) & ~same
-    if (images[rest] < value).any():
+    light = images[rest] - value
+    if light.min() < 0:
         return False
     beside = np.zeros(same.shape, bool)
     for axis in (-2, -1):
@@ -240,10 +251,12 @@ def _fades(images: np.ndarray, same: np.ndarray, value: float, values: np.ndarra
     edge = images[beside & rest] - value
     if not len(edge):
         return False
-    level, light = np.median(edge), images[rest] - value
-    if level <= light.min():
+    if np.median(edge) <= light.min():
         return True
-    return bool(level < FADING * np.median(light)) and _is_smooth(images, rest)
+    # Of a small source much is beside the value, which then cannot be much fainter than the rest.
+    allowed = 1.0 if len(edge) > SMALL * len(light) else FADING
+    is_fainter = np.quantile(edge, 0.9) < allowed * np.median(light)
+    return bool(is_fainter and _is_smooth(images, rest))
 
 
 def _is_smooth(images: np.ndarray, rest: np.ndarray) -> bool:
