@@ -1,17 +1,13 @@
 """Bands that one value fills in place of data: masked, flagged and told, in stamps and tiles."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
+from cutout_jobs import job
 from fits_files import tan_wcs, write_image
-from luneta.config import Cutouts, Stamps, Tiles
+from luneta.config import Stamps, Tiles
 from luneta.cutouts.bands import read_band, windows_around
-from luneta.cutouts.job import run
-from luneta.cutouts.shard import Shard
-from luneta.files import read_json
 from luneta.survey.flags import Flag
 from luneta.survey.tiles import BandFiles, Tile
 
@@ -21,25 +17,6 @@ BANDS = ["g", "r"]
 
 def noise(shape, seed=0, level=10.0):
     return np.random.default_rng(seed).normal(level, 2, shape).astype(np.float32)
-
-
-def job(folder, objects, slices, settings, **cutouts):
-    """Run the cutouts job; gives the images by name, the quality table and the noted files."""
-    count = len(objects["object_id"])
-    objects |= {"flags": pa.array([0] * count, pa.int32())}
-    objects |= {"reject_reason": pa.nulls(count, pa.string())}
-    pq.write_table(pa.table(objects), folder / "o.parquet")
-    if slices is not None:
-        pq.write_table(pa.table(slices), folder / "s.parquet")
-    outputs = {name: folder / name for name in ("cutouts", "quality", "files")}
-    given = Cutouts().model_dump(mode="json") | {"background": "none", "noise_units": False}
-    settings = {**settings, "quality": {}, "cutouts": given | cutouts}
-    run(folder / "o.parquet", slices and folder / "s.parquet", outputs, settings)
-    quality = pq.read_table(outputs["quality"]).to_pandas().set_index("object_id")
-    shard = Shard(outputs["cutouts"])
-    images = dict(zip(quality.index[quality["usable"]], shard.read(0, len(shard)), strict=True))
-    files = read_json(outputs["files"])
-    return images, quality, files
 
 
 def stamps(folder, cubes, mask=None, pixels="flux", **changes):
