@@ -21,6 +21,7 @@ WITHOUT_WCS = {
     ".gif",
 }  # fmt: skip
 SAME_PLACE = 1e-9  # degrees
+MANY = 10  # stamps at one place
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
     -------
     ra, dec : numpy.ndarray
         ICRS degrees, shape (objects,), float64; NaN where no image has a coordinate system, or one
-        that is a dummy: it puts its stamp at (0, 0), its reference point, or all at one place.
+        that is a dummy: it puts its stamp at (0, 0), its reference point, or ten and more at one place.
     """
     columns = [name for name in stamps.column_names if name.startswith("image_")]
     names = zip(*(stamps[column].to_pylist() for column in columns), strict=True)
@@ -51,7 +52,7 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
         places.append(None if is_refused else _centre(bands, remote))
     ra, dec = _on_the_sky(places)
     told = np.flatnonzero(np.isfinite(ra))
-    if len(told) > 2 and max(np.ptp(ra[told]), np.ptp(dec[told])) < SAME_PLACE:
+    if len(told) >= MANY and max(np.ptp(ra[told]), np.ptp(dec[told])) < SAME_PLACE:
         log.warning(
             "the coordinate systems put all %d stamps at ra %g, dec %g, so they are dummies and "
             "give no positions; set input.positions: none",
