@@ -41,7 +41,7 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
     -------
     ra, dec : numpy.ndarray
         ICRS degrees, shape (objects,), float64; NaN where no image has a coordinate system, or one
-        that is a dummy: it puts its stamp at (0, 0), its reference point, or ten and more at one place.
+        that is a dummy: its stamp lies at (0, 0), the reference point, or ten lie at one place.
     """
     columns = [name for name in stamps.column_names if name.startswith("image_")]
     names = zip(*(stamps[column].to_pylist() for column in columns), strict=True)
