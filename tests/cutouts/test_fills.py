@@ -168,6 +168,38 @@ def test_a_tile_is_left_alone_on_request(tmp_path):
     assert (images["o0"][1] == 0).all()
 
 
+@pytest.mark.parametrize("below", [0, 1000], ids=["whole", "in windows"])
+def test_a_cutout_may_be_filled_where_its_tile_is_not(tmp_path, below):
+    """Twenty columns of 400 are 5 % of the tile, and half of the cutout that starts at column 4."""
+    settings = tile(tmp_path, 20)
+    images, quality, files = cut_tile(tmp_path, settings, subset_below=below)
+    assert quality["flags"].tolist() == [Flag.CONSTANT | Flag.MASKED, 0, 0, 0]
+    assert np.isnan(images["o0"][1]).sum() == 16 * 32
+    (note,) = files
+    assert "the exact value 0 fills 50% of a cutout's good pixels" in note["reason"]
+
+
+def test_a_cutout_may_be_nothing_but_filled(tmp_path):
+    settings = tile(tmp_path, 38)  # 9.5 %
+    images, quality, _ = cut_tile(tmp_path, settings)
+    assert quality["flags"].tolist() == [Flag.CONSTANT | Flag.MASKED, 0, 0, 0]
+    assert quality["masked_fraction"].tolist() == [0.5, 0, 0, 0]
+
+
+def test_the_empty_sky_and_the_coarse_noise_of_tiles_stay(tmp_path):
+    wcs = tan_wcs(SHAPE)
+    coarse = np.rint(noise(SHAPE) / 2)
+    empty = np.zeros(SHAPE, np.float32)
+    empty[60, 20], empty[300:303, 300:303] = 70, 50
+    files = {
+        band: BandFiles(write_image(tmp_path / f"{band}.fits", image, wcs, compressed=False))
+        for band, image in (("g", coarse), ("r", empty))
+    }
+    settings = {**tile_settings(), "tiles": [Tile("t", "t", files).as_dict()]}
+    _, quality, notes = cut_tile(tmp_path, settings)
+    assert (quality["flags"].tolist(), notes) == ([0, 0, 0, 0], [])
+
+
 def test_a_band_on_another_grid_keeps_the_flag(tmp_path):
     settings = tile(tmp_path, 103)
     shifted = tan_wcs(SHAPE)

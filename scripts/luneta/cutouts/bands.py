@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.wcs import WCS
 
+from luneta.cutouts import tile_fills
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
-from luneta.cutouts.tile_fills import mask_constant
-from luneta.survey.constants import Fill
+from luneta.survey.constants import Fill, Judgement
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
@@ -38,8 +38,10 @@ class BandImage:
         What was subtracted, or would have been, and its noise.
     filled : numpy.ndarray or None
         Shape (y, x), float32; 1 where one value fills the image in place of data.
+    values : Judgement
+        What was found out about the tile's values.
     fills : list of Fill
-        These values.
+        Those that fill it.
     """
 
     pixels: np.ndarray
@@ -47,7 +49,13 @@ class BandImage:
     noise: np.ndarray | None = None
     sky: Sky | None = None
     filled: np.ndarray | None = None
+    values: Judgement = tile_fills.NOTHING
     fills: list[Fill] = field(default_factory=list)
+
+    def mask_fills(self, fills: list[Fill]) -> None:
+        """Make NaN of the pixels that a value fills."""
+        self.filled = tile_fills.mask(self.pixels, fills, self.filled)
+        self.fills = self.fills + fills
 
 
 def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
@@ -158,7 +166,8 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
             reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
             raise _no_data(files.image, reason)
     _refuse_constant(pixels, files.image)
-    image.fills, image.filled = mask_constant(pixels, files, settings, windows is not None)
+    image.values = tile_fills.judge_tile(pixels, files, settings, windows is not None)
+    image.mask_fills(image.values.fills)
     if image.fills and not _has_good(pixels):
         raise _no_data(files.image, "has no good pixel here: one value fills it")
     return image

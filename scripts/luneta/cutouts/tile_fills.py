@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from luneta.cutouts.gather import corner
 from luneta.survey.constants import (
     STRIP,
     Fill,
+    Judgement,
     find_fills,
+    judge,
     mask_fills,
     sample_rows,
+    spread_places,
     strips_of,
     suspects,
 )
@@ -20,15 +25,16 @@ from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
 
 LARGEST_VALUE = 1e30
+SCREENED = 128  # pixels of a cutout
+NOTHING = Judgement([], [], is_quantised=False)
 
 
-def mask_constant(
+def judge_tile(
     pixels: np.ndarray, files: BandFiles, settings: Mapping, in_windows: bool
-) -> tuple[list[Fill], np.ndarray | None]:
-    """Make NaN of the pixels that one value fills, in place.
+) -> Judgement:
+    """Find the values that fill a tile, by strips of rows across it.
 
-    Whether one does is judged by strips of rows across the image, so that a tile that is read in
-    windows is masked like one that is read whole.
+    So a tile that is read in windows is judged like one that is read whole.
 
     Parameters
     ----------
@@ -40,23 +46,77 @@ def mask_constant(
         `mask` and `weight` of the config.
     in_windows : bool
         Whether the image was read in windows.
-
-    Returns
-    -------
-    fills : list of Fill
-        The values.
-    filled : numpy.ndarray or None
-        Where they were, shape (y, x), float32, 1 or 0; None where there are none.
     """
     limit = settings["mask"].get("constant")
     if not limit:
-        return [], None
+        return NOTHING
     starts = sample_rows(len(pixels)) if in_windows else ()
     strips = _read_strips(files, settings, starts) if len(starts) else strips_of(pixels)
-    if not suspects(strips.reshape(1, -1), limit)[0] or not (fills := find_fills(strips, limit)):
-        return [], None
-    filled = mask_fills(pixels, fills)
-    return fills, filled.astype(np.float32) if filled.any() else None
+    return judge(strips, limit) if suspects(strips.reshape(1, -1), limit)[0] else NOTHING
+
+
+def fills_of_cutouts(
+    pixels: np.ndarray, x: np.ndarray, y: np.ndarray, side: int, limit: float, tile: Judgement
+) -> list[Fill]:
+    """Find the values that fill a cutout, though they may be rare in its tile.
+
+    Those of a tile whose values are quantised, or that it repeats by right, are not asked.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Shape (y, x), float32; NaN is bad.
+    x, y : numpy.ndarray
+        Zero-based pixel positions, shape (objects,), float64.
+    side : int
+        Side of a cutout in pixels.
+    limit : float
+        The config's `input.mask.constant`.
+    tile : Judgement
+        Of the tile.
+    """
+    if tile.is_quantised or not len(x):
+        return []
+    low, left = corner(y, side), corner(x, side)
+    fills: dict[float, Fill] = {}
+    for row in np.flatnonzero(suspects(_samples(pixels, low, left, side), limit)):
+        window = pixels[
+            max(low[row], 0) : max(low[row] + side, 0), max(left[row], 0) : max(left[row] + side, 0)
+        ]
+        for fill in _fills_of(window, limit):
+            fills.setdefault(fill.value, fill)
+    return [fill for value, fill in fills.items() if value not in tile.by_right]
+
+
+def _fills_of(window: np.ndarray, limit: float) -> list[Fill]:
+    """Find the values that fill a cutout, or the one that all its good pixels have."""
+    good = window[~np.isnan(window)]
+    if len(good) and (good == good[0]).all():
+        return [Fill(float(good[0]) + 0.0, 1.0, everywhere=True, of_cutout=True)]
+    return [replace(fill, of_cutout=True) for fill in find_fills(window[None], limit)]
+
+
+def _samples(pixels: np.ndarray, low: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
+    """Some pixels of each cutout, shape (objects, SCREENED); the nearest for those beyond."""
+    down, right = np.divmod(spread_places(side * side, SCREENED), side)
+    rows = np.clip(low[:, None] + down, 0, pixels.shape[0] - 1)
+    columns = np.clip(left[:, None] + right, 0, pixels.shape[1] - 1)
+    return pixels[rows, columns]
+
+
+def mask(pixels: np.ndarray, fills: list[Fill], known: np.ndarray | None) -> np.ndarray | None:
+    """Make NaN of filled pixels in place.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Where filled pixels are, with those `known`, shape (y, x), float32, 1 or 0; None where there
+        are none.
+    """
+    filled = mask_fills(pixels, fills) if fills else None
+    if filled is None or not filled.any():
+        return known
+    return filled.astype(np.float32) if known is None else np.maximum(known, filled)
 
 
 def _read_strips(files: BandFiles, settings: Mapping, starts: np.ndarray) -> np.ndarray:
@@ -67,9 +127,9 @@ def _read_strips(files: BandFiles, settings: Mapping, starts: np.ndarray) -> np.
     if sentinels := settings["mask"].get("sentinels"):
         strips[sentinel_pixels(strips, sentinels)] = np.nan
     if files.mask:
-        mask = _strips(files.mask, files.plane, starts)
-        bad, _ = bad_pixels(mask.reshape(-1, mask.shape[-1]), settings["mask"])
-        strips[bad.reshape(mask.shape)] = np.nan
+        stored = _strips(files.mask, files.plane, starts)
+        bad, _ = bad_pixels(stored.reshape(-1, stored.shape[-1]), settings["mask"])
+        strips[bad.reshape(stored.shape)] = np.nan
     if files.weight:
         weight = _strips(files.weight, files.plane, starts)
         strips[np.isnan(noise_of_weight(weight, settings["weight"]))] = np.nan

@@ -29,6 +29,7 @@ from luneta.cutouts.quality import Quality, centre_touched
 from luneta.cutouts.recentre import shifts
 from luneta.cutouts.resample import noise_growth, resample, source_side
 from luneta.cutouts.sky import median, ring_level
+from luneta.cutouts.tile_fills import fills_of_cutouts
 from luneta.survey.constants import describe
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
@@ -170,6 +171,8 @@ class TileCutter:
         wcs = None if band == self.reference else on_reference_grid(files, self.grid)
         windows = self._windows(files, band) if wcs is None else None
         image, windows = self._read(files, windows)
+        if wcs is None:
+            self._mask_fills(image)
         if image.fills:
             what = self.tile.name, band, files.image
             self.quality.note_file(Flag.CONSTANT, describe(files.image, image.fills), *what)
@@ -179,6 +182,13 @@ class TileCutter:
         if band == self.reference:
             self._settle(image)
         return image
+
+    def _mask_fills(self, image: BandImage) -> None:
+        """Mask values that fill a cutout, rare as they may be in the tile."""
+        if limit := self.settings["mask"].get("constant"):
+            side = int(np.ceil(self.size * self.factor.max()))
+            where = image.pixels, self.x, self.y, side, limit, image.values
+            image.mask_fills(fills_of_cutouts(*where))
 
     def _open_grid(self, files: BandFiles) -> None:
         """Learn the reference band's grid; one without a sky will do for positions in pixels."""

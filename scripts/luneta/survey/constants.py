@@ -27,6 +27,7 @@ SCATTERED = 0.5  # share of the borders that chance would make
 FADING, SMALL, TURNING = 0.8, 0.2, 1 / 3
 NEARLY = 0.8  # of the limit, by the sample
 STRIPS, STRIP = 64, 3
+_WHOSE = {False: "its", True: "a cutout's"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,33 @@ class Fill:
         Of the image's good pixels.
     everywhere : bool
         Whether each pixel of that value is filled in; else only those in areas of 3 x 3 pixels.
+    of_cutout : bool
+        Whether the share is that of a cutout, not of the whole image.
     """
 
     value: float
     share: float
     everywhere: bool
+    of_cutout: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the values of an image are.
+
+    Attributes
+    ----------
+    fills : list of Fill
+        Values that are no data, at most three.
+    by_right : list of float
+        Values as common, which the image repeats by right.
+    is_quantised : bool
+        Whether values repeat all over the image.
+    """
+
+    fills: list[Fill]
+    by_right: list[float]
+    is_quantised: bool
 
 
 def sample_rows(rows: int) -> np.ndarray:
@@ -84,14 +107,19 @@ def suspects(images: np.ndarray, limit: float) -> np.ndarray:
     numpy.ndarray
         Shape (images,), bool. True where a value has half of the limit, or much is bad.
     """
-    values = np.sort(images[:, _places(images.shape[1], SCREENED)], axis=1)
+    values = np.sort(images[:, spread_places(images.shape[1], SCREENED)], axis=1)
     run = max(1, int(limit / 2 * values.shape[1]))
     repeated = (values[:, run:] == values[:, :-run]).any(axis=1)
     return repeated | np.isnan(values[:, values.shape[1] // 2])  # NaN comes last
 
 
 def find_fills(images: np.ndarray, limit: float) -> list[Fill]:
-    """Find the values that fill more than `limit` of a band without being observed.
+    """Find the values that fill more than `limit` of a band without being observed; see `judge`."""
+    return judge(images, limit).fills
+
+
+def judge(images: np.ndarray, limit: float) -> Judgement:
+    """Judge the values that more than `limit` of a band's good pixels have.
 
     Parameters
     ----------
@@ -102,14 +130,40 @@ def find_fills(images: np.ndarray, limit: float) -> list[Fill]:
 
     Returns
     -------
-    list of Fill
-        At most three. None where all good pixels have one value: such a band holds no data.
+    Judgement
+        Without fills where all good pixels have one value: such a band holds no data.
     """
     fills: list[Fill] = []
-    while len(fills) < MOST_VALUES and (fill := _commonest_fill(images, limit)) is not None:
+    while True:
+        fill, by_right, is_quantised = _commonest_fill(images, limit)
+        if fill is None or len(fills) == MOST_VALUES:
+            return Judgement(fills, by_right, is_quantised)
         fills.append(fill)
         images = np.where(filled_pixels(images, [fill]), np.float32(np.nan), images)
-    return fills
+
+
+def mask_constant(pixels: np.ndarray, limit: float) -> tuple[list[Fill], np.ndarray | None]:
+    """Make NaN of the pixels of an image that a value fills, in place.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Shape (y, x), float32, read whole; NaN is bad.
+    limit : float
+        The config's `input.mask.constant`.
+
+    Returns
+    -------
+    fills : list of Fill
+        The values; what to say of them, `describe` tells.
+    filled : numpy.ndarray or None
+        Where they were, shape (y, x), bool; None where there are none.
+    """
+    strips = strips_of(pixels)
+    if not suspects(strips.reshape(1, -1), limit)[0]:
+        return [], None
+    fills = find_fills(strips, limit)
+    return fills, mask_fills(pixels, fills) if fills else None
 
 
 def filled_pixels(pixels: np.ndarray, fills: list[Fill]) -> np.ndarray:
@@ -130,19 +184,23 @@ def mask_fills(pixels: np.ndarray, fills: list[Fill]) -> np.ndarray:
 
 def describe(name: str, fills: list[Fill]) -> str:
     """Say of a file which values fill it."""
-    values = " and ".join(f"{fill.value:g} fills {fill.share:.0%}" for fill in fills)
+    values = " and ".join(
+        f"{fill.value:g} fills {fill.share:.0%} of {_WHOSE[fill.of_cutout]} good pixels"
+        for fill in fills
+    )
     return (
-        f"{name}: the exact value {values} of its good pixels, so they are masked as no data "
-        "(input.mask.constant; set it to null if they are real)"
+        f"{name}: the exact value {values}, so they are masked as no data (input.mask.constant; "
+        "set it to null if they are real)"
     )
 
 
-def _commonest_fill(images: np.ndarray, limit: float) -> Fill | None:
-    """The fill that most pixels have; None if there is none."""
+def _commonest_fill(images: np.ndarray, limit: float) -> tuple[Fill | None, list[float], bool]:
+    """The fill that most pixels have, common values before it, and whether all are quantised."""
     good = ~np.isnan(images)
     count = int(good.sum())
+    by_right: list[float] = []
     if count < FEWEST:
-        return None
+        return None, by_right, False
     values, counts = _values(images[good])
     most = np.argsort(-counts, kind="stable")[: int(1 / limit) + 1]
     for place in most[counts[most] > NEARLY * limit * counts.sum()]:
@@ -151,8 +209,16 @@ def _commonest_fill(images: np.ndarray, limit: float) -> Fill | None:
             continue
         fill = _fill(images, same, good, limit, values, counts, int(place))
         if fill is not None and not _fades(images, same, values[place]):
-            return fill
-    return None
+            return fill, by_right, _are_quantised(counts)
+        by_right.append(float(values[place]))
+    return None, by_right, _are_quantised(counts)
+
+
+def _are_quantised(counts: np.ndarray) -> bool:
+    """Whether a value is common that is none of the three commonest, which may be fills."""
+    if len(counts) <= MOST_VALUES:
+        return False
+    return bool(np.sort(counts)[-1 - MOST_VALUES] > max(2, QUANTISED / 2 * counts.sum()))
 
 
 def _fill(images, same, good, limit: float, values, counts, place: int) -> Fill | None:
@@ -176,12 +242,18 @@ def _fill(images, same, good, limit: float, values, counts, place: int) -> Fill 
 
 def _values(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values of a sample of pixels and how many there are of each."""
-    return np.unique(good[_places(len(good), SAMPLE)], return_counts=True)
+    return np.unique(good[spread_places(len(good), SAMPLE)], return_counts=True)
 
 
 @lru_cache(maxsize=64)
-def _places(pixels: int, most: int) -> np.ndarray:
-    """Places of a sample, one at random in each of `most` parts; regular ones fall on columns."""
+def spread_places(pixels: int, most: int) -> np.ndarray:
+    """Places of a sample, one at random in each of `most` parts; regular ones fall on columns.
+
+    Returns
+    -------
+    numpy.ndarray
+        Indices below `pixels`, shape (places,), int64, the same each time.
+    """
     edges = np.linspace(0, pixels, min(pixels, most) + 1).astype(np.int64)
     return edges[:-1] + np.random.default_rng(0).integers(0, np.diff(edges))
 
