@@ -14,7 +14,8 @@ from astropy.wcs import DistortionLookupTable
 
 from fits_files import tan_wcs
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, read_grid, read_pixels, to_pixels
+from luneta.survey.images import ImageError, ImageFile, read_pixels
+from luneta.survey.wcs import read_grid, to_pixels
 
 PART = slice(5, 40), slice(60, 110)
 SLED = Path(__file__).parents[2].parent / "shared/data/sled_ps1/images"

@@ -15,9 +15,9 @@ from fits_files import tan_wcs, write_image
 from luneta.files import read_json
 from luneta.survey.fingerprints import fingerprint, fingerprints
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
-from luneta.survey.images import to_pixels
 from luneta.survey.index import deal_sources, read_objects, shards_with
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import to_pixels
 
 SHAPE = (60, 80)
 

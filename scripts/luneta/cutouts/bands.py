@@ -9,9 +9,10 @@ from astropy.wcs import WCS
 
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
+from luneta.survey.wcs import pixel_scale, read_grid
 
 GRID_TOLERANCE = 0.05
 LARGEST_VALUE = 1e30

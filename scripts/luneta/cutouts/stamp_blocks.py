@@ -26,9 +26,10 @@ from luneta.cutouts.stamp_pixels import (
     without_signal,
 )
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, pixel_scale, read_grid
+from luneta.survey.images import ImageError
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.remote import local_copies
+from luneta.survey.wcs import pixel_scale, read_grid
 
 LARGEST_GROUP = 32 * 1024**2  # bytes
 

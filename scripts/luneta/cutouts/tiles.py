@@ -30,9 +30,10 @@ from luneta.cutouts.recentre import shifts
 from luneta.cutouts.resample import noise_growth, resample, source_side
 from luneta.cutouts.sky import median, ring_level
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import pixel_scale, read_grid
 
 OBJECTS_AT_ONCE = 512
 SKY_WINDOW, LEAST_WINDOW = 1.5, 64

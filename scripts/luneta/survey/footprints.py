@@ -17,16 +17,10 @@ from scipy.spatial import cKDTree
 
 from luneta.code_digest import source_digest
 from luneta.files import read_json, write_json
-from luneta.survey.images import (
-    ImageError,
-    ImageFile,
-    is_singular,
-    read_grid,
-    refuse_no_numbers,
-    to_pixels,
-)
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
+from luneta.survey.wcs import is_singular, read_grid, refuse_no_numbers, to_pixels
 
 # Uneven, so that a cubic distortion does not look like a scale.
 _PROBES = (0.0, 0.2, 0.55, 1.0)
