@@ -221,7 +221,7 @@ def test_a_tile_without_a_grid_holds_nothing_and_the_next_band_stands_in(tmp_pat
         "half": Tile("half", "half", {"r": BandFiles(image), "g": BandFiles(str(bad))}),
     }
     found = survey_footprints(tiles, "g", {}, tmp_path / "m.json")
-    assert found["lost"] is None
+    assert "bad.fits is a web page" in found["lost"].reason
     assert found["half"].image == image
 
 

@@ -12,7 +12,7 @@ from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
-from luneta.survey.wcs import pixel_scale, read_grid
+from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky
 
 GRID_TOLERANCE = 0.05
 LARGEST_VALUE = 1e30
@@ -200,9 +200,10 @@ def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
     if tuple(shape) != tuple(reference_shape):
         return False
     ny, nx = shape
-    x, y = np.array([0, nx - 1, 0, nx - 1, nx / 2]), np.array([0, 0, ny - 1, ny - 1, ny / 2])
-    there = np.array(reference.world_to_pixel(wcs.pixel_to_world(x, y)))
-    return bool(np.abs(there - [x, y]).max() < GRID_TOLERANCE)
+    x = np.array([0, nx - 1, 0, nx - 1, nx / 2])
+    y = np.array([0, 0, ny - 1, ny - 1, ny / 2])
+    on_reference = np.array(to_pixels(reference, *to_sky(wcs, x, y)))
+    return bool(np.abs(on_reference - [x, y]).max() < GRID_TOLERANCE)
 
 
 def on_reference_grid(

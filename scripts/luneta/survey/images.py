@@ -94,6 +94,8 @@ class ImageFile:
         that are scaled (BSCALE, BZERO) or may be BLANK become float32, or float64 from 32 bits on.
     compressed : bool
         Whether the image is compressed in tiles: a window costs the tiles that it touches.
+    notes : tuple of str
+        How the file departs from the standard without harm.
 
     Raises
     ------
@@ -119,6 +121,7 @@ class ImageFile:
         self.shape, leading = unit.shape[-2:], unit.shape[:-2]
         self.planes = math.prod(leading) if leading else None
         self.compressed = unit.compressed
+        self.notes = unit.notes
         self.dtype = _pixel_type(unit)
         self._packed = not isinstance(self._file, io.FileIO)
         if self.planes in (None, 1):
@@ -129,7 +132,7 @@ class ImageFile:
             )
         if not self._packed:
             self._require(os.fstat(self._file.fileno()).st_size - unit.data)
-            check_what_follows(self._file, self.path, unit)
+            self.notes += check_what_follows(self._file, self.path, unit)
 
     def _require(self, there: int) -> None:
         """Refuse an image whose data end before the header says they do."""
@@ -221,6 +224,7 @@ class ImageFile:
             filled += count
         self._require(filled)
         if self._packed:
+            self.notes = self.unit.notes + check_what_follows(self._file, self.path, self.unit)
             while self._file.read(2**20):  # the packer's own checksum comes last
                 pass
         self._check_sum(view)
@@ -297,10 +301,11 @@ class ImageFile:
         shutil.copyfileobj(self._file, self._unpacked, 2**20)
         self._unpacked.flush()
         self._require(self._unpacked.tell() - self.unit.data)
+        self.notes = self.unit.notes + check_what_follows(self._unpacked, self.path, self.unit)
 
     def _check_sum(self, stored: memoryview | None) -> None:
         """Compare the stored bytes with DATASUM, where the header has one."""
-        written = str(self.unit.get("DATASUM", "")).strip()
+        written = str(self.unit.pixel_keyword("DATASUM", "")).strip()
         if not written.isdecimal() or int(written) == 0:
             return
         if stored is None:
@@ -320,9 +325,11 @@ def _stored_type(unit: Unit) -> np.dtype:
 
 
 def _scaling(unit: Unit) -> tuple[float, float, int | None]:
-    """BSCALE, BZERO and, of an image of integers, BLANK."""
-    scale, zero = unit.get("BSCALE", 1), unit.get("BZERO", 0)
-    blank = unit.get("BLANK", unit.get("ZBLANK") if unit.compressed else None)
+    """Return BSCALE, BZERO and, of an image of integers, BLANK."""
+    scale = unit.pixel_keyword("BSCALE", 1)
+    zero = unit.pixel_keyword("BZERO", 0)
+    packed_blank = unit.pixel_keyword("ZBLANK") if unit.compressed else None
+    blank = unit.pixel_keyword("BLANK", packed_blank)
     return scale, zero, blank if unit.bitpix > 0 and type(blank) is int else None
 
 
@@ -344,8 +351,8 @@ def _scaled_here(unit: Unit) -> bool:
 
 def _softening(unit: Unit) -> tuple[float, float] | None:
     """BSOFTEN and BOFFSET of an image stored on an asinh scale, as Pan-STARRS does."""
-    found = unit.get("BSOFTEN"), unit.get("BOFFSET")
-    return None if None in found else found
+    softening = unit.pixel_keyword("BSOFTEN"), unit.pixel_keyword("BOFFSET")
+    return None if None in softening else softening
 
 
 def _linear(pixels: np.ndarray, unit: Unit) -> np.ndarray:
@@ -357,7 +364,8 @@ def _linear(pixels: np.ndarray, unit: Unit) -> np.ndarray:
         return pixels
     soft, offset = softening
     pixels = pixels.astype(_pixel_type(unit), copy=False)
-    return offset + 2 * soft * np.sinh(pixels / pixels.dtype.type(2.5 * np.log10(np.e)))
+    with np.errstate(over="ignore"):  # a damaged pixel becomes infinite, and is dropped later
+        return offset + 2 * soft * np.sinh(pixels / pixels.dtype.type(2.5 * np.log10(np.e)))
 
 
 def _pixel_type(unit: Unit) -> np.dtype:

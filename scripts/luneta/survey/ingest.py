@@ -192,7 +192,10 @@ def place(
     flags, reasons = placed["flags"], placed["reject_reason"]
     mark_ids(sources.object_id, flags, reasons)
     good = mark_positions(sources, flags, reasons)
-    mark(flags, reasons, (sources.tile == "") & good, Flag.OUTSIDE)
+    outside = (sources.tile == "") & good
+    known = outside & ~np.equal(sources.outside, None)
+    mark(flags, reasons, known, Flag.OUTSIDE, sources.outside)
+    mark(flags, reasons, outside & ~known, Flag.OUTSIDE)
     _mark_unknown_tiles(sources.tile, [tile.name for tile in tiles], good, flags, reasons)
     for tile in tiles:
         here = np.flatnonzero((sources.tile == tile.name) & good)
