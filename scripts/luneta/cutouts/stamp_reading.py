@@ -10,8 +10,9 @@ import numpy as np
 
 from luneta.cutouts.stamp_files import StampFiles, differing
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, pixel_scale, read_grid, split_extension
+from luneta.survey.images import ImageError, split_extension
 from luneta.survey.remote import is_remote, local_copy
+from luneta.survey.wcs import pixel_scale, read_grid
 
 KINDS = ("image", "mask", "weight")
 

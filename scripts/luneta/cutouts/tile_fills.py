@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from luneta.cutouts.gather import corner
+from luneta.survey.calibration import choose_planes
 from luneta.survey.constants import (
     STRIP,
     Fill,
@@ -20,6 +21,7 @@ from luneta.survey.constants import (
     strips_of,
     suspects,
 )
+from luneta.survey.fits_headers import Unit
 from luneta.survey.images import ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
@@ -121,22 +123,26 @@ def mask(pixels: np.ndarray, fills: list[Fill], known: np.ndarray | None) -> np.
 
 def _read_strips(files: BandFiles, settings: Mapping, starts: np.ndarray) -> np.ndarray:
     """Read strips of an image, shape (strips, y, x); what is masked or not finite is NaN."""
-    strips = _strips(files.image, files.plane, starts).astype(np.float32, copy=False)
+    strips, _ = _strips(files.image, files.plane, starts)
+    strips = strips.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore"):
         strips[~(np.abs(strips) < LARGEST_VALUE)] = np.nan
     if sentinels := settings["mask"].get("sentinels"):
         strips[sentinel_pixels(strips, sentinels)] = np.nan
     if files.mask:
-        stored = _strips(files.mask, files.plane, starts)
-        bad, _ = bad_pixels(stored.reshape(-1, stored.shape[-1]), settings["mask"])
+        stored, header = _strips(files.mask, files.plane, starts)
+        planes, _ = choose_planes(header, settings["mask"])
+        bad, _ = bad_pixels(stored.reshape(-1, stored.shape[-1]), planes)
         strips[bad.reshape(stored.shape)] = np.nan
     if files.weight:
-        weight = _strips(files.weight, files.plane, starts)
+        weight, _ = _strips(files.weight, files.plane, starts)
         strips[np.isnan(noise_of_weight(weight, settings["weight"]))] = np.nan
     return strips
 
 
-def _strips(name: str, plane: int, starts: np.ndarray) -> np.ndarray:
+def _strips(name: str, plane: int, starts: np.ndarray) -> tuple[np.ndarray, Unit]:
+    """Read strips of an image, and its header."""
     with ImageFile(name, plane) as image:
         every = slice(0, image.shape[1])
-        return np.stack([image.window(slice(int(n), int(n) + STRIP), every) for n in starts])
+        parts = [image.window(slice(int(n), int(n) + STRIP), every) for n in starts]
+        return np.stack(parts), image.unit

@@ -23,6 +23,7 @@ POSITION_COLUMNS = ("ra", "dec", "x", "y", "pm_ra", "pm_dec")
 PLAIN = r"^(?P<v>[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)$"
 COLONS = r"^(?P<s0>[+-]?)(?P<d>\d+)[: ](?P<m>\d+)[: ](?P<s>\d+\.?\d*)$"
 SEXAGESIMAL = {"ra": "hourangle", "dec": "deg"}
+OUTSIDE_REASON = "outside:reason"  # column of a slice; no kept column can bear this name
 VIZIER = {"h:m:s": "hourangle", "d:m:s": "deg"}
 
 
@@ -45,6 +46,9 @@ class Sources:
         gives none.
     missing : numpy.ndarray
         Whether the list leaves the position empty, shape (objects,), bool.
+    outside : numpy.ndarray
+        Why the object lies on no tile, where planning knows more than that; shape (objects,),
+        object, None elsewhere.
     """
 
     object_id: np.ndarray
@@ -55,6 +59,7 @@ class Sources:
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     missing: np.ndarray | None = None
+    outside: np.ndarray | None = None
 
     def __post_init__(self):
         count = len(self.object_id)
@@ -63,6 +68,8 @@ class Sources:
                 object.__setattr__(self, name, np.full(count, np.nan))
         if self.missing is None:
             object.__setattr__(self, "missing", np.zeros(count, bool))
+        if self.outside is None:
+            object.__setattr__(self, "outside", np.full(count, None, object))
 
     def on_the_sky(self) -> np.ndarray:
         """Whether the position is a point of the sky; shape (objects,), bool."""
@@ -464,9 +471,11 @@ def _read_slice(path: Path, keep: Mapping) -> Sources:
     same_names = {name: name for name in keep}
     nowhere = np.full(len(table), "", object)
     as_written = {"first_pixel": 0}
-    return select(
-        table, dict(zip(names, names, strict=True)), same_names, nowhere, path, as_written
-    )
+    columns = dict(zip(names, names, strict=True))
+    sources = select(table, columns, same_names, nowhere, path, as_written)
+    if OUTSIDE_REASON not in table.column_names:
+        return sources
+    return replace(sources, outside=np.array(table[OUTSIDE_REASON].to_pylist(), object))
 
 
 def read_sources(paths: Sequence[Path], settings: Mapping, tiles: Sequence[str]) -> Sources:
@@ -490,7 +499,7 @@ def concatenate(parts: Sequence[Sources]) -> Sources:
     """Join source lists."""
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("object_id", "ra", "dec", "tile", "x", "y", "missing")
+        for name in ("object_id", "ra", "dec", "tile", "x", "y", "missing", "outside")
     }
     kept = pa.concat_tables([part.kept for part in parts], promote_options="permissive")
     return Sources(**arrays, kept=kept)

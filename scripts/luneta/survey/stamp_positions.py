@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.wcs import WCS
-from astropy.wcs.utils import wcs_to_celestial_frame
 
-from luneta.survey.images import ImageError, read_grid, split_extension
+from luneta.survey.images import ImageError, split_extension
 from luneta.survey.remote import is_remote, local_copy
+from luneta.survey.wcs import frame_of, read_grid
 
 # Files of these kinds are not opened: they hold no coordinate system that is read.
 WITHOUT_WCS = {
@@ -97,7 +97,7 @@ def _on_the_sky(places: Sequence) -> tuple[np.ndarray, np.ndarray]:
     frames: dict[str, tuple] = {}
     for row, place in enumerate(places):
         if place is not None:
-            frame = wcs_to_celestial_frame(place[0])
+            frame = frame_of(place[0])
             frames.setdefault(repr(frame), (frame, []))[1].append((row, *place[1:]))
     for frame, members in frames.values():
         rows, longitude, latitude = (np.array(values) for values in zip(*members, strict=True))
