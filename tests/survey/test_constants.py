@@ -1,7 +1,10 @@
 """Which repeated values are no data, and which an image holds by right."""
 
+import io
+
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from luneta.survey.constants import (
     describe,
@@ -73,6 +76,31 @@ def test_quantised_noise_repeats_values_by_right(sigma, level):
     pixels = np.rint(noise(sigma, level))
     assert found(pixels) == ([], 0)
     assert found(0.37 * pixels - 3) == ([], 0)
+
+
+@pytest.mark.parametrize("level", [0, 10])
+@pytest.mark.parametrize("quantize", [16, 4, 2, 1, 0.5])
+@pytest.mark.parametrize("dither", [-1, 1, 2], ids=["no dither", "dither", "dither but for zeros"])
+def test_compressed_floats_repeat_values_by_right(level, quantize, dither):
+    """Without dither each row has steps of its own, and zero is a value of all rows."""
+    pixels = np.random.default_rng(0).normal(level, 2, (300, 200)).astype(np.float32)
+    options = {"compression_type": "RICE_1", "quantize_level": quantize, "quantize_method": dither}
+
+    def written(pixels):
+        file = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, **options)]).writeto(file)
+        file.seek(0)
+        with fits.open(file) as units:
+            return units[1].data
+
+    assert found(written(pixels)) == ([], 0)
+    pixels[:, :60] = 0
+    values, share = found(written(pixels))
+    if dither == 1:  # it makes noise of zeros
+        assert values == []
+    elif dither == 2 or quantize > 0.5 or level > 0:
+        assert values == [0.0]
+        assert share == pytest.approx(0.3, abs=0.005)
 
 
 @pytest.mark.parametrize("mean", [0.01, 0.05, 0.3, 1, 2.3])

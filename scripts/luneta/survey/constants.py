@@ -3,9 +3,9 @@
 Noise does not repeat a value, so a value that fills a large part of a band was put there. What
 repeats values by right is told apart by numbers:
 
-- integers and quantised floats (the second value has more than 2 % of the other pixels): only
-  areas of 3 x 3 pixels of the value count, where they are ten times as many as chance would make
-  and the next value forms none;
+- integers and quantised floats (the second value has more than 2 % of the other pixels, or in each
+  row a tenth of the value's): only areas of 3 x 3 pixels of the value count, where they are ten
+  times as many as chance would make and the next value forms none;
 - photon images, mostly zero, and noise far below a step: the value is scattered, with more than
   half of the borders between its pixels and others that as many pixels in any places would have;
 - noiseless simulations: the light fades into the value, which is the least of all.
@@ -22,6 +22,7 @@ SAMPLE, SCREENED = 4096, 256
 FEWEST = 64  # good pixels, of fewer nothing can be said
 MOST_VALUES = 3
 QUANTISED = 0.02
+AS_COMMON = 0.1  # of a value, in rows that are quantised each by itself
 SPIKE = 10.0  # how much commoner than any other value, or than by chance
 SCATTERED = 0.5  # share of the borders that chance would make
 FADING, SMALL, TURNING = 0.8, 0.2, 1 / 3
@@ -226,18 +227,39 @@ def _fill(images, same, good, limit: float, values, counts, place: int) -> Fill 
     value, share = float(values[place]) + 0.0, float(same.sum() / good.sum())
     others = np.delete(counts, place)
     second, is_spike = others.max(initial=0), counts[place] >= SPIKE * others.max(initial=0)
-    if second <= max(2, QUANTISED * others.sum()):
+    is_repeated = second > max(2, QUANTISED * others.sum())
+    by_row = not is_repeated and _by_row(images, same)
+    if not is_repeated and not by_row:
         is_photons = value == values[0] and _borders(same, good) > SCATTERED
         return None if is_photons else Fill(value, share, True)
     areas = float(_areas(same).sum() / good.sum())
     if areas <= limit:
         return None
     is_scattered = _borders(same, good) > SCATTERED
-    if is_spike:
+    if is_spike and not by_row:
         return None if is_scattered else Fill(value, areas, False)
     is_chance = is_scattered and _cores(same).sum() <= SPIKE * share**9 * good.sum()
     is_right = is_chance or _is_step(images, values, place, areas)
     return None if is_right else Fill(value, areas, False)
+
+
+def _by_row(images: np.ndarray, same: np.ndarray) -> bool:
+    """Whether each row is quantised, with steps of its own, as by tile compression without dither.
+
+    Zero is among the values of all rows then, and the commonest of the image.
+    """
+    width = images.shape[-1]
+    rows, same = images.reshape(-1, width), same.reshape(-1, width)
+    some = np.flatnonzero(same.sum(axis=1) > 2)
+    some = some[:: max(1, len(some) // STRIPS)]
+    ratios = [_next_to(rows[n][~same[n]], int(same[n].sum())) for n in some]
+    return bool(ratios) and float(np.median(ratios)) > AS_COMMON
+
+
+def _next_to(others: np.ndarray, count: int) -> float:
+    """How common the commonest of other values is, in units of `count`."""
+    counts = np.unique(others[~np.isnan(others)], return_counts=True)[1]
+    return counts.max(initial=0) / count if counts.max(initial=0) > 2 else 0.0
 
 
 def _values(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
