@@ -16,6 +16,7 @@ from luneta.survey.constants import (
     find_fills,
     judge,
     mask_fills,
+    repeats,
     sample_rows,
     spread_places,
     strips_of,
@@ -28,6 +29,7 @@ from luneta.survey.tiles import BandFiles
 
 LARGEST_VALUE = 1e30
 SCREENED = 128  # pixels of a cutout
+RARER = 4  # values as rare in the tile may be common in a cutout
 NOTHING = Judgement([], [], is_quantised=False)
 
 
@@ -54,7 +56,12 @@ def judge_tile(
         return NOTHING
     starts = sample_rows(len(pixels)) if in_windows else ()
     strips = _read_strips(files, settings, starts) if len(starts) else strips_of(pixels)
-    return judge(strips, limit) if suspects(strips.reshape(1, -1), limit)[0] else NOTHING
+    if not suspects(strips.reshape(1, -1), limit)[0]:
+        return NOTHING
+    found = judge(strips, limit)
+    if found.is_quantised:
+        return found
+    return replace(found, by_right=judge(strips, limit / RARER).by_right)
 
 
 def fills_of_cutouts(
@@ -81,7 +88,9 @@ def fills_of_cutouts(
         return []
     low, left = corner(y, side), corner(x, side)
     fills: dict[float, Fill] = {}
-    for row in np.flatnonzero(suspects(_samples(pixels, low, left, side), limit)):
+    samples = _samples(pixels, low, left, side)
+    samples[np.isin(samples, np.array(tile.by_right, np.float32))] = np.nan
+    for row in np.flatnonzero(repeats(samples, limit)):
         window = pixels[
             max(low[row], 0) : max(low[row] + side, 0), max(left[row], 0) : max(left[row] + side, 0)
         ]

@@ -108,10 +108,26 @@ def suspects(images: np.ndarray, limit: float) -> np.ndarray:
     numpy.ndarray
         Shape (images,), bool. True where a value has half of the limit, or much is bad.
     """
-    values = np.sort(images[:, spread_places(images.shape[1], SCREENED)], axis=1)
+    sample = images[:, spread_places(images.shape[1], SCREENED)]
+    return repeats(sample, limit) | (np.isnan(sample).mean(axis=1) > 0.5)
+
+
+def repeats(samples: np.ndarray, limit: float) -> np.ndarray:
+    """Whether any value has more than half of the limit in a sample; NaN has none.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        Shape (images, pixels), float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (images,), bool.
+    """
+    values = np.sort(samples, axis=1)
     run = max(1, int(limit / 2 * values.shape[1]))
-    repeated = (values[:, run:] == values[:, :-run]).any(axis=1)
-    return repeated | np.isnan(values[:, values.shape[1] // 2])  # NaN comes last
+    return (values[:, run:] == values[:, :-run]).any(axis=1)
 
 
 def find_fills(images: np.ndarray, limit: float) -> list[Fill]:
