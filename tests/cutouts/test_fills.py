@@ -200,6 +200,24 @@ def test_the_empty_sky_and_the_coarse_noise_of_tiles_stay(tmp_path):
     assert (quality["flags"].tolist(), notes) == ([0, 0, 0, 0], [])
 
 
+@pytest.mark.parametrize("below", [0, 1000], ids=["whole", "in windows"])
+@pytest.mark.parametrize("quantize", [4, 1])
+def test_zeros_of_compression_without_dither_stay(tmp_path, quantize, below):
+    """A tenth of the pixels, and more than a third, are exactly zero."""
+    header = tan_wcs(SHAPE).to_header()
+    files = {}
+    for seed, band in enumerate(BANDS):
+        unit = fits.CompImageHDU(
+            noise(SHAPE, seed, 0.0), header, quantize_level=quantize, quantize_method=-1
+        )
+        fits.HDUList([fits.PrimaryHDU(), unit]).writeto(tmp_path / f"{band}.fits")
+        assert (fits.getdata(tmp_path / f"{band}.fits", 1) == 0).mean() > 0.09
+        files[band] = BandFiles(f"{tmp_path}/{band}.fits[1]")
+    settings = {**tile_settings(), "tiles": [Tile("t", "t", files).as_dict()]}
+    _, quality, notes = cut_tile(tmp_path, settings, subset_below=below)
+    assert (quality["flags"].tolist(), notes) == ([0, 0, 0, 0], [])
+
+
 def test_a_band_on_another_grid_keeps_the_flag(tmp_path):
     settings = tile(tmp_path, 103)
     shifted = tan_wcs(SHAPE)
