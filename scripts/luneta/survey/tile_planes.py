@@ -20,6 +20,8 @@ from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid
 
+LEAST_MESH = 16
+
 log = logging.getLogger(__name__)
 
 
@@ -225,14 +227,14 @@ class TilePlanes:
         return self._last[1]
 
     def _read(self, band: str) -> Plane:
-        files = self.files(band)
-        plane = without_sky(*read_image(files, self.settings), self.settings["detection"]["mesh"])
-        if band == self.reference:
-            return plane
+        files, mesh = self.files(band), self.settings["detection"]["mesh"]
+        read = read_image(files, self.settings)
         wcs, shape = read_grid(files.image)
-        if same_grid(wcs, shape, *self.grid):
-            return plane
-        return on_grid(plane, wcs, self.grid, files.image)
+        if band == self.reference or same_grid(wcs, shape, *self.grid):
+            return without_sky(*read, mesh)
+        # As wide on the sky as that of the reference band.
+        mesh = max(LEAST_MESH, round(mesh * pixel_scale(self.wcs) / pixel_scale(wcs)))
+        return on_grid(without_sky(*read, mesh), wcs, self.grid, files.image)
 
     def detection_plane(self) -> Plane:
         """Image on which objects are detected: a band, or the noise-weighted sum of several.
