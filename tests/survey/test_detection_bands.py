@@ -1,5 +1,8 @@
 """Detection with several bands: their sum, their magnitudes, and what one bad band costs."""
 
+from pathlib import Path
+
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +11,7 @@ from astropy.wcs import WCS
 
 from fits_files import tan_wcs, write_image
 from luneta.config import ConfigError, validate
-from luneta.config.survey import Detection, Mask
+from luneta.config.survey import Detection, Mask, Remote
 from luneta.survey.detect import detect_sources, detect_tile
 from luneta.survey.detected import SPECTRUM, detected_columns, detected_schema
 from luneta.survey.flags import Flag
@@ -184,6 +187,30 @@ def test_a_band_that_cannot_be_read_costs_its_own_magnitudes(bands, tmp_path, ca
         assert found.kept[f"magnitude_{band}"].null_count == 0
     assert caplog.text.count("none.fits") == 1
     assert "band z is not measured: tile a has no image in band z" in caplog.text
+
+
+def test_a_fetched_band_that_is_broken_is_named_by_its_address(tmp_path, caplog):
+    tile = as_tile(tmp_path, g=field(3000), r=field(3000, seed=2))
+    content = Path(tile.bands["g"].image.split("[")[0]).read_bytes()
+    with fsspec.open("memory://short_g.fits", "wb") as file:
+        file.write(content[: len(content) // 2])
+    remote = Remote(retries=0).model_dump(mode="json")
+    tile.bands["g"] = BandFiles("memory://short_g.fits[IMAGE]")
+    found = detect_tile(tile, settings("gr", {"bands": "all"}, remote=remote))
+    assert hits(found) == (len(SPOTS), 0)
+    assert found.kept["magnitude_g"].null_count == len(SPOTS)
+    assert "band g is not measured: memory://short_g.fits is truncated" in caplog.text
+    with pytest.raises(ImageError, match=r"^memory://short_g.fits is truncated"):
+        detect_tile(tile, settings("g", reference_band="g", remote=remote))
+
+
+def test_a_cube_of_bands_is_measured_plane_by_plane(tmp_path):
+    planes = np.stack([field(4000, seed=1), field(10000, seed=2)])
+    name = write_image(tmp_path / "cube.fits", planes, tan_wcs(SHAPE), compressed=False)
+    bands = {band: BandFiles(name, plane=number) for number, band in enumerate("gr")}
+    found = detect_tile(Tile("a", "a", bands), settings("gr", {"bands": "all"}))
+    colour = values(found, "magnitude_g") - values(found, "magnitude_r")
+    assert np.median(colour) == pytest.approx(0.99485, abs=0.003)
 
 
 def test_without_the_reference_band_there_are_no_objects(tmp_path, caplog):

@@ -170,9 +170,11 @@ def _kept(values: Mapping[str, np.ndarray], settings: Mapping) -> pa.Table:
 
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     """Make a column; NaN and masked values are null."""
-    masked = np.ma.masked_invalid(values) if values.dtype.kind == "f" else np.ma.asarray(values)
-    data = masked.filled(0).astype(kind.to_pandas_dtype())
-    return pa.array(data, kind, mask=np.ma.getmaskarray(masked))
+    unknown = np.ma.getmaskarray(values)
+    if values.dtype.kind == "f":
+        unknown = unknown | np.isnan(values)
+    data = np.where(unknown, 0, np.asarray(values)).astype(kind.to_pandas_dtype())
+    return pa.array(data, kind, mask=unknown)
 
 
 def _nothing(settings: Mapping) -> Sources:

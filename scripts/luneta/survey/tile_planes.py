@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from astropy.wcs import WCS
@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 from luneta.survey.detected import detection_bands, measured_bands
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
-from luneta.survey.images import ImageError, ImageFile
+from luneta.survey.images import ImageError, ImageFile, split_extension
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.measure import Plane, without_sky
 from luneta.survey.remote import localised
@@ -172,7 +172,8 @@ class TilePlanes:
         self._failed: set[str] = set()
         self._last: tuple[str, Plane] | None = None
         try:
-            self.grid = read_grid(self.files(self.reference).image)
+            with self._naming(self.reference):
+                self.grid = read_grid(self.files(self.reference).image)
         except BaseException:
             self.close()
             raise
@@ -204,6 +205,23 @@ class TilePlanes:
             self._files[band] = self._fetched.enter_context(fetched)
         return self._files[band]
 
+    @contextlib.contextmanager
+    def _naming(self, band: str) -> Iterator[None]:
+        """Name files in errors as the tile does, not as what was fetched is called."""
+        try:
+            yield
+        except ImageError as error:
+            local, given = self._files.get(band), self.tile.bands.get(band)
+            if local == given or local is None:
+                raise
+            reason, path = str(error), error.path
+            for kind in ("image", "mask", "weight"):
+                if getattr(local, kind):
+                    old, new = (split_extension(getattr(f, kind))[0] for f in (local, given))
+                    reason = reason.replace(str(old), str(new))
+                    path = new if str(path) == str(old) else path
+            raise ImageError(error.flag, reason, path) from None
+
     def plane(self, band: str) -> Plane | None:
         """Read a band; None if it cannot be used, unless it is the reference band.
 
@@ -217,7 +235,8 @@ class TilePlanes:
         if self._last is None or self._last[0] != band:
             self._last = None  # before another one is read
             try:
-                self._last = band, self._read(band)
+                with self._naming(band):
+                    self._last = band, self._read(band)
             except ImageError as error:
                 if band == self.reference:
                     raise
