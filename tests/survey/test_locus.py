@@ -142,6 +142,16 @@ def test_the_stellar_locus_is_the_crowd_of_the_smallest():
     assert np.isnan(stellar_locus(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), bright[:5], 0.15))
 
 
+@pytest.mark.parametrize(("stars", "locus"), [(0, np.nan), (2000, 2.0)])
+def test_the_range_of_most_galaxies_is_no_locus_however_many_there_are(stars, locus):
+    rng = np.random.default_rng(0)
+    galaxies = 4 * np.exp(rng.normal(0, 0.35, 60_000))
+    radius = np.concatenate([galaxies, 2 * np.exp(rng.normal(0, 0.02, stars))])
+    signal_to_noise = 20 / rng.uniform(0, 1, len(radius))
+    found = stellar_locus(radius, signal_to_noise, 0.15)
+    assert found == pytest.approx(locus, rel=0.02, nan_ok=True)
+
+
 def test_the_locus_of_the_bright_is_not_that_of_a_crowd_of_the_faint():
     rng = np.random.default_rng(1)
     stars, faint = rng.normal(2.5, 0.05, 20), rng.normal(1.2, 0.02, 300)
