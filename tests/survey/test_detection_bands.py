@@ -135,7 +135,7 @@ def test_the_unit_of_a_band_has_no_part_in_the_sum(tmp_path):
 
 def test_the_sum_is_the_mean_weighted_by_inverse_variance():
     def plane(value, noise, bad):
-        return Plane(*(np.array([row]) for row in (value, bad, noise)))
+        return Plane(*(np.array([row]) for row in (value, bad, noise, np.zeros(4, bool))))
 
     first = plane(np.float32([2, 4, 9, 0]), np.float32([2, 2, 2, 2]), [False, False, False, True])
     other = plane(np.float32([3, 9, 9, 0]), np.float32([1, 2, 1, 1]), [False, False, True, True])

@@ -318,7 +318,16 @@ class StampCutter:
         growth = [noise_growth(self.cutouts["size"], float(value)) for value in factor]
         noise = noise.astype(float) * np.array(growth)[:, None]
         scale = np.stack(
-            [flux_factors(self.objects, group.slots, band, self.settings) for band in self.bands],
+            [
+                flux_factors(
+                    self.objects,
+                    group.slots,
+                    band,
+                    self.settings.get("zero_points", {}).get(band),
+                    self.settings,
+                )
+                for band in self.bands
+            ],
             axis=1,
         )
         block.measured.append(("sky_noise", group.slots, noise * scale))

@@ -16,7 +16,6 @@ from luneta.survey.detected import (
     is_calibrated,
     magnitude_names,
     measured_bands,
-    zero_point,
 )
 from luneta.survey.images import ImageError
 from luneta.survey.locus import phase_free_radius, stellar_locus
@@ -54,8 +53,8 @@ def detect_tile(tile: Tile, settings: Mapping) -> Sources:
     Parameters
     ----------
     settings : mapping
-        `reference_band`, `bands`, and `detection`, `mask`, `weight`, `zero_points`, `remote` of
-        the config's `input` section.
+        `reference_band`, `bands`, and `detection`, `mask`, `weight`, `zero_points`,
+        `zero_point`, `remote` of the config's `input` section.
 
     Returns
     -------
@@ -119,8 +118,8 @@ def _magnitudes(planes: TilePlanes, objects: Objects, band: str, settings: Mappi
         return unknown, unknown
     if not is_calibrated(settings, band):
         return magnitudes(plane, objects, 0.0)
-    zero = zero_point(settings, band, planes.files(band))
-    return (unknown, unknown) if zero is None else magnitudes(plane, objects, zero)
+    zero_point = planes.zero_point(band)
+    return (unknown, unknown) if zero_point is None else magnitudes(plane, objects, zero_point)
 
 
 def _on_the_sky(wcs: WCS, objects: Objects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

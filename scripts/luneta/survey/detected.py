@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from luneta.survey.tiles import BandFiles
-
 # The part of the spectrum of a band whose name is one of the usual systems' (UCD1+ 1.5).
 SPECTRUM = {
     **dict.fromkeys(("u", "U"), "em.opt.U"),
@@ -21,28 +19,16 @@ SPECTRUM = {
 }
 
 
-def zero_point(settings: Mapping, band: str, files: BandFiles) -> float | None:
-    """AB magnitude of one count in the image of a band; None if it is not known.
-
-    Parameters
-    ----------
-    settings : mapping
-        `zero_points` of the config's `input` section.
-    files : BandFiles
-        The files of the band in a tile.
-    """
-    return (settings.get("zero_points") or {}).get(band)
-
-
 def is_calibrated(settings: Mapping, band: str) -> bool:
     """Whether the images of a band have a zero point, as far as the config tells.
 
     Parameters
     ----------
     settings : mapping
-        `zero_points` of the config's `input` section.
+        `zero_points` and `zero_point` of the config's `input` section.
     """
-    return band in (settings.get("zero_points") or {})
+    by_header = settings.get("zero_point", "config") == "header"
+    return by_header or band in (settings.get("zero_points") or {})
 
 
 def measured_bands(settings: Mapping) -> list[str]:
@@ -85,7 +71,7 @@ def detected_columns(settings: Mapping) -> list[str]:
     Parameters
     ----------
     settings : mapping
-        `bands`, `reference_band` and `zero_points` of the config's `input` section.
+        `bands`, `reference_band`, `zero_points` and `zero_point` of the config's `input` section.
     """
     return detected_schema(settings).names
 

@@ -35,11 +35,14 @@ class Plane:
         Shape (y, x), bool; these pixels belong to no object.
     noise : numpy.ndarray
         Standard deviation of each pixel, shape (y, x), float32.
+    saturated : numpy.ndarray
+        Shape (y, x), bool; objects with such pixels do not tell the size of point sources.
     """
 
     pixels: np.ndarray
     bad: np.ndarray
     noise: np.ndarray
+    saturated: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Objects:
         Whether light reaches the neighbours of the brightest pixel, as it does of all but hot
         pixels and cosmic rays; shape (objects,), bool.
     clean : numpy.ndarray
-        Whether the object is such a one, round, not blended and not cut off; shape (objects,),
-        bool.
+        Whether the object is such a one, round, not blended, saturated or cut off; shape
+        (objects,), bool.
     segments : numpy.ndarray
         Number of the object, from 1, that each pixel belongs to, shape (y, x); 0 is none.
     """
@@ -89,13 +92,19 @@ class Objects:
         return self.x, self.y, self.a, self.b, self.theta
 
 
-def without_sky(pixels: np.ndarray, bad: np.ndarray, noise: np.ndarray | None, mesh: int) -> Plane:
+def without_sky(
+    pixels: np.ndarray,
+    bad: np.ndarray,
+    noise: np.ndarray | None,
+    mesh: int,
+    saturated: np.ndarray | None = None,
+) -> Plane:
     """Subtract the background map of an image; it also tells the noise, if nothing else does.
 
     Parameters
     ----------
-    pixels, bad, noise : numpy.ndarray
-        As in `Plane`, with the sky; noise may be None.
+    pixels, bad, noise, saturated : numpy.ndarray
+        As in `Plane`, with the sky; noise may be None, and saturated if no pixel is.
     mesh : int
         Mesh of the map in pixels.
     """
@@ -103,7 +112,8 @@ def without_sky(pixels: np.ndarray, bad: np.ndarray, noise: np.ndarray | None, m
     sky = sep.Background(pixels, mask=bad, bw=mesh, bh=mesh)
     if noise is None:
         noise = np.maximum(sky.rms(dtype=np.float32), LEAST_NOISE)
-    return Plane(pixels - sky.back(dtype=np.float32), bad, noise)
+    saturated = np.zeros(bad.shape, bool) if saturated is None else saturated
+    return Plane(pixels - sky.back(dtype=np.float32), bad, noise, saturated)
 
 
 def extract(
@@ -204,8 +214,17 @@ def _with_kron(plane: Plane, objects: Objects) -> Objects:
     smallest = KRON_LEAST_RADIUS / KRON_FACTOR / np.sqrt(objects.a * objects.b)
     scale = KRON_FACTOR * np.maximum(np.nan_to_num(kron), smallest)
     values = vars(objects) | {"kron": scale}
-    clean = objects.clean & (good_share(plane, Objects(**values)) > 0.99)
+    known = Objects(**values)
+    clean = objects.clean & (good_share(plane, known) > 0.99) & ~_saturated(plane, known)
     return Objects(**values | {"clean": clean})
+
+
+def _saturated(plane: Plane, objects: Objects) -> np.ndarray:
+    """Whether a saturated pixel lies in each Kron ellipse; shape (objects,)."""
+    if not plane.saturated.any():
+        return np.zeros(len(objects.x), bool)
+    saturated = plane.saturated.astype(np.float32)
+    return sep.sum_ellipse(saturated, *objects.ellipse, objects.kron, subpix=5)[0] > 0
 
 
 def good_share(plane: Plane, objects: Objects) -> np.ndarray:

@@ -6,11 +6,14 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from astropy.wcs import WCS
 
+from luneta.survey.calibration import choose_planes, choose_zero_point, saturation_level
 from luneta.survey.detected import detection_bands, measured_bands
+from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
 from luneta.survey.images import ImageError, ImageFile, split_extension
@@ -21,12 +24,21 @@ from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid
 
 LEAST_MESH = 16
+MOST_SATURATED, SATURATED_SHARE = 0.1, 0.1
 
 log = logging.getLogger(__name__)
 
 
-def _required(name: str, plane: int, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a plane of an image; ImageError if its shape is not the one it must have."""
+def _required(
+    name: str, plane: int, shape: tuple[int, int] | None = None
+) -> tuple[np.ndarray, Unit]:
+    """Read a plane of an image, and its header.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, or its shape is not the one it must have.
+    """
     with ImageFile(name) as image:
         several = image.planes is not None  # the mask of a cube may be one plane for all bands
     with ImageFile(name, plane if several else 0) as image:
@@ -36,12 +48,33 @@ def _required(name: str, plane: int, shape: tuple[int, int] | None = None) -> np
                 f"{name} has shape {tuple(image.shape)}, the image it belongs to {tuple(shape)}",
                 name,
             )
-        return image.read()
+        return image.read(), image.unit
 
 
-def read_image(
-    files: BandFiles, settings: Mapping
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+@dataclass(frozen=True)
+class BandPixels:
+    """An image with its mask and weight.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        Shape (y, x), float32; 0 where bad.
+    bad, saturated : numpy.ndarray
+        Shape (y, x), bool. A saturated pixel is bad only if the mask says so.
+    noise : numpy.ndarray or None
+        Standard deviation of each pixel, shape (y, x), float32, where the weight image tells it.
+    header : Unit
+        Header of the image.
+    """
+
+    pixels: np.ndarray
+    bad: np.ndarray
+    saturated: np.ndarray
+    noise: np.ndarray | None
+    header: Unit
+
+
+def read_image(files: BandFiles, settings: Mapping) -> BandPixels:
     """Read an image with its mask and weight.
 
     Parameters
@@ -51,35 +84,46 @@ def read_image(
     settings : mapping
         `mask` and `weight` of the config's `input` section.
 
-    Returns
-    -------
-    pixels : numpy.ndarray
-        Shape (y, x), float32; 0 where bad.
-    bad : numpy.ndarray
-        Shape (y, x), bool.
-    noise : numpy.ndarray or None
-        Standard deviation of each pixel, shape (y, x), float32, where the weight image tells it.
-
     Raises
     ------
     ImageError
         If a file is missing or broken, shapes differ, or no pixel is good.
     """
-    stored = _required(files.image, files.plane)
+    stored, header = _required(files.image, files.plane)
     bad = sentinel_pixels(stored, settings["mask"]["sentinels"])
     pixels = np.ascontiguousarray(stored, np.float32)
     bad |= ~np.isfinite(pixels)
+    saturated = saturated_pixels(pixels, header)
     if files.mask:
-        bad |= bad_pixels(_required(files.mask, files.plane, bad.shape), settings["mask"])[0]
+        mask, mask_header = _required(files.mask, files.plane, bad.shape)
+        masked = bad_pixels(mask, choose_planes(mask_header, settings["mask"])[0])
+        bad |= masked[0]
+        saturated |= masked[1]
     noise = None
     if files.weight:
-        weight = _required(files.weight, files.plane, bad.shape)
+        weight, _ = _required(files.weight, files.plane, bad.shape)
         noise = noise_of_weight(weight, settings["weight"])
         bad |= np.isnan(noise)
         noise = None if settings["weight"] == "relative" else np.nan_to_num(noise, nan=1.0)
     if bad.all():
         raise ImageError(Flag.NO_DATA, f"{files.image} has no good pixel", files.image)
-    return np.where(bad, np.float32(0), pixels), bad, noise
+    return BandPixels(np.where(bad, np.float32(0), pixels), bad, saturated, noise, header)
+
+
+def saturated_pixels(pixels: np.ndarray, header: Unit) -> np.ndarray:
+    """Find the pixels that reach the level at which a header says the detector saturates.
+
+    A level that more than a tenth of the image reaches is not believed.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape of `pixels`, bool.
+    """
+    level = saturation_level(header)
+    with np.errstate(invalid="ignore"):
+        saturated = pixels >= (np.inf if level is None else level)
+    return saturated & (saturated.mean() <= MOST_SATURATED)
 
 
 def on_grid(plane: Plane, wcs: WCS, grid: tuple[WCS, tuple[int, int]], name: str) -> Plane:
@@ -112,7 +156,20 @@ def on_grid(plane: Plane, wcs: WCS, grid: tuple[WCS, tuple[int, int]], name: str
     noise *= np.float32(pixel_scale(target) / pixel_scale(wcs))
     bad |= ~(noise > 0)
     zero, one = np.float32(0), np.float32(1)
-    return Plane(np.where(bad, zero, pixels), bad, np.where(bad, one, noise))
+    return Plane(
+        np.where(bad, zero, pixels),
+        bad,
+        np.where(bad, one, noise),
+        _saturated_on_grid(plane, wcs, target, shape),
+    )
+
+
+def _saturated_on_grid(plane: Plane, wcs: WCS, target: WCS, shape) -> np.ndarray:
+    if not plane.saturated.any():
+        return np.zeros(shape, bool)
+    saturated = plane.saturated.astype(np.float32)
+    spread = resampled(saturated, wcs, target, shape, conserve_flux=False)
+    return np.nan_to_num(spread) > SATURATED_SHARE
 
 
 def noise_weighted_sum(planes: Iterable[Plane]) -> Plane:
@@ -132,16 +189,18 @@ def noise_weighted_sum(planes: Iterable[Plane]) -> Plane:
     Plane
         In units of the noise of one image.
     """
-    total = weight = None
+    total = weight = saturated = None
     for plane in planes:
         typical = np.median(plane.noise[~plane.bad])
         share = np.where(plane.bad, np.float32(0), np.square(typical / plane.noise))
         light = share * (plane.pixels / typical)
         total = light if total is None else np.add(total, light, out=total)
         weight = share if weight is None else np.add(weight, share, out=weight)
+        saturated = plane.saturated if saturated is None else saturated | plane.saturated
     bad = ~(weight > 0)
     weight[bad] = 1
-    return Plane(np.where(bad, np.float32(0), total / weight), bad, 1 / np.sqrt(weight))
+    pixels = np.where(bad, np.float32(0), total / weight)
+    return Plane(pixels, bad, 1 / np.sqrt(weight), saturated)
 
 
 class TilePlanes:
@@ -150,8 +209,8 @@ class TilePlanes:
     Parameters
     ----------
     settings : mapping
-        `reference_band`, `bands`, `detection`, `mask`, `weight`, `remote` of the config's `input`
-        section.
+        `reference_band`, `bands`, `detection`, `mask`, `weight`, `zero_points`, `zero_point`,
+        `remote` of the config's `input` section.
 
     Attributes
     ----------
@@ -171,6 +230,7 @@ class TilePlanes:
         self._files: dict[str, BandFiles] = {}
         self._failed: set[str] = set()
         self._last: tuple[str, Plane] | None = None
+        self._zero_points: dict[str, float | None] = {}
         try:
             with self._naming(self.reference):
                 self.grid = read_grid(self.files(self.reference).image)
@@ -247,13 +307,30 @@ class TilePlanes:
 
     def _read(self, band: str) -> Plane:
         files, mesh = self.files(band), self.settings["detection"]["mesh"]
-        read = read_image(files, self.settings)
+        image = read_image(files, self.settings)
         wcs, shape = read_grid(files.image)
-        if band == self.reference or same_grid(wcs, shape, *self.grid):
-            return without_sky(*read, mesh)
-        # As wide on the sky as that of the reference band.
-        mesh = max(LEAST_MESH, round(mesh * pixel_scale(self.wcs) / pixel_scale(wcs)))
-        return on_grid(without_sky(*read, mesh), wcs, self.grid, files.image)
+        self._zero_points[band] = self._zero_point(image.header, band, pixel_scale(wcs))
+        same = band == self.reference or same_grid(wcs, shape, *self.grid)
+        if not same:  # as wide on the sky as the mesh of the reference band
+            mesh = max(LEAST_MESH, round(mesh * pixel_scale(self.wcs) / pixel_scale(wcs)))
+        plane = without_sky(image.pixels, image.bad, image.noise, mesh, image.saturated)
+        return plane if same else on_grid(plane, wcs, self.grid, files.image)
+
+    def _zero_point(self, header: Unit, band: str, scale: float) -> float | None:
+        """AB magnitude of one count, summed over pixels; None if there is none."""
+        chosen = choose_zero_point(header, band, self.settings, scale)
+        if chosen.value is not None and chosen.per_area:
+            log.warning(
+                "tile %s, band %s has no magnitudes: its BUNIT is a surface brightness, and "
+                "input.zero_points gives no flux of a pixel; set input.zero_point: header",
+                self.tile.name, band,
+            )  # fmt: skip
+            return None
+        return chosen.value
+
+    def zero_point(self, band: str) -> float | None:
+        """AB magnitude of one count in a band that has been read; None if it is not known."""
+        return self._zero_points[band]
 
     def detection_plane(self) -> Plane:
         """Image on which objects are detected: a band, or the noise-weighted sum of several.

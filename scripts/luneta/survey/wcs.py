@@ -242,6 +242,7 @@ def _celestial(unit: Unit, name: str) -> WCS:
     else:
         wcs = WCS(_wcs_header(unit, cards, name))
     wcs = _of_image_axes(wcs, unit, name)
+    _refuse_turned_polynomials(wcs, cards, name)
     _refuse_singular(wcs, cards, name)
     if iraf_wcs.is_iraf(cards):
         system = wcs.wcs
@@ -276,6 +277,18 @@ def _of_image_axes(wcs: WCS, unit: Unit, name: str) -> WCS:
             "image are 1 and 2: reorder the axes of the cube, so that these come first",
         )
     return wcs if wcs.naxis == 2 else wcs.sub([1, 2])
+
+
+def _refuse_turned_polynomials(wcs: WCS, cards: Mapping[str, bytes], name: str) -> None:
+    """Refuse the polynomials of SCAMP where the latitude comes first: they assume it second."""
+    is_turned = wcs.wcs.lng > wcs.wcs.lat
+    has_polynomials = any(keyword.startswith("PV") for keyword in cards)
+    if is_turned and has_polynomials and wcs.wcs.ctype[0][-3:] in ("TPV", "TAN"):
+        raise _no_wcs(
+            name,
+            "its distortion (PV1_1 and the like) is not defined where the latitude is its first "
+            "axis; write the image with the longitude first",
+        )
 
 
 def _axis_types(unit: Unit) -> str:
