@@ -82,6 +82,11 @@ def test_the_catalog_knows_which_bands_have_a_zero_point(survey):
     assert settings["calibrated"] == ["g"]
     assert {"magnitude_g", "magnitude_error_g"} <= set(settings["keep"])
     assert {"instrumental_magnitude_r", "instrumental_magnitude_error_r"} <= set(settings["keep"])
+    survey["input"]["zero_point"] = "header"
+    settings = make_plan(survey).catalog()
+    assert settings["calibrated"] == ["g", "r"]
+    assert {"magnitude_g", "magnitude_r"} <= set(settings["keep"])
+    assert make_plan(survey).ingest("a")["zero_point"] == "header"
 
 
 def test_one_list_a_tile(survey, tmp_path):
