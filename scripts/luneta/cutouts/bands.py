@@ -349,7 +349,7 @@ def align(
         noise *= np.float32(_noise_growth(side) / (side**2 if averages else 1))
     filled = image.filled
     if filled is not None:
-        spread = _resampled(filled, wcs, target, shape, conserve_flux=False)
+        spread = resampled(filled, wcs, target, shape, conserve_flux=False)
         filled = (np.nan_to_num(spread) > 0).astype(np.float32)
     return replace(image, pixels=pixels, saturated=saturated, noise=noise, filled=filled)
 
