@@ -4,7 +4,7 @@ from luneta.config.candidates import Candidates
 from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
 from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
-from luneta.config.messages import load, refusal, sections_in, validate
+from luneta.config.messages import load, read_file, refusal, sections_in, validate
 from luneta.config.model import Config, Provenance, Simulation
 from luneta.config.survey import (
     Astrometry,
@@ -78,6 +78,7 @@ __all__ = [
     "Training",
     "did_you_mean",
     "load",
+    "read_file",
     "refusal",
     "sections_in",
     "validate",
