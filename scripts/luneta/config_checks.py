@@ -59,6 +59,7 @@ def check_paths(config: Config) -> dict[str, Tile]:
     problems = [
         *_input_problems(config, tiles),
         *_cross_problems(config),
+        *_name_problems(config),
         *_weights_problems(config),
     ]
     for name, task in config.tasks.items():
@@ -147,19 +148,13 @@ def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator
 
 
 def _stamp_problems(given: Stamps) -> Iterator[str]:
-    from luneta.survey.stamp_index import OWN_COLUMNS, templates
+    from luneta.survey.stamp_index import templates
 
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     if given.row is not None:
         columns["input.row"] = given.row
     found = templates(given.model_dump(mode="json"))
-    for name, column in given.keep.items():
-        if name in OWN_COLUMNS or name in found:
-            yield (
-                f"input.keep.{name} = {column!r}: luneta writes a column of this name; keep it by "
-                f"another"
-            )
     for template in found.values():
         try:
             columns |= {f"{template.key}, {{{name}}}": name for name in sorted(template.fields)}
@@ -244,12 +239,30 @@ def _unknown_bands(config: Config) -> Iterator[str]:
             yield f"cutouts.extinction.coefficients: band {band} has none; add it"
 
 
-def _unkept_columns(config: Config) -> Iterator[str]:
-    kept = list(config.input.keep)
-    if getattr(config.input, "detection", None) is not None:
-        from luneta.survey.detect import detected_columns
+def _detected(config: Config) -> list[str]:
+    """Name the columns that detection measures; none with a source list."""
+    if getattr(config.input, "detection", None) is None:
+        return []
+    from luneta.survey.detect import detected_columns
 
-        kept += detected_columns(config.input.reference)
+    return detected_columns(config.input.reference)
+
+
+def _name_problems(config: Config) -> Iterator[str]:
+    from luneta.catalog.clashes import clashes
+
+    yield from clashes(config, _detected(config))
+
+
+def remarks(config: Config) -> list[str]:
+    """List what is allowed in a config, and yet worth knowing."""
+    from luneta.catalog import clashes
+
+    return clashes.remarks(config)
+
+
+def _unkept_columns(config: Config) -> Iterator[str]:
+    kept = [*config.input.keep, *_detected(config)]
     cutouts = config.cutouts
     wanted = {
         "cutouts.extent.radius": cutouts.extent and cutouts.extent.radius,

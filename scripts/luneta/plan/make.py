@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luneta.config import Config, ConfigError, read_file, validate
-from luneta.config_checks import check_paths
+from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
@@ -48,6 +48,8 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     if not is_run and (found := told(config)) is not None:
         return Plan(config, found.tiles, found)
     tiles = check_paths(config)
+    for remark in remarks(config) if is_run else ():
+        print(f"Note: {remark}", file=sys.stderr)
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)
