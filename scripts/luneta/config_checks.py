@@ -21,7 +21,6 @@ from luneta.config import (
     WITH_ACTIVATION,
     WITH_IMAGENET,
     WITH_TIMM,
-    Candidates,
     Config,
     Stamps,
     Task,
@@ -55,6 +54,8 @@ def check_paths(config: Config) -> dict[str, Tile]:
     ConfigError
         With one line for each problem.
     """
+    from luneta.table_checks import candidates_problems
+
     tiles: dict[str, Tile] = {}
     problems = [
         *_input_problems(config, tiles),
@@ -66,7 +67,7 @@ def check_paths(config: Config) -> dict[str, Tile]:
         problems += _network_problems(f"tasks.{name}.training", task.training, config)
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
         problems += _position_problems(f"tasks.{name}", task, config.input)
-        problems += _candidates_problems(f"tasks.{name}.candidates", task.candidates)
+        problems += candidates_problems(f"tasks.{name}.candidates", task.candidates)
     if problems:
         raise refusal(problems)
     return tiles
@@ -102,7 +103,8 @@ def _tile_problems(config: Config, tiles: dict[str, Tile]) -> Iterator[str]:
     if given.sources is None:
         yield from _detection_problems(given)
     else:
-        yield from _source_problems(given, list(tiles), _made_by_simulation(config))
+        problems = list(_source_problems(given, list(tiles), _made_by_simulation(config)))
+        yield from problems or _content_problems(config, list(tiles))
 
 
 def _band_problems(given: Tiles, delivered: set[str]) -> Iterator[str]:
@@ -145,6 +147,18 @@ def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator
     for number, path in enumerate(path for path in paths if not made(path)):
         if number < MOST_LISTS or not Path(path).exists():
             yield from _column_problems("input.sources", path, columns)
+
+
+def _content_problems(config: Config, tiles: list[str]) -> Iterator[str]:
+    """Read some of the lists of the tiles; a survey-wide list is read when it is dealt."""
+    from luneta.survey.remote import is_remote
+    from luneta.table_checks import list_problems
+
+    sources, made = config.input.sources, _made_by_simulation(config)
+    if "{tile}" not in sources or is_remote(sources):
+        return
+    lists = {tile: sources.replace("{tile}", tile) for tile in tiles[:MOST_LISTS]}
+    yield from list_problems(config, {t: path for t, path in lists.items() if not made(path)})
 
 
 def _stamp_problems(given: Stamps) -> Iterator[str]:
@@ -262,17 +276,11 @@ def remarks(config: Config) -> list[str]:
 
 
 def _unkept_columns(config: Config) -> Iterator[str]:
+    from luneta.table_checks import number_columns
+
     kept = [*config.input.keep, *_detected(config)]
-    cutouts = config.cutouts
-    wanted = {
-        "cutouts.extent.radius": cutouts.extent and cutouts.extent.radius,
-        "cutouts.extinction.ebv": cutouts.extinction and cutouts.extinction.ebv,
-        "cutouts.area_ratio.radius": cutouts.area_ratio and cutouts.area_ratio.radius,
-        "cutouts.area_ratio.axis_ratio": cutouts.area_ratio and cutouts.area_ratio.axis_ratio,
-        "cutouts.area_ratio.seeing": cutouts.area_ratio and cutouts.area_ratio.seeing,
-    }
-    for key, name in wanted.items():
-        if name and name not in kept:
+    for key, name in number_columns(config).items():
+        if name not in kept:
             mend = did_you_mean(name, kept) if kept else "none is kept"
             yield f"{key} = {name!r}: is no kept column; {mend}. Name it under input.keep"
 
@@ -357,13 +365,6 @@ def _pretraining_problems(where: str, training: Training, config: Config) -> Ite
         )
 
 
-def _candidates_problems(where: str, candidates: Candidates | None) -> Iterator[str]:
-    for key in ("known", "grades"):
-        path = getattr(candidates, key, None)
-        if path is not None and not path.is_file():
-            yield f"{where}.{key}: {path}: there is no such file"
-
-
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
     from luneta.survey.tables import text
 
@@ -394,6 +395,7 @@ def _label_columns(task: Task) -> dict[str, str]:
 
 def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | None]:
     """Read a label table, or say why not."""
+    from luneta.survey.ids import rounded
     from luneta.survey.tables import TableError, read_table
 
     columns = _label_columns(task)
@@ -405,6 +407,9 @@ def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | No
         if name not in table.column_names:
             mend = did_you_mean(name, table.column_names)
             return f"{where}.{key} = {name!r}: {path} has no such column; {mend}", None
+    problem = rounded(table[task.id_column], task.id_column)
+    if problem is not None:
+        return f"{where}.id_column = {task.id_column!r}: {path}: {problem}", None
     return "", table
 
 
