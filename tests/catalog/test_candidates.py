@@ -150,6 +150,12 @@ def test_known_ones_in_other_columns_and_formats(catalog, tmp_path):
     assert listed(catalog, **settings, known_columns=columns)["known_name"][0] == "J1"
 
 
+def test_names_of_known_ones_are_text_whatever_they_look_like(tmp_path):
+    (tmp_path / "known.csv").write_text("ra,dec,Name\n10,2,007\n11,2,18446744073709551615\n")
+    names = candidates.read_known(tmp_path / "known.csv", {})[2]
+    assert names.tolist() == ["007", "18446744073709551615"]
+
+
 def test_grades_are_experts_own(catalog, tmp_path, caplog):
     grades = tmp_path / "grades.csv"
     # c is a member of the system of b; g is not probable enough

@@ -134,6 +134,7 @@ def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, 
     """
     table = read_table(path)
     names = {what: _column_named(table.column_names, what, given, path) for what in NAMES}
+    table = read_table(path, text_columns=[names["name"]])  # 007 is a name, not 7
     places = []
     for what in ("ra", "dec"):
         about = table.schema.field(names[what]).metadata or {}
