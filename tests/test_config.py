@@ -133,6 +133,19 @@ def test_clustered_tasks_predict_and_are_named_once(predict, tasks, said):
     assert said in str(refused.value)
 
 
+def test_bands_written_as_one_word_are_told_once_with_a_preset_or_stamps():
+    image = {"g": "{n}_g.fits", "r": "{n}_r.fits"}
+    stamps = {"kind": "stamps", "table": "t.csv", "image": image, "bands": "gr"}
+    for config in (
+        {"survey": "s", "input": stamps},
+        {"survey": "s", "preset": "sdss", "input": {"bands": "gr", "sources": "s.csv"}},
+    ):
+        with pytest.raises(ConfigError) as refused:
+            validate(config)
+        (line,) = str(refused.value).splitlines()[1:]
+        assert line == "  input.bands = 'gr': must be a list; write bands: [g, r]"
+
+
 def test_all_problems_are_told_once():
     config = changed("training", {"folds": 1})
     config["cutouts"] = {"size": 3}

@@ -77,6 +77,8 @@ def _content(column: pa.ChunkedArray) -> str:
         return f"text, such as {values[0].as_py()!r}" if len(values) else "text"
     if pa.types.is_boolean(column.type):
         return "true and false"
+    if pa.types.is_temporal(column.type):
+        return "dates or times"
     return f"values of type {column.type}"
 
 
@@ -95,7 +97,7 @@ def list_problems(config: Config, lists: Mapping[str, str]) -> Iterator[str]:
     """
     found: list[Sources] = []
     settings = config.input.model_dump(mode="json")
-    for tile in _some(list(lists)):
+    for tile in _to_read(config, lists):
         try:
             found.append(read_list(lists[tile], settings, tile))
         except TableError as error:
@@ -108,6 +110,13 @@ def list_problems(config: Config, lists: Mapping[str, str]) -> Iterator[str]:
     names = [name for sources in found for name in sources.object_id.tolist() if name]
     for task_name, task in config.tasks.items():
         yield from _spelling_problems(f"tasks.{task_name}", task, pa.array(names, pa.string()))
+
+
+def _to_read(config: Config, lists: Mapping[str, str]) -> list[str]:
+    """Choose a few tiles whose lists are read, those that are labelled first."""
+    named = [tile for task in config.tasks.values() for tile in task.label_tiles or ()]
+    labelled = [tile for tile in dict.fromkeys(named) if tile in lists]
+    return list(dict.fromkeys([*_some(labelled), *_some(list(lists))]))
 
 
 def _some(names: Sequence[str]) -> list[str]:

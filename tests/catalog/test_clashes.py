@@ -64,7 +64,10 @@ def test_kept_names_that_luneta_writes(name, own):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"keep": ["sky_noise_R"]}, "makes the column sky_noise_r and sky_noise_R, as does input"),
+        (
+            {"keep": ["sky_noise_R"], "bands": ["r"]},
+            "makes the column sky_noise_r and sky_noise_R, as does input",
+        ),
         (
             {"keep": ["lens_class"], "tasks": {"lens": {}}},
             "tasks.lens: makes the column lens_class",
@@ -93,6 +96,12 @@ def test_kept_names_that_luneta_writes(name, own):
 def test_columns_that_two_keys_make(settings, words):
     (line,) = problems(**settings)
     assert words in line
+
+
+def test_names_of_the_noise_of_bands_are_luneta_s_own():
+    said = "input.keep.sky_noise_z = 'COLUMN': luneta writes columns of such names; keep it by an"
+    (line,) = problems(keep=["sky_noise_z"])
+    assert line.startswith(said)
 
 
 def test_two_tasks_may_not_make_one_column():

@@ -28,6 +28,8 @@ def test_numpy_agrees_that_three_galaxies_become_one():
         (pa.array([1.6777217e7], pa.float32()), "as float32, which holds whole numbers up to 2^24"),
         (pa.array(["1.23765E+18"] * 2 + ["7"]), "2 rows share 1.23765E+18; store the names"),
         (pa.array(["1.2376487206937559e+18"]), "1.2376487206937559e+18 is rounded"),
+        (pa.array(["1.2376487206937559E18"]), "1.2376487206937559E18 is rounded"),
+        (pa.array(["1,23765E+18"]), "1,23765E+18 is rounded"),
         (pa.array(["1E+18", None]), "1E+18 is rounded"),
         (pa.array(["1237648720693755904.0"]), "1237648720693755904.0 is rounded"),
         (pa.array(["1.23765E+18"]).dictionary_encode(), "1.23765E+18 is rounded"),

@@ -28,6 +28,7 @@ from luneta.survey.stamp_index import OWN_COLUMNS, templates
 # candidates.
 BETWEEN_JOBS = ("usable", "skipped", "shard", "run_id", "model_id")
 LUNETA = "luneta"
+KEEP_OTHERWISE = "keep it by another name"
 # What DuckDB or PostgreSQL reserves: `SELECT order FROM ...` is an error, and PostgreSQL answers
 # `SELECT user ...` with its own user.
 SQL_RESERVED = (
@@ -80,10 +81,14 @@ def made_columns(config: Config, detected: list[str]) -> list[Made]:
         *_of_stamps(config),
         *(Made(noise_column(band).name, f"input.bands = {band!r}") for band in config.input.bands),
         *(Made(name, "input.detection") for name in detected),
-        *(Made(name, f"input.keep.{name} = {old!r}") for name, old in config.input.keep.items()),
+        *(Made(name, _key(name, config.input.keep)) for name in config.input.keep),
         *(made for name, task in config.tasks.items() if task.predict for made in _of(name, task)),
         *_of_clusters(config),
     ]
+
+
+def _key(name: str, keep: Mapping[str, str]) -> str:
+    return f"input.keep.{name} = {keep[name]!r}"
 
 
 def _of_stamps(config: Config) -> Iterator[Made]:
@@ -140,10 +145,13 @@ def clashes(config: Config, detected: list[str]) -> Iterator[str]:
             told.add((other.key, made.key))
             yield _clash(other, made)
     yield from _clashes_of_candidates(config)
-    own = {name for name, made in seen.items() if made.key == LUNETA}
-    yield from _reserved(
-        {n: old for n, old in config.input.keep.items() if n.casefold() not in own}
-    )
+    keep = config.input.keep
+    yield from _reserved({name: keep[name] for name in keep if _is_first(name, keep, seen)})
+
+
+def _is_first(name: str, keep: Mapping[str, str], seen: Mapping[str, Made]) -> bool:
+    """Whether a kept name is not told of already, as a name that another key makes."""
+    return seen[name.casefold()].key == _key(name, keep)
 
 
 def _clash(first: Made, second: Made) -> str:
@@ -165,7 +173,7 @@ def _case(first: Made, second: Made) -> str:
 def _fix(made: Made) -> str:
     """Say which name can be changed."""
     if made.key.startswith("input.keep"):
-        return "keep it by another name"
+        return KEEP_OTHERWISE
     if made.key.startswith("input.bands"):
         return "name the band otherwise, and say by input.band_names how its files write it"
     return "rename the class or the task"
@@ -180,23 +188,25 @@ def _clashes_of_candidates(config: Config) -> Iterator[str]:
         if name is not None and made.name not in told | in_catalog:
             told.add(made.name)
             yield (
-                f"input.keep.{name} = {config.input.keep[name]!r}: the list of candidates "
-                f"({made.key}) has the column {made.name}; keep it by another name"
+                f"{_key(name, config.input.keep)}: the list of candidates ({made.key}) has the "
+                f"column {made.name}; {KEEP_OTHERWISE}"
             )
 
 
 def _reserved(keep: Mapping[str, str]) -> Iterator[str]:
-    for name, column in keep.items():
-        key = f"input.keep.{name} = {column!r}"
-        if name.lower() in SQL_RESERVED:
+    for name in keep:
+        key = _key(name, keep)
+        if name.casefold().startswith(noise_column("").name):
+            yield f"{key}: luneta writes columns of such names; {KEEP_OTHERWISE}"
+        elif name.lower() in SQL_RESERVED:
             yield (
-                f"{key}: {name} is a reserved word of SQL, which takes it for no column; keep it "
-                f"by another name, such as {name}_"
+                f"{key}: {name} is a reserved word of SQL, which takes it for no column; "
+                f"{KEEP_OTHERWISE}, such as {name}_"
             )
         elif name in _frame_names(methods=False):
             yield (
                 f"{key}: pandas answers catalog.{name} with a property of the table instead of the "
-                f"column; keep it by another name, such as {name}_"
+                f"column; {KEEP_OTHERWISE}, such as {name}_"
             )
 
 

@@ -386,7 +386,7 @@ class Stamps(Survey):
     @field_validator("image", "masks", "weights")
     @classmethod
     def _all_bands(cls, value: Any, info: Any) -> Any:
-        bands = info.data.get("bands", [])
-        if isinstance(value, dict) and set(value) != set(bands):
+        bands = info.data.get("bands")
+        if bands and isinstance(value, dict) and set(value) != set(bands):
             raise ValueError(f"name a template for each of the bands {bands}, and for no other")
         return value

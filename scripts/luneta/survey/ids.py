@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 # The first whole number that the type cannot tell from the next one
 EXACT_BELOW = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
-# As spreadsheets and pandas write long numbers: 1.23765E+18, 1237648720693755904.0
-SCIENTIFIC = r"^\s*[+-]?\d(\.\d+)?[eE]\+\d+\s*$"
+# As spreadsheets, TOPCAT and pandas write long numbers: 1.23765E+18, 1.2376487206937559E18,
+# 1237648720693755904.0
+SCIENTIFIC = r"^\s*[+-]?(\d[.,]\d+[eE]\+?\d+|\d[eE]\+\d+)\s*$"
 LONG_DECIMAL = r"^\s*[+-]?\d{16,}\.\d*\s*$"
 
 
