@@ -305,7 +305,7 @@ def test_grades_of_names_that_are_spelt_otherwise(survey, tmp_path):
         (
             "known",
             "ra,dec,name\n1,2,1.2E+18\n",
-            "known: t.csv: column 'name' holds names that were rounded",
+            "known: t.csv: column 'name' holds names written as floating",
         ),
         ("known", "ra,dec\n1,2\n", "no column holds the name of the known ones"),
     ],

@@ -205,9 +205,12 @@ def check_dealt(config: Config, index: Path, slices: Mapping[str, Path]) -> None
 
 def _dealt_problems(config: Config, index: Path, slices: Mapping[str, Path]) -> Iterator[str]:
     path = getattr(config.input, "sources", None) or getattr(config.input, "table", None)
-    first = next(iter(slices.values()))
-    names = [n for n in number_columns(config).values() if n in config.input.keep]
-    yield from type_problems(config, pq.read_table(first, columns=sorted(set(names))), path)
+    schema = pq.read_schema(next(iter(slices.values())))
+    used = [name for name in number_columns(config).values() if name in config.input.keep]
+    wrong = [name for name in dict.fromkeys(used) if not _is_number(schema.field(name).type)]
+    if wrong:  # all of it is read, for an example
+        parts = [pq.read_table(part, columns=wrong) for part in slices.values()]
+        yield from type_problems(config, pa.concat_tables(parts), path)
     for name, task in config.tasks.items():
         yield from _label_problems(name, task, index)
 

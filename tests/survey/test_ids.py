@@ -24,15 +24,15 @@ def test_numpy_agrees_that_three_galaxies_become_one():
     ("column", "words"),
     [
         (pa.array([float(n) for n in SDSS]), "3 rows share 1237648720693755904; store the names"),
-        (pa.array([2.0**53 + 2, 5.0]), "up to 2^53 only: 9007199254740994 is rounded"),
+        (pa.array([2.0**53 + 2, 5.0]), "up to 2^53 only: one is 9007199254740994"),
         (pa.array([1.6777217e7], pa.float32()), "as float32, which holds whole numbers up to 2^24"),
         (pa.array(["1.23765E+18"] * 2 + ["7"]), "2 rows share 1.23765E+18; store the names"),
-        (pa.array(["1.2376487206937559e+18"]), "1.2376487206937559e+18 is rounded"),
-        (pa.array(["1.2376487206937559E18"]), "1.2376487206937559E18 is rounded"),
-        (pa.array(["1,23765E+18"]), "1,23765E+18 is rounded"),
-        (pa.array(["1E+18", None]), "1E+18 is rounded"),
-        (pa.array(["1237648720693755904.0"]), "1237648720693755904.0 is rounded"),
-        (pa.array(["1.23765E+18"]).dictionary_encode(), "1.23765E+18 is rounded"),
+        (pa.array(["1.2376487206937559e+18"]), "one is 1.2376487206937559e+18"),
+        (pa.array(["1.2376487206937559E18"]), "one is 1.2376487206937559E18"),
+        (pa.array(["1,23765E+18"]), "one is 1,23765E+18"),
+        (pa.array(["1E+18", None]), "one is 1E+18"),
+        (pa.array(["1237648720693755904.0"]), "one is 1237648720693755904.0"),
+        (pa.array(["1.23765E+18"]).dictionary_encode(), "one is 1.23765E+18"),
     ],
 )
 def test_names_that_lost_digits(column, words):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from luneta.catalog import candidates, index
+from luneta.catalog import candidates
 from luneta.catalog.schema import (
     HEALPIX_COLUMN,
     OBJECT_COLUMNS,
@@ -23,6 +23,7 @@ from luneta.catalog.schema import (
 )
 from luneta.config import Config, Stamps, Task
 from luneta.survey.stamp_index import OWN_COLUMNS, templates
+from luneta.survey.tables import PARTITION_COLUMNS
 
 # Of the files between the jobs, from which the catalog is joined; and provenance, as in the list of
 # candidates.
@@ -75,9 +76,8 @@ def made_columns(config: Config, detected: list[str]) -> list[Made]:
         Columns that detection measures; empty with a source list.
     """
     own = [column.name for column in (HEALPIX_COLUMN, *OBJECT_COLUMNS, *QUALITY_COLUMNS)]
-    partition = [column.name for column in index.COLUMNS if column.name not in own]
     return [
-        *(Made(name, LUNETA) for name in (*own, *partition, *BETWEEN_JOBS)),
+        *(Made(name, LUNETA) for name in (*own, *PARTITION_COLUMNS, *BETWEEN_JOBS)),
         *_of_stamps(config),
         *(Made(noise_column(band).name, f"input.bands = {band!r}") for band in config.input.bands),
         *(Made(name, "input.detection") for name in detected),

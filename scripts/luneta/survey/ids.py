@@ -64,9 +64,9 @@ def _rounded_text(column: pa.ChunkedArray, name: str) -> str | None:
     if not len(rounded):
         return None
     return (
-        f"column {name!r} holds names that were rounded as numbers, as spreadsheets and pandas do: "
-        f"{_shared(np.array(rounded.to_pylist(), object))}; store the names as integers or text, "
-        "from the original table"
+        f"column {name!r} holds names written as floating-point numbers, as spreadsheets do, which "
+        f"may have lost digits: {_shared(np.array(rounded.to_pylist(), object))}; store the names "
+        "as integers or text, from the original table"
     )
 
 
@@ -76,7 +76,7 @@ def _shared(names: np.ndarray) -> str:
     most = counts.argmax()
     if counts[most] > 1:
         return f"{counts[most]} rows share {values[most]}"
-    return f"{names[0]} is rounded"
+    return f"one is {names[0]}"
 
 
 def loose(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
