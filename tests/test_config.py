@@ -1,6 +1,7 @@
 """What a config may hold, and what is said of one that cannot work."""
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def test_task_inherits_training():
         ("input.reference_band", "z", "input: reference_band 'z' is not one of bands"),
         ("survey", "my sky", "survey = 'my sky': names become file and column names"),
         ("survey", 7, "survey = 7: YAML reads this as a number"),
+        ("survey", datetime.date(2026, 1, 1), "YAML reads this as a date; put it in quotes"),
         ("tasks.shape.kind", "binary2", "tasks.shape.kind = 'binary2': must be 'multiclass' or"),
         ("tasks.shape.merge", {"x": ["y"]}, "tasks.shape: merge names ['x']"),
         ("training.width", 0.5, None),

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
         ("input:\n  kind:tiles\n  bands: [g]\n", ("write a blank after the colon in line 2",)),
         ("survey: a\ninput\n  kind: tiles\n", ("line 2 must be `key: value`",)),
         ("input:\n  kind: tiles\n bands: [g]\n", ("line 3", "indent the line like those beside")),
+        ("survey: a\n---\nsurvey: b\n", ("line 2", "remove the line `---`")),
         ("survey: a\x00\n", ("remove that character",)),
         ("", ("the file is empty", "config/demo.yaml")),
         ("[1, 2]\n", ("config = [1, 2]: must hold keys",)),

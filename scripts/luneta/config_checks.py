@@ -263,9 +263,10 @@ def _detected(config: Config) -> list[str]:
 
 
 def _name_problems(config: Config) -> Iterator[str]:
-    from luneta.catalog.clashes import clashes
+    from luneta.catalog.clashes import clashes, unknown_defaults
 
     yield from clashes(config, _detected(config))
+    yield from unknown_defaults(config, _detected(config))
 
 
 def remarks(config: Config) -> list[str]:

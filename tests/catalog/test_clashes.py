@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from astropy.table import Table
 
-from luneta.catalog.clashes import SQL_RESERVED, clashes, made_columns, remarks
+from luneta.catalog.clashes import SQL_RESERVED, clashes, made_columns, remarks, unknown_defaults
 from luneta.catalog.schema import OBJECT_COLUMNS, QUALITY_COLUMNS, catalog_columns
 from luneta.config import validate
 
@@ -162,6 +162,18 @@ def test_names_of_methods_of_pandas_are_remarked():
     assert remarks(config(keep=["rank", "z"])) == [
         'input.keep.rank: in pandas catalog.rank is a method; write catalog["rank"]'
     ]
+
+
+def test_default_columns_that_the_catalog_will_not_have():
+    wanted = ["object_id", "lens_yes_probability", "z", "_healpix_29", "lens_yse_std", "shift_x"]
+    given = config(keep=["z"], tasks={"lens": {}}).model_dump(mode="json")
+    given["catalog"]["default_columns"] = wanted
+    first, second = unknown_defaults(validate(given), [])
+    said = "catalog.default_columns = 'lens_yse_std': the catalog has no such column; did you mean"
+    assert first == f"{said} lens_yes_std?"
+    assert "'shift_x': the catalog has no such column" in second
+    given["cutouts"]["recentre"] = "peak"
+    assert list(unknown_defaults(validate(given), [])) == [first]
 
 
 def test_fits_and_sql_do_not_tell_capitals_from_small_letters(tmp_path):

@@ -21,7 +21,7 @@ from luneta.catalog.schema import (
     run_column,
     task_columns,
 )
-from luneta.config import Config, Stamps, Task
+from luneta.config import Config, Stamps, Task, did_you_mean
 from luneta.survey.stamp_index import OWN_COLUMNS, templates
 from luneta.survey.tables import PARTITION_COLUMNS
 
@@ -79,6 +79,13 @@ def made_columns(config: Config, detected: list[str]) -> list[Made]:
     return [
         *(Made(name, LUNETA) for name in (*own, *PARTITION_COLUMNS, *BETWEEN_JOBS)),
         *_of_stamps(config),
+        *_of_config(config, detected),
+    ]
+
+
+def _of_config(config: Config, detected: list[str]) -> list[Made]:
+    """List the columns of the catalog that this config asks for."""
+    return [
         *(Made(noise_column(band).name, f"input.bands = {band!r}") for band in config.input.bands),
         *(Made(name, "input.detection") for name in detected),
         *(Made(name, _key(name, config.input.keep)) for name in config.input.keep),
@@ -152,6 +159,28 @@ def clashes(config: Config, detected: list[str]) -> Iterator[str]:
 def _is_first(name: str, keep: Mapping[str, str], seen: Mapping[str, Made]) -> bool:
     """Whether a kept name is not told of already, as a name that another key makes."""
     return seen[name.casefold()].key == _key(name, keep)
+
+
+def unknown_defaults(config: Config, detected: list[str]) -> Iterator[str]:
+    """Find default columns that the catalog will not have.
+
+    Parameters
+    ----------
+    config, detected
+        As `made_columns`.
+    """
+    cutouts = config.cutouts
+    lacking = {"shift_x", "shift_y"} if cutouts.recentre == "none" else set()
+    lacking |= {"galaxy_area_ratio"} if cutouts.area_ratio is None else set()
+    own = [column.name for column in (HEALPIX_COLUMN, *OBJECT_COLUMNS, *QUALITY_COLUMNS)]
+    names = [*own, *(made.name for made in _of_config(config, detected))]
+    there = [name for name in names if name not in lacking]
+    for name in config.catalog.default_columns:
+        if name not in there:
+            yield (
+                f"catalog.default_columns = {name!r}: the catalog has no such column; "
+                f"{did_you_mean(name, there)}"
+            )
 
 
 def _clash(first: Made, second: Made) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -65,8 +66,9 @@ def _mend(error: dict[str, Any]) -> str:
         return f"must hold keys, one a line and indented below it{_description(path)}"
     if kind == "list_type" and isinstance(given, str | bool | int | float):
         return f"must be a list; write {path[-1]}: [{_listed(path[-1], given)}]"
-    if kind == "string_type" and isinstance(given, bool | int | float):
+    if kind == "string_type" and isinstance(given, bool | int | float | date):
         text = "YAML reads this as a number or as true or false; put it in quotes"
+        text = "YAML reads this as a date; put it in quotes" if isinstance(given, date) else text
     return text if kind == "value_error" else f"{text}{_description(path)}"
 
 

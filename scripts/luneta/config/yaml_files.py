@@ -23,6 +23,7 @@ HINTS = {
     "above is whole",
     "could not find expected ':'": "line {start} must be `key: value`, with a colon and a blank",
     "expected <block end>": "indent the line like those beside it, by blanks",
+    "found another document": "remove the line `---`: a config is one document",
     "undefined alias": "put text that begins with * in quotes",
 }
 
