@@ -457,7 +457,7 @@ def test_where_labelled_objects_are_rejected_the_message_says_why(tmp_path, task
     far = [f"tile t has the same object_id {i}.5 arcsec away" for i in range(4)]
     reasons = [*far, *["the position lies outside every tile"] * 20, "x.fits is truncated"]
     names = rejected_quality(tmp_path / "a.parquet", 1, reasons)
-    rows = [f"{name},{'bar' if i else 'spot'}" for i, name in enumerate(names)]
+    rows = [f"{name},{'bar' if i else 'spot'}" for i, name in enumerate(names)]  # o0 is usable
     (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows, ""]))
     settings = {"task": task_settings(), "shards": ["a"], "seed": 1}
     with pytest.raises(ConfigError) as refused:
@@ -471,6 +471,20 @@ def test_where_labelled_objects_are_rejected_the_message_says_why(tmp_path, task
         "class 'bar' has 0 usable labelled objects in the folds, fewer than training.folds = 2, as "
         "25 of its labelled objects cannot be used (20: the position lies outside every tile; 4: "
         "tile t has the same object_id 0.5 arcsec away; 1: x.fits is truncated). Correct what "
+        "rejects them; quality/*.parquet in the results has the reason of each"
+    )
+
+
+def test_where_all_labelled_objects_are_rejected_the_message_says_so(tmp_path, task_settings):
+    names = rejected_quality(tmp_path / "a.parquet", 0, ["t.fits does not exist"] * 9 + ["far"])
+    rows = [f"{name},{('bar', 'spot')[i % 2]}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows, ""]))
+    settings = {"task": task_settings(), "shards": ["a"], "seed": 1}
+    quality, split = [tmp_path / "a.parquet"], tmp_path / "split.parquet"
+    with pytest.raises(ConfigError) as refused:
+        folds.run([tmp_path / "labels.csv"], quality, split, settings)
+    assert str(refused.value) == (
+        "none of 10 labelled objects can be used (9: t.fits does not exist; 1: far). Correct what "
         "rejects them; quality/*.parquet in the results has the reason of each"
     )
 

@@ -34,6 +34,7 @@ from luneta.training.labels import FEW, Labels, check_found, first_few, read_lab
 QUALITY = ("object_id", "usable", "masked_fraction", "edge_distance")
 HOLDOUT = -1
 REASONS = 3  # that a message repeats
+CORRECT = "what rejects them; quality/*.parquet in the results has the reason of each"
 
 logger = logging.getLogger(__name__)
 
@@ -316,8 +317,7 @@ def _too_few(per_fold: Mapping[str, int], task: Question, reasons: Counter[str])
         return f"{problem}: lower folds, add labels, or merge or drop the class"
     return (
         f"{problem}, as {reasons.total()} of its labelled objects cannot be used "
-        f"({_told(reasons)}). Correct what rejects them; quality/*.parquet in the results has the "
-        "reason of each"
+        f"({_told(reasons)}). Correct {CORRECT}"
     )
 
 
@@ -389,6 +389,22 @@ def _rejected(
     return {label: reject_reasons(quality, of_class) for label, of_class in names.items()}
 
 
+def check_any(used: int, rejected: Mapping[str, Counter[str]]) -> None:
+    """Refuse a split of which all objects are rejected.
+
+    Raises
+    ------
+    ConfigError
+        With the commonest reasons.
+    """
+    reasons = sum(rejected.values(), Counter())
+    if not used and reasons:
+        raise ConfigError(
+            f"none of {reasons.total()} labelled objects can be used ({_told(reasons)}). Correct "
+            f"{CORRECT}"
+        )
+
+
 def _warn(labels: Labels, places: Mapping[str, Any], task: Question) -> None:
     if labels.conflicting:
         logger.warning(
@@ -447,7 +463,9 @@ def run(
     logger.info("labels: %s; in folds: %s", counts, per_fold)
     if any(not count for counts in per_fold.values() for count in counts.values()):
         unusable = [name for name in found.classes if places.get(name, ("", 0))[1] < 0]
-        check_members(per_fold, task, _rejected(found, unusable, quality))
+        rejected = _rejected(found, unusable, quality)
+        check_any(len(table), rejected)
+        check_members(per_fold, task, rejected)
     conflicting = found.conflicting[:FEW]
     told = {"counts": counts, "members": per_fold, "conflicting": conflicting}
     metadata = {key: json.dumps(value, sort_keys=True) for key, value in told.items()}
