@@ -198,12 +198,8 @@ def _pixel(table: pa.Table, name: str | None, first_pixel: int) -> np.ndarray:
         return np.full(len(table), np.nan)
     try:
         return _numbers(table[name]) - first_pixel
-    except pa.ArrowException as error:
-        raise TableError(f"column {name!r} holds {_kind(table, name)}, no pixel: {error}") from None
-
-
-def _kind(table: pa.Table, name: str) -> str:
-    return "text" if is_text(table[name]) else str(table[name].type)
+    except pa.ArrowInvalid as error:
+        raise TableError(f"column {name!r} holds text that is no pixel: {error}") from None
 
 
 def _motion(table: pa.Table, name: str, key: str, given: str | None) -> np.ndarray:
@@ -212,7 +208,7 @@ def _motion(table: pa.Table, name: str, key: str, given: str | None) -> np.ndarr
     try:
         factor = units.Unit(unit).to(units.mas / units.yr)
         return np.nan_to_num(_numbers(table[name]) * factor, posinf=0, neginf=0)
-    except (ValueError, units.UnitsError, pa.ArrowException) as error:
+    except (ValueError, units.UnitsError, pa.ArrowInvalid) as error:
         raise TableError(f"column {name!r} is no proper motion, as in mas/yr: {error}") from None
 
 
