@@ -6,7 +6,15 @@ import pyarrow as pa
 import pytest
 from astropy.table import Table
 
-from luneta.catalog.clashes import SQL_RESERVED, clashes, made_columns, remarks, unknown_defaults
+from luneta.catalog import index
+from luneta.catalog.clashes import (
+    PARTITION_COLUMNS,
+    SQL_RESERVED,
+    clashes,
+    made_columns,
+    remarks,
+    unknown_defaults,
+)
 from luneta.catalog.schema import OBJECT_COLUMNS, QUALITY_COLUMNS, catalog_columns
 from luneta.config import validate
 
@@ -39,6 +47,10 @@ def test_the_names_are_those_of_the_catalog_itself():
               "model_id"}  # fmt: skip
     assert {made.name for made in made_columns(given, [])} == {c.name for c in written} | beside
     assert problems(keep=["z", "mag_r"], tasks=tasks, clustered=["lens"]) == []
+
+
+def test_the_names_of_partitions_are_those_of_the_index():
+    assert ["object_id", *PARTITION_COLUMNS] == [column.name for column in index.COLUMNS]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from luneta.catalog.schema import (
 )
 from luneta.config import Config, Stamps, Task, did_you_mean
 from luneta.survey.stamp_index import OWN_COLUMNS, templates
-from luneta.survey.tables import PARTITION_COLUMNS
 
+# By which HATS divides a catalog; `catalog.index`, which has them too, takes long to import.
+PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
 # Of the files between the jobs, from which the catalog is joined; and provenance, as in the list of
 # candidates.
 BETWEEN_JOBS = ("usable", "skipped", "shard", "run_id", "model_id")
