@@ -267,6 +267,17 @@ def test_stamps_and_their_labels(survey, tmp_path):
     assert "30 differ in zeros, capitals, blanks or decimals alone" in refusal(survey)
 
 
+def test_labels_of_which_the_survey_has_none_are_remarked(survey, tmp_path, capsys):
+    write_labels(tmp_path / "labels.csv", [f"star{n}" for n in range(30)])
+    for _ in range(2):
+        make_plan(survey)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(
+            "Note: tasks.t.id_column = 'object_id': 30 of 30 labelled objects ha"
+        )
+        assert line.endswith("spell the names as there. So far `split` will refuse them")
+
+
 def test_labels_of_a_larger_survey_are_no_error(survey, tmp_path):
     write_labels(tmp_path / "labels.csv", NAMES + [f"star{n}" for n in range(300)])
     make_plan(survey)

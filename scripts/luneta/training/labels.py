@@ -16,6 +16,10 @@ from luneta.survey.ids import loose
 FEW = 5
 
 
+class OtherSpelling(ConfigError):
+    """Labels that name the survey's objects, spelt otherwise."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """What the label tables of a task say.
@@ -143,9 +147,11 @@ def check_found(
 
     Raises
     ------
+    OtherSpelling
+        If one in a hundred has a cutout by another spelling only: leading zeros, capitals, blanks,
+        or decimals.
     ConfigError
-        If none has a cutout; or if one in a hundred has one by another spelling only: leading
-        zeros, capitals, blanks, or decimals.
+        If none has a cutout.
     """
     names, known = _names(labelled), _names(cutouts)
     absent = names.filter(pc.invert(pc.is_in(names, known)))
@@ -159,13 +165,14 @@ def check_found(
     )
     if len(absent) < len(names) and 100 * len(alike) < len(names):
         return problem if 2 * len(absent) > len(names) else None
-    spelling = ""
-    if len(alike):
-        spelling = f" ({len(alike)} differ in zeros, capitals, blanks or decimals alone)"
-    raise ConfigError(
-        f"{problem}{spelling}. Name the column of the label tables that holds the survey's "
-        f"object_id, and spell the names as there"
+    mend = (
+        "Name the column of the label tables that holds the survey's object_id, and spell the "
+        "names as there"
     )
+    if not len(alike):
+        raise ConfigError(f"{problem}. {mend}")
+    spelling = f"{len(alike)} differ in zeros, capitals, blanks or decimals alone"
+    raise OtherSpelling(f"{problem} ({spelling}). {mend}")
 
 
 def spelt_otherwise(absent: pa.Array, names: pa.Array, known: pa.Array) -> pa.Array:
