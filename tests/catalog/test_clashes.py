@@ -149,7 +149,7 @@ def test_detected_columns_clash_too():
 def test_words_that_sql_reserves_are_refused():
     (line,) = problems(keep=["order"])
     assert line == (
-        "input.keep.order = 'COLUMN': order is a reserved word of SQL, which takes it for no "
+        "input.keep.order = 'COLUMN': order is a reserved word of SQL, which does not read it as a "
         "column; keep it by another name, such as order_"
     )
     assert problems(keep=["Select"]) and not problems(keep=["order_", "distance"])

@@ -230,7 +230,7 @@ def _reserved(keep: Mapping[str, str]) -> Iterator[str]:
             yield f"{key}: luneta writes columns of such names; {KEEP_OTHERWISE}"
         elif name.lower() in SQL_RESERVED:
             yield (
-                f"{key}: {name} is a reserved word of SQL, which takes it for no column; "
+                f"{key}: {name} is a reserved word of SQL, which does not read it as a column; "
                 f"{KEEP_OTHERWISE}, such as {name}_"
             )
         elif name in _frame_names(methods=False):

@@ -165,14 +165,14 @@ def check_found(
     )
     if len(absent) < len(names) and 100 * len(alike) < len(names):
         return problem if 2 * len(absent) > len(names) else None
-    mend = (
+    fix = (
         "Name the column of the label tables that holds the survey's object_id, and spell the "
         "names as there"
     )
     if not len(alike):
-        raise ConfigError(f"{problem}. {mend}")
+        raise ConfigError(f"{problem}. {fix}")
     spelling = f"{len(alike)} differ in zeros, capitals, blanks or decimals alone"
-    raise OtherSpelling(f"{problem} ({spelling}). {mend}")
+    raise OtherSpelling(f"{problem} ({spelling}). {fix}")
 
 
 def spelt_otherwise(absent: pa.Array, names: pa.Array, known: pa.Array) -> pa.Array:
