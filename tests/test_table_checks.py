@@ -260,6 +260,16 @@ def test_a_few_labels_that_lost_their_zeros_are_told_too(survey, tmp_path):
     assert "10 of 30 labelled objects have no cutout" in refusal(survey)
 
 
+def test_a_very_few_labels_that_are_spelt_otherwise_are_remarked(survey, tmp_path, capsys):
+    ours = [f"{n:03d}" for n in range(99, 299)]
+    write_list(tmp_path / "list.csv", ours)
+    write_labels(tmp_path / "labels.csv", [name.lstrip("0") for name in ours])
+    make_plan(survey)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Note: tasks.t.id_column = 'object_id': 1 of 200 labelled objects have")
+    assert line.endswith("(1 differ in zeros, capitals, blanks or decimals alone)")
+
+
 def test_stamps_and_their_labels(survey, tmp_path):
     pd.DataFrame(table_of(image="x.fits")).to_csv(tmp_path / "stamps.csv", index=False)
     write_labels(tmp_path / "labels.csv", [f"{name}.0" for name in NAMES])

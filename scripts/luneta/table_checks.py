@@ -241,13 +241,15 @@ def _label_problems(name: str, task: Task, index: Path) -> Iterator[str]:
 
 def _problems_of(where: str, task: Task, labels: Labels, objects: pa.Table) -> Iterator[str]:
     try:
-        check_found(labels.classes, objects["object_id"], task)
+        remark = check_found(labels.classes, objects["object_id"], task)
     except OtherSpelling as error:
         yield f"{where}.{error}"
         return
     except ConfigError as error:  # a survey that still grows may come to have them
         print(f"Note: {where}.{error}. So far `split` will refuse them", file=sys.stderr)
         return
+    if remark is not None:
+        print(f"Note: {where}.{remark}", file=sys.stderr)
     yield from _grade_problems(where, task, objects["object_id"].combine_chunks())
     yield from _unplaced_problems(where, task, labels, objects)
 

@@ -143,7 +143,7 @@ def check_found(
     Returns
     -------
     str or None
-        A warning, where more than half have no cutout.
+        A warning, where more than half have no cutout, or a few are spelt otherwise.
 
     Raises
     ------
@@ -163,16 +163,15 @@ def check_found(
         f"no cutout; the label tables name {first_few(absent[: FEW + 1].to_pylist())}, the survey "
         f"{first_few(known[: FEW + 1].to_pylist()) or 'none of them'}"
     )
+    if len(alike):
+        problem += f" ({len(alike)} differ in zeros, capitals, blanks or decimals alone)"
     if len(absent) < len(names) and 100 * len(alike) < len(names):
-        return problem if 2 * len(absent) > len(names) else None
-    fix = (
-        "Name the column of the label tables that holds the survey's object_id, and spell the "
-        "names as there"
+        return problem if len(alike) or 2 * len(absent) > len(names) else None
+    refusal = OtherSpelling if len(alike) else ConfigError
+    raise refusal(
+        f"{problem}. Name the column of the label tables that holds the survey's object_id, and "
+        "spell the names as there"
     )
-    if not len(alike):
-        raise ConfigError(f"{problem}. {fix}")
-    spelling = f"{len(alike)} differ in zeros, capitals, blanks or decimals alone"
-    raise OtherSpelling(f"{problem} ({spelling}). {fix}")
 
 
 def spelt_otherwise(absent: pa.Array, names: pa.Array, known: pa.Array) -> pa.Array:
