@@ -28,6 +28,7 @@ from luneta.survey.shards import (
 from luneta.survey.stamp_index import deal_stamps
 from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
+from luneta.table_checks import check_dealt
 
 LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
 
@@ -87,6 +88,7 @@ class SurveyPlan:
             self._check_stamps_per_shard()
         self.versions = self._fingerprints()
         self.slices = self._deal()
+        check_dealt(config, self.index, self.slices)
         self._check_label_tiles()
 
     @property

@@ -15,6 +15,7 @@ from astropy import units
 from astropy.coordinates import FK4, FK5, ICRS, Angle, Galactic, SkyCoord
 from astropy.time import Time
 
+from luneta.survey.ids import rounded
 from luneta.survey.images import ImageError
 from luneta.survey.remote import local_copy
 from luneta.survey.tables import TableError, is_text, read_table, require_columns, text
@@ -414,8 +415,16 @@ def object_names(table: pa.Table, mapping: str) -> np.ndarray:
     -------
     numpy.ndarray
         Shape (objects,), object; empty where there is no name.
+
+    Raises
+    ------
+    TableError
+        If the names were rounded as numbers, so that several objects may share one.
     """
     names = parts_of(mapping)
+    for problem in (rounded(table[name], name) for name in names):
+        if problem is not None:
+            raise TableError(problem)
     if names == [mapping]:
         return text(table[mapping])
     parts = {name: text(table[name]) for name in names}
