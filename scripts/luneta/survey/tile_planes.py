@@ -12,6 +12,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from luneta.survey.calibration import choose_planes, choose_zero_point, saturated_pixels
+from luneta.survey.constants import mask_constant
 from luneta.survey.detected import detection_bands, measured_bands
 from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
@@ -106,9 +107,18 @@ def read_image(files: BandFiles, settings: Mapping) -> BandPixels:
         noise = noise_of_weight(weight, settings["weight"])
         bad |= np.isnan(noise)
         noise = None if settings["weight"] == "relative" else np.nan_to_num(noise, nan=1.0)
+    bad |= _filled(pixels, bad, settings["mask"].get("constant"))
     if bad.all():
         raise ImageError(Flag.NO_DATA, f"{files.image} has no good pixel", files.image)
     return BandPixels(np.where(bad, np.float32(0), pixels), bad, saturated, noise, header)
+
+
+def _filled(pixels: np.ndarray, bad: np.ndarray, limit: float | None) -> np.ndarray:
+    """Find the pixels that one value fills instead of an observation; shape (y, x), bool."""
+    if limit is None:
+        return np.zeros(bad.shape, bool)
+    _, filled = mask_constant(np.where(bad, np.float32(np.nan), pixels), limit)
+    return np.zeros(bad.shape, bool) if filled is None else filled
 
 
 def on_grid(plane: Plane, wcs: WCS, grid: tuple[WCS, tuple[int, int]], name: str) -> Plane:
