@@ -23,7 +23,9 @@ from luneta.digests import digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.fingerprints import fingerprint
 from luneta.survey.footprints import Footprint, holders, is_unwatched, survey_footprints
-from luneta.survey.sources import Sources, read_list
+from luneta.survey.source_files import list_files
+from luneta.survey.sources import Sources, read_lists
+from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 
 OBJECTS = "objects.arrow"
@@ -189,20 +191,21 @@ def deal_sources(
     dict
         Path of each shard's slice; objects outside every tile make the shard `unplaced`.
     """
+    names = list_files(settings)
     key = digest(
         [
             settings,
             repr(tiles),
-            fingerprint(settings["sources"]),
+            [[name, fingerprint(str(split_table(name)[0]))] for name in names],
             source_digest(Path(__file__)),
             [versions.get(f.image) for tile in tiles.values() for f in tile.bands.values()],
         ]
     )
     if (paths := remembered(folder, key)) is not None:
         return paths
-    sources = read_list(settings["sources"], settings)
+    sources = read_lists(names, settings)
     if settings["columns"].get("tile") is not None:
-        rows, numbers = _placements_by_name(sources, tiles, settings["sources"])
+        rows, numbers = _placements_by_name(sources, tiles, str(settings["sources"]))
         return deal(_slices(sources, rows, numbers, tiles), folder, key)
     reference = settings["reference_band"] or settings["bands"][0]
     memory, remote = folder / "footprints.json", settings.get("remote")

@@ -133,8 +133,14 @@ def _position_reason(position: dict[str, float], missing: bool) -> str:
             return f"the position is not a number: {name} is NaN"
         if np.isinf(value):
             return f"the position is infinite: {name} is {value}"
-    dec = position["dec"]
-    return f"the position lies beyond the pole: dec is {dec:g}, and goes from -90 to 90 degrees"
+    if "ra" not in position:
+        values = " and ".join(f"{name} is {value:g}" for name, value in position.items())
+        return f"the position is none: {values}"
+    ra, dec = position["ra"], position["dec"]
+    if 0 <= ra <= 360:
+        return f"the position lies beyond the pole: dec is {dec:g}, and goes from -90 to 90 degrees"
+    values = f"ra is {ra:.10g}" + ("" if abs(dec) <= 90 else f" and dec is {dec:.10g}")
+    return f"the position is no point of the sky: {values}; ra goes from 0 to 360 degrees"
 
 
 def mark_positions(sources: Sources, flags: np.ndarray, reasons: np.ndarray) -> np.ndarray:
@@ -184,8 +190,8 @@ def place(
     placed = {
         "ra": sources.ra.copy(),
         "dec": sources.dec.copy(),
-        "x": sources.x.copy(),
-        "y": sources.y.copy(),
+        "x": np.where(sources.on_a_pixel() | ~sources.on_the_sky(), sources.x, np.nan),
+        "y": np.where(sources.on_a_pixel() | ~sources.on_the_sky(), sources.y, np.nan),
         "flags": np.zeros(count, np.int32),
         "reject_reason": np.full(count, None, object),
     }

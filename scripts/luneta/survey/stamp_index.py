@@ -17,7 +17,7 @@ from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
 from luneta.survey.remote import is_remote
-from luneta.survey.sources import select, wanted_columns
+from luneta.survey.sources import select, text_columns, wanted_columns
 from luneta.survey.tables import TableError, read_table, require_columns
 
 OWN_COLUMNS = ("row", "refused", "signature")  # of a slice, beside those of the templates
@@ -275,7 +275,7 @@ def _read(settings: Mapping) -> pa.Table:
     fields = {name: t for t in templates(settings).values() for name in t.fields}
     wanted = wanted_columns(settings["columns"], settings["keep"])
     wanted += [settings["row"]] if settings.get("row") else []
-    table = read_table(settings["table"], [settings["columns"]["object_id"], *fields])
+    table = read_table(settings["table"], [*text_columns(settings["columns"]), *fields])
     for name, template in fields.items():
         if name not in table.column_names:
             raise TableError(
