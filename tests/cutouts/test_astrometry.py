@@ -10,7 +10,8 @@ from astropy.wcs.utils import proj_plane_pixel_area
 from luneta.config.survey import Detection
 from luneta.cutouts.astrometry import bright_peaks, median_offset
 from luneta.survey.detect import extract
-from luneta.survey.images import read_grid, read_pixels, to_pixels
+from luneta.survey.images import read_pixels
+from luneta.survey.wcs import read_grid, to_pixels
 
 SCALE = 0.262
 FIELDS = Path(__file__).parents[3] / "shared/data/multi_survey"

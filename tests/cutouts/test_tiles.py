@@ -11,8 +11,8 @@ from luneta.cutouts.job import run
 from luneta.cutouts.shard import Shard
 from luneta.files import read_json
 from luneta.survey.flags import Flag
-from luneta.survey.images import to_pixels
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import to_pixels
 
 MASK = {"planes": {"bad": 0, "saturated": 1}}
 CUTOUTS = Cutouts().model_dump(mode="json")

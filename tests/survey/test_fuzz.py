@@ -83,7 +83,8 @@ def unpacked(path: str) -> bytes:
 
 def examine_image(name: str) -> str:
     """Read an image in all ways; says what came of it, or raises if something is wrong."""
-    from luneta.survey.images import ImageError, ImageFile, read_grid, read_pixels
+    from luneta.survey.images import ImageError, ImageFile, read_pixels
+    from luneta.survey.wcs import read_grid
 
     path = name.split("[")[0]
     try:

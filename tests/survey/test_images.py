@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fits_files import tan_wcs, write_image
 from luneta.survey.fits_checks import data_sum
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag, count
-from luneta.survey.images import ImageError, read_grid, read_pixels, to_pixels
+from luneta.survey.images import ImageError, read_pixels
+from luneta.survey.wcs import read_grid, to_pixels
 
 
 @pytest.fixture

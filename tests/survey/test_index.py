@@ -13,11 +13,13 @@ from astropy.wcs import Sip
 
 from fits_files import tan_wcs, write_image
 from luneta.files import read_json
+from luneta.survey import ingest
 from luneta.survey.fingerprints import fingerprint, fingerprints
+from luneta.survey.flags import Flag
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
-from luneta.survey.images import to_pixels
 from luneta.survey.index import deal_sources, read_objects, shards_with
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import to_pixels
 
 SHAPE = (60, 80)
 
@@ -221,7 +223,7 @@ def test_a_tile_without_a_grid_holds_nothing_and_the_next_band_stands_in(tmp_pat
         "half": Tile("half", "half", {"r": BandFiles(image), "g": BandFiles(str(bad))}),
     }
     found = survey_footprints(tiles, "g", {}, tmp_path / "m.json")
-    assert found["lost"] is None
+    assert "bad.fits is a web page" in found["lost"].reason
     assert found["half"].image == image
 
 
@@ -319,3 +321,33 @@ def test_a_folder_goes_by_what_is_in_it(tmp_path):
     before = fingerprint(str(tmp_path / "hats"))
     (tmp_path / "hats/part.parquet").write_bytes(b"1")
     assert fingerprint(str(tmp_path / "hats")) != before
+
+
+def rows_of_the_unplaced(tmp_path, tiles, lines):
+    settings = given(tmp_path, lines)
+    path = deal_sources(settings, {t.name: t for t in tiles}, tmp_path / "index", {})["unplaced"]
+    ingestion = {"tiles": [], "columns": {}, "keep": {}, "reference_band": "g", "sliced": True}
+    ingest.run([path], tmp_path / "objects.parquet", ingestion)
+    return pq.read_table(tmp_path / "objects.parquet").to_pandas().set_index("object_id")
+
+
+def test_a_row_outside_every_tile_is_told_which_tile_lies_nobody_knows_where_and_why(tmp_path):
+    good = make_tile(tmp_path, "good", tan_wcs(SHAPE, 150.0, 2.0))
+    odd = make_tile(tmp_path, "odd", tan_wcs(SHAPE, 160.0, 2.0))
+    with fits.open(tmp_path / "odd.fits", mode="update") as file:
+        file[0].header["RADESYS"] = "GEOCENTRIC"
+    rows = rows_of_the_unplaced(tmp_path, [good, odd], ["far,160.0,2.0", "bad,,2.0"])
+    reason = rows.loc["far", "reject_reason"]
+    assert reason.startswith(
+        "the position lies outside every tile whose place is known; 1 tile has"
+    )
+    assert "tile odd: " in reason
+    assert "odd.fits: RADESYS is 'GEOCENTRIC'; known are ICRS" in reason
+    assert rows.loc["far", "flags"] == Flag.OUTSIDE
+    assert rows.loc["bad", "reject_reason"] == "the position is missing: the list leaves it empty"
+
+
+def test_where_every_tile_is_known_the_reason_is_short(tmp_path):
+    good = make_tile(tmp_path, "good", tan_wcs(SHAPE, 150.0, 2.0))
+    rows = rows_of_the_unplaced(tmp_path, [good], ["far,160.0,2.0"])
+    assert rows.loc["far", "reject_reason"] == "the position lies outside every tile"

@@ -35,6 +35,16 @@ class Mask(Section):
         description="Name of each mask plane and its bit number or code. "
         "Without planes every pixel that is not zero is bad.",
     )
+    planes_from: Literal["config", "header"] = Field(
+        "config",
+        description="`header`: the mask's own header numbers its planes, file by file (MP_SAT = 1 "
+        "of LSST and HSC, MSKNAM05 = SAT of Pan-STARRS); `planes` hold for masks that do not. "
+        "`config`: `planes` hold, and a tile whose header contradicts them is flagged.",
+    )
+    header_names: dict[Name, str] = Field(
+        default_factory=dict,
+        description="How headers name a plane, where not as `planes` do: {saturated: SAT}.",
+    )
     ignore: list[Name] = Field(
         default_factory=list,
         description="Planes that do not make a pixel bad. Planes not named under `planes` do.",
@@ -200,6 +210,12 @@ class Survey(Section):
     zero_points: dict[Name, float] = Field(
         default_factory=dict,
         description="AB magnitude of one count, by band. With them fluxes are in nanojansky.",
+    )
+    zero_point: Literal["config", "header"] = Field(
+        "config",
+        description="`header`: each image's own zero point (FLUXMAG0, MAGZERO, MAGZPT, PHOTFLAM, a "
+        "physical BUNIT and the like), and `zero_points` for images that tell none. `config`: "
+        "`zero_points`; an image whose header contradicts them is flagged.",
     )
     remote: Remote = Field(
         default_factory=Remote, description="How files named by URL are fetched."

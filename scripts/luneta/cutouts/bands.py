@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from astropy.wcs import WCS
 
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
+from luneta.survey.calibration import (
+    ZeroPoint,
+    choose_planes,
+    choose_zero_point,
+    saturation_level,
+)
+from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
+from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky, wcs_notes
 
 GRID_TOLERANCE = 0.05
 LARGEST_VALUE = 1e30
 ROWS_AT_ONCE = 512
+MOST_SATURATED = 0.1
 
 Windows = list[tuple[slice, slice]]
 
@@ -34,12 +43,24 @@ class BandImage:
         Standard deviation of each pixel by the weight image, shape (y, x), float32.
     sky : Sky or None
         What was subtracted, or would have been, and its noise.
+    header : Unit or None
+        Header of the image.
+    zero_point : ZeroPoint
+        What turns its counts into fluxes.
+    conflicts : list of str
+        How the config and the headers of image and mask contradict each other.
+    notes : list of str
+        What was odd about the files, and did no harm.
     """
 
     pixels: np.ndarray
     saturated: np.ndarray | None = None
     noise: np.ndarray | None = None
     sky: Sky | None = None
+    header: Unit | None = None
+    zero_point: ZeroPoint = ZeroPoint(None)
+    conflicts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
@@ -84,17 +105,25 @@ def worth_windows(image: ImageFile, count: int, side: float, below: int | None) 
     return count * side * side * 10 < ny * nx
 
 
-def _read(name: str, plane: int, windows: Windows | None) -> np.ndarray:
-    with ImageFile(name, plane) as image:
-        if windows is None:
-            return image.read()
-        pixels = np.full(image.shape, np.nan, np.float32)
-        for rows, columns in windows:
-            pixels[rows, columns] = image.window(rows, columns)
-        return pixels
+def _pixels_of(image: ImageFile, windows: Windows | None, fill: float, dtype) -> np.ndarray:
+    """Read an image whole, or windows of it into an image of `fill`; shape (y, x)."""
+    if windows is None:
+        return image.read()
+    pixels = np.full(image.shape, fill, dtype)
+    for rows, columns in windows:
+        pixels[rows, columns] = image.window(rows, columns)
+    return pixels
 
 
-def _read_beside(name: str, plane: int, windows: Windows | None, shape) -> np.ndarray:
+def _read(files: BandFiles, windows: Windows | None) -> BandImage:
+    """Read an image with its header."""
+    with ImageFile(files.image, files.plane) as image:
+        pixels = _pixels_of(image, windows, np.nan, np.float32).astype(np.float32, copy=False)
+        notes = [*image.notes, *wcs_notes(image.unit)]
+    return BandImage(pixels, header=image.unit, notes=[f"{files.image}: {note}" for note in notes])
+
+
+def _read_beside(name: str, plane: int, windows: Windows | None, shape) -> tuple[np.ndarray, Unit]:
     """Read a mask or weight image, which must be as large as the image it belongs to."""
     with ImageFile(name, plane) as image:
         if image.shape != tuple(shape):
@@ -103,12 +132,7 @@ def _read_beside(name: str, plane: int, windows: Windows | None, shape) -> np.nd
                 f"{name} has shape {image.shape}, the image it belongs to {tuple(shape)}",
                 name,
             )
-        if windows is None:
-            return image.read()
-        pixels = np.zeros(shape, image.dtype.newbyteorder("="))
-        for rows, columns in windows:
-            pixels[rows, columns] = image.window(rows, columns)
-        return pixels
+        return _pixels_of(image, windows, 0, image.dtype.newbyteorder("=")), image.unit
 
 
 def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) -> BandImage:
@@ -126,31 +150,79 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
     ImageError
         If a file is missing or broken, shapes differ, or no pixel is good.
     """
-    pixels = _read(files.image, files.plane, windows).astype(np.float32, copy=False)
-    image = BandImage(pixels)
-    _drop_values(pixels, settings["mask"].get("sentinels", []))
-    if not _has_good(pixels):
+    image = _read(files, windows)
+    _mark_saturated(image, files.image)
+    _drop_values(image.pixels, settings["mask"].get("sentinels", []))
+    if not _has_good(image.pixels):
         raise _no_data(files.image, f"has no good pixel: {_kinds(files, windows)}")
     if files.mask:
-        mask = _read_beside(files.mask, files.plane, windows, pixels.shape)
-        bad, saturated = bad_pixels(mask, settings["mask"])
-        pixels[bad] = np.nan
-        image.saturated = saturated.astype(np.float32) if saturated.any() else None
-        if not _has_good(pixels):
-            raise _no_data(files.image, f"has no good pixel left: {files.mask} marks all as bad")
+        _apply_mask(image, files, windows, settings)
     if files.weight:
-        weight = _read_beside(files.weight, files.plane, windows, pixels.shape)
-        noise = noise_of_weight(weight, settings["weight"])
-        pixels[np.isnan(noise)] = np.nan
-        tells_noise = settings["weight"] != "relative"
-        if tells_noise and settings["cutouts"].get("noise") == "weight":
-            image.noise = noise
-        if not _has_good(pixels):
-            most = f"its largest value is {np.fmax.reduce(weight, axis=None):g}"
-            reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
-            raise _no_data(files.image, reason)
-    _refuse_constant(pixels, files.image)
+        _apply_weight(image, files, windows, settings)
+    _refuse_constant(image.pixels, files.image)
     return image
+
+
+def _mark_saturated(image: BandImage, name: str) -> None:
+    """Note the pixels that reach the level at which the header says the detector saturates."""
+    level = saturation_level(image.header)
+    if level is None:
+        return
+    with np.errstate(invalid="ignore"):
+        saturated = image.pixels >= level
+    if saturated.mean() > MOST_SATURATED:
+        image.notes.append(
+            f"{name}: its header calls pixels from {level:g} on saturated, which are "
+            f"{saturated.mean():.0%} of all; this is not believed"
+        )
+    elif saturated.any():
+        image.saturated = saturated.astype(np.float32)
+
+
+def _apply_mask(image: BandImage, files: BandFiles, windows, settings: dict) -> None:
+    """Make the pixels NaN that the mask calls bad; in place."""
+    mask, header = _read_beside(files.mask, files.plane, windows, image.pixels.shape)
+    planes, conflict = choose_planes(header, settings["mask"])
+    if conflict is not None:
+        image.conflicts.append(f"{files.mask}: {conflict}")
+    bad, saturated = bad_pixels(mask, planes)
+    image.pixels[bad] = np.nan
+    if saturated.any():
+        known = np.zeros(bad.shape, bool) if image.saturated is None else image.saturated > 0
+        image.saturated = (saturated | known).astype(np.float32)
+    if not _has_good(image.pixels):
+        raise _no_data(files.image, f"has no good pixel left: {files.mask} marks all as bad")
+
+
+def _apply_weight(image: BandImage, files: BandFiles, windows, settings: dict) -> None:
+    """Make the pixels NaN that have no weight, and keep the noise if it is asked for; in place."""
+    weight, _ = _read_beside(files.weight, files.plane, windows, image.pixels.shape)
+    noise = noise_of_weight(weight, settings["weight"])
+    image.pixels[np.isnan(noise)] = np.nan
+    tells_noise = settings["weight"] != "relative"
+    if tells_noise and settings["cutouts"].get("noise") == "weight":
+        image.noise = noise
+    if not _has_good(image.pixels):
+        most = f"its largest value is {np.fmax.reduce(weight, axis=None):g}"
+        reason = f"has no good pixel left: {files.weight} is positive at none; {most}"
+        raise _no_data(files.image, reason)
+
+
+def calibrate(
+    image: BandImage, files: BandFiles, band: str, settings: dict, scale: float | None
+) -> None:
+    """Settle what turns the counts of an image into fluxes; in place.
+
+    Parameters
+    ----------
+    settings : dict
+        `zero_points` and `zero_point` of the config.
+    scale : float or None
+        Arcsec a pixel of this image.
+    """
+    image.zero_point = choose_zero_point(image.header, band, settings, scale)
+    if image.zero_point.conflict is not None:
+        image.conflicts.append(f"{files.image}: {image.zero_point.conflict}")
 
 
 def _no_data(name: str, reason: str) -> ImageError:
@@ -163,7 +235,7 @@ def _has_good(pixels: np.ndarray) -> bool:
 
 def _kinds(files: BandFiles, windows: Windows | None) -> str:
     """Tell of which kinds the pixels of an image without a good one are."""
-    pixels = _read(files.image, files.plane, windows)
+    pixels = _read(files, windows).pixels
     size = np.abs(pixels)
     kinds = {
         "NaN": np.isnan(pixels),
@@ -199,9 +271,10 @@ def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
     if tuple(shape) != tuple(reference_shape):
         return False
     ny, nx = shape
-    x, y = np.array([0, nx - 1, 0, nx - 1, nx / 2]), np.array([0, 0, ny - 1, ny - 1, ny / 2])
-    there = np.array(reference.world_to_pixel(wcs.pixel_to_world(x, y)))
-    return bool(np.abs(there - [x, y]).max() < GRID_TOLERANCE)
+    x = np.array([0, nx - 1, 0, nx - 1, nx / 2])
+    y = np.array([0, 0, ny - 1, ny - 1, ny / 2])
+    on_reference = np.array(to_pixels(reference, *to_sky(wcs, x, y)))
+    return bool(np.abs(on_reference - [x, y]).max() < GRID_TOLERANCE)
 
 
 def on_reference_grid(
@@ -238,6 +311,8 @@ def align(
 ) -> BandImage:
     """Resample a band onto the reference band's grid; flux is conserved (DeForest 2004).
 
+    A surface brightness is averaged instead.
+
     Parameters
     ----------
     wcs : astropy.wcs.WCS
@@ -252,7 +327,8 @@ def align(
     """
     target, shape = reference
     side = pixel_scale(target) / pixel_scale(wcs)
-    pixels = _resampled(image.pixels, wcs, target, shape, conserve_flux=True)
+    averages = image.zero_point.per_area
+    pixels = _resampled(image.pixels, wcs, target, shape, conserve_flux=not averages)
     if np.isnan(pixels).all():
         raise _no_data(name, "has no pixel on the reference band's image")
     saturated, noise = image.saturated, image.noise
@@ -261,8 +337,8 @@ def align(
         saturated = (np.nan_to_num(spread) > 0.1).astype(np.float32)
     if noise is not None:
         noise = _resampled(noise, wcs, target, shape, conserve_flux=False)
-        noise *= np.float32(_noise_growth(side))
-    return BandImage(pixels, saturated, noise)
+        noise *= np.float32(_noise_growth(side) / (side**2 if averages else 1))
+    return replace(image, pixels=pixels, saturated=saturated, noise=noise)
 
 
 def _noise_growth(side: float) -> float:

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.cutouts.resample import rounded_factors
+from luneta.survey.calibration import NANOJANSKY
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
-
-NANOJANSKY = 31.4  # AB magnitude of 1 nJy, as 0 mag is 3631 Jy (Oke & Gunn 1983)
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +62,23 @@ def source_factors(objects: pa.Table, scale: float | None, settings: dict) -> np
     return rounded_factors(sides / scale / size)
 
 
-def flux_factors(objects: pa.Table, part: slice, band: str, settings: dict) -> np.ndarray:
+def flux_factors(
+    objects: pa.Table, part: slice, band: str, zero_point: float | None, settings: dict
+) -> np.ndarray:
     """Factor from counts to flux, corrected for Galactic dust, of each object.
+
+    Parameters
+    ----------
+    zero_point : float or None
+        AB magnitude of one count.
 
     Returns
     -------
     numpy.ndarray
-        Of the objects in `part`, float64; to nanojansky if the band has a zero point.
+        Of the objects in `part`, float64; to nanojansky if there is a zero point.
     """
-    zero_point = settings.get("zero_points", {}).get(band, NANOJANSKY)
-    factor = np.full(len(objects), 10 ** (0.4 * (NANOJANSKY - zero_point)))
+    given = NANOJANSKY if zero_point is None else zero_point
+    factor = np.full(len(objects), 10 ** (0.4 * (NANOJANSKY - given)))
     dust = settings["cutouts"].get("extinction")
     if dust is not None and band in dust["coefficients"]:
         reddening = np.nan_to_num(column(objects, dust["ebv"]))

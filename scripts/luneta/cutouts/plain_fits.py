@@ -9,12 +9,17 @@ from functools import lru_cache
 
 import numpy as np
 
-BLOCK, CARD = 2880, 80
+from luneta.survey.fits_headers import BLOCK, CARD, PIXEL_KEYWORDS
+
 END = b"END" + b" " * (CARD - 3)
+EXTENSION = b"XTENSION"
 SIMPLE = b"SIMPLE  =                    T"
 TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
 # Files with these keywords are left to the full reader, which checks or obeys them.
-UNUSUAL = frozenset([b"CHECKSUM", b"DATASUM ", b"GROUPS  ", b"BSCALE  ", b"BZERO   ", b"BLANK   "])
+UNUSUAL = frozenset(keyword.ljust(8).encode() for keyword in PIXEL_KEYWORDS)
+MANDATORY = tuple(
+    keyword.ljust(8).encode() for keyword in ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3")
+)
 _INTEGER = re.compile(rb"= +(-?\d+) *(?:/[ -~]*)?\Z")
 
 
@@ -38,11 +43,16 @@ def read_plain(path: str) -> np.ndarray | None:
     except (OSError, ValueError):
         return None
     start = _header_size(content)
-    header = content[:start]
-    keywords = [header[card : card + 8] for card in range(0, start, CARD)]
-    if not header.isascii() or not UNUSUAL.isdisjoint(keywords):
-        return None
-    return _pixels(content, start)
+    return _pixels(content, start) if _is_plain(content[:start]) else None
+
+
+def _is_plain(header: bytes) -> bool:
+    """Whether a header says nothing of its pixels but their type and number, and that once."""
+    if not header.isascii() or b"\0" in header:
+        return False
+    keywords = [header[card : card + 8].upper() for card in range(0, len(header), CARD)]
+    once = all(keywords.count(keyword) <= 1 for keyword in MANDATORY)
+    return once and UNUSUAL.isdisjoint(keywords)
 
 
 def _content(path: str) -> bytes:
@@ -65,15 +75,21 @@ def _header_size(content: bytes) -> int:
 
 
 def _pixels(content: bytes, start: int) -> np.ndarray | None:
-    """Interpret what follows the header, if the file holds as much as the header says."""
+    """Read what follows the header, if that is as much as the header says and no more."""
     layout = _layout(content[CARD : 6 * CARD])
     if start == 0 or layout is None:
         return None
     kind, shape = layout
     count = math.prod(shape)
-    if len(content) < start + math.ceil(count * kind.itemsize / BLOCK) * BLOCK:
+    end = start + math.ceil(count * kind.itemsize / BLOCK) * BLOCK
+    if len(content) < end or not _may_follow(content[end : end + len(EXTENSION)]):
         return None
     return np.frombuffer(content, kind, count, start).reshape(shape)
+
+
+def _may_follow(content: bytes) -> bool:
+    """Whether nothing or another extension follows the image; of all else the full reader tells."""
+    return content in (b"", EXTENSION)
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag
+from luneta.survey.flags import DESCRIPTIONS, NOTE, UNUSABLE, Flag
 
 OBJECTS_AT_ONCE = 256
 
@@ -85,9 +85,10 @@ class Quality:
         self.mark(rows, flag, reason)
         self.note_file(flag, reason, tile, band, path)
 
-    def note_file(self, flag: Flag, reason: str, tile, band, path) -> None:
-        """Remember a file that something is wrong with."""
-        entry = {"tile": tile, "band": band, "path": path, "flag": flag.name.lower()}
+    def note_file(self, flag: Flag | None, reason: str, tile, band, path) -> None:
+        """Remember a file that something is wrong with, or without a flag odd."""
+        name = NOTE if flag is None else flag.name.lower()
+        entry = {"tile": tile, "band": band, "path": path, "flag": name}
         self.files.append({**entry, "reason": reason})
 
     def measure(self, rows: np.ndarray, images: np.ndarray, max_masked_fraction: float) -> None:

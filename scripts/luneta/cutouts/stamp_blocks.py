@@ -26,9 +26,10 @@ from luneta.cutouts.stamp_pixels import (
     without_signal,
 )
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, pixel_scale, read_grid
+from luneta.survey.images import ImageError
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.remote import local_copies
+from luneta.survey.wcs import pixel_scale, read_grid
 
 LARGEST_GROUP = 32 * 1024**2  # bytes
 
@@ -317,7 +318,16 @@ class StampCutter:
         growth = [noise_growth(self.cutouts["size"], float(value)) for value in factor]
         noise = noise.astype(float) * np.array(growth)[:, None]
         scale = np.stack(
-            [flux_factors(self.objects, group.slots, band, self.settings) for band in self.bands],
+            [
+                flux_factors(
+                    self.objects,
+                    group.slots,
+                    band,
+                    self.settings.get("zero_points", {}).get(band),
+                    self.settings,
+                )
+                for band in self.bands
+            ],
             axis=1,
         )
         block.measured.append(("sky_noise", group.slots, noise * scale))

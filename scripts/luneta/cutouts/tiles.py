@@ -16,6 +16,7 @@ from luneta.cutouts.bands import (
     BandImage,
     Windows,
     align,
+    calibrate,
     light_of,
     on_reference_grid,
     read_band,
@@ -30,9 +31,10 @@ from luneta.cutouts.recentre import shifts
 from luneta.cutouts.resample import noise_growth, resample, source_side
 from luneta.cutouts.sky import median, ring_level
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, pixel_scale, read_grid
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import pixel_scale, read_grid
 
 OBJECTS_AT_ONCE = 512
 SKY_WINDOW, LEAST_WINDOW = 1.5, 64
@@ -165,12 +167,25 @@ class TileCutter:
         wcs = None if band == self.reference else on_reference_grid(files, self.grid)
         windows = self._windows(files, band) if wcs is None else None
         image, windows = self._read(files, windows)
+        calibrate(
+            image, files, band, self.settings, self.scale if wcs is None else pixel_scale(wcs)
+        )
+        self._report(image, band)
         if wcs is not None:
             image = align(image, wcs, self.grid, files.image)
         image = without_sky(image, self.cutouts["background"], windows)
         if band == self.reference:
             self._settle(image)
         return image
+
+    def _report(self, image: BandImage, band: str) -> None:
+        """Flag the objects if config and headers contradict each other; note what is odd."""
+        path = self.tile.bands[band].image
+        for conflict in image.conflicts:
+            self.quality.mark(self.rows, Flag.HEADER_CONFLICT)
+            self.quality.note_file(Flag.HEADER_CONFLICT, conflict, self.tile.name, band, path)
+        for note in image.notes:
+            self.quality.note_file(None, note, self.tile.name, band, path)
 
     def _open_grid(self, files: BandFiles) -> None:
         """Learn the reference band's grid; one without a sky will do for positions in pixels."""
@@ -267,9 +282,10 @@ class TileCutter:
             stamps[:, number] = np.nan
             return
         rows, x, y, factor = (v[part] for v in (self.rows, self.x, self.y, self.factor))
-        scale = flux_factors(self.objects, part, band, self.settings)
-        noise = self._noise(image, x, y) * self._growth(factor)
-        self.quality.sky_noise[rows, number] = noise * scale
+        zero_point = image.zero_point
+        scale = flux_factors(self.objects, part, band, zero_point.value, self.settings)
+        noise = self._noise(image, x, y) * self._growth(factor, zero_point.per_area)
+        self.quality.sky_noise[rows, number] = noise * scale if zero_point.is_known else np.nan
         if self.cutouts["noise_units"]:
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
         if image.saturated is not None:
@@ -277,6 +293,8 @@ class TileCutter:
         if (factor == 1).all() and self.cutouts["background"] != "annulus":
             gather_into(stamps[:, number], image.pixels, x, y, scale)
         else:
+            if zero_point.per_area:
+                scale = scale / factor**2  # a mean, where a flux would be a sum
             self._cut_resampled(image.pixels, x, y, factor, scale, stamps[:, number])
 
     def _mark_saturated(self, saturated: np.ndarray, rows, x, y, factors) -> None:
@@ -286,10 +304,11 @@ class TileCutter:
             touched = centre_touched(gather(saturated, x[same], y[same], side))
             self.quality.mark(rows[same][touched], Flag.SATURATED)
 
-    def _growth(self, factors: np.ndarray) -> np.ndarray:
+    def _growth(self, factors: np.ndarray, per_area: bool) -> np.ndarray:
         """Noise of a cutout's pixel over that of an image's; shape (objects,), float64."""
-        found, place = np.unique(factors, return_inverse=True)
-        return np.array([noise_growth(self.size, factor) for factor in found])[place]
+        steps, place = np.unique(factors, return_inverse=True)
+        growth = np.array([noise_growth(self.size, factor) for factor in steps])
+        return (growth / steps**2 if per_area else growth)[place]
 
     def _noise(self, image: BandImage, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Standard deviation of an image pixel near each object; shape (objects,), float64."""

@@ -26,9 +26,9 @@ INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
     "overlap_radius",
 }  # fmt: skip
-DETECTION_KEYS = {"mask", "weight", "zero_points"}
+DETECTION_KEYS = {"mask", "weight", "zero_points", "zero_point"}
 CUTOUTS_KEYS = {
-    "mask", "weight", "zero_points", "pixel_scale", "remote", "astrometry", "pixels",
+    "mask", "weight", "zero_points", "zero_point", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
 }  # fmt: skip
 # What the names of files in splits/, metrics/ and clusters/ have behind the task.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luneta.catalog.read import batches
-from luneta.survey.flags import UNUSABLE, Flag, count
+from luneta.survey.flags import NOTE, UNUSABLE, Flag, count
 
 FIRST = 10
 NO_FLAG = "no flag"
@@ -66,7 +66,8 @@ class Reckoning:
 
 def is_soft(name: str) -> bool:
     """Whether the flag of that lower-case name leaves its object or file usable."""
-    return name.upper() in Flag.__members__ and not Flag[name.upper()] & UNUSABLE
+    is_flag = name.upper() in Flag.__members__
+    return name == NOTE or (is_flag and not Flag[name.upper()] & UNUSABLE)
 
 
 def total(groups: dict[str, Group]) -> int:

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from luneta.files import atomic_path
 from luneta.reporting.reckoning import FIRST, Group, Reckoning, total
 from luneta.reporting.style import words
-from luneta.survey.flags import DESCRIPTIONS
+from luneta.survey.flags import DESCRIPTIONS, NOTE
 
 HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
@@ -147,7 +147,10 @@ def write_rejects(path: Path | str, found: Reckoning) -> None:
         title="Rejected objects and files",
         found=found,
         unusable=total(found.unusable_files),
-        descriptions={flag.name.lower(): text for flag, text in DESCRIPTIONS.items()},
+        descriptions={
+            **{flag.name.lower(): text for flag, text in DESCRIPTIONS.items()},
+            NOTE: "the file departs from its standard, and was used all the same",
+        },
         count=counted,
         first=FIRST,
     )

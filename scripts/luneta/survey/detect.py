@@ -16,12 +16,13 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area
 
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile, read_grid
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.names import position_names
 from luneta.survey.remote import localised
 from luneta.survey.sources import Sources, concatenate, on_the_sky
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import read_grid
 
 KRON_FACTOR, KRON_LEAST_RADIUS = 2.5, 3.5
 LOCUS_SIGNAL_TO_NOISE, LOCUS_LEAST = 20.0, 5

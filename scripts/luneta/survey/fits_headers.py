@@ -12,7 +12,7 @@ import math
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,17 @@ _MOST_HEADER_BYTES = 64 * 1024**2
 _BITPIX = (8, 16, 32, 64, -32, -64)
 _ALWAYS_ALLOWED = 2**30
 _BEST_COMPRESSION = 10_000
+_HARMLESS = b"\0 \t\r\n\v\f\x1a"  # what editors and transfers leave at the end of a file
+_HIERARCH = re.compile(rb"HIERARCH +([^=]*?) *= ?(.*)", re.DOTALL | re.IGNORECASE)
+# Of an image that has none of these, the stored numbers are the pixels, and nothing tells whether
+# they have changed. Every reader of pixels asks this list: no other keyword may change a pixel.
+PIXEL_KEYWORDS = (
+    "BSCALE", "BZERO", "BLANK", "ZBLANK", "BSOFTEN", "BOFFSET", "DATASUM", "CHECKSUM", "GROUPS",
+)  # fmt: skip
+_LAYOUT = re.compile(
+    r"BITPIX|NAXIS\d*|PCOUNT|GCOUNT|XTENSION|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+)"
+    r"|T(FIELDS|FORM\d+)|THEAP|" + "|".join(PIXEL_KEYWORDS)
+)
 _PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _NO_FILES = {
     stat.S_IFDIR: "a directory",
@@ -77,13 +88,19 @@ class Unit:
     number : int
         0 is the primary one.
     cards : dict of str to bytes
-        The 80 bytes of each keyword's card; of a repeated keyword the last.
+        The card of each keyword, in capitals; of a repeated keyword the first.
     start, data : int
         First byte of the header, and of the data, in the (unpacked) file.
     size : int
         Bytes of data, without the padding to whole blocks.
     shape : tuple of int
         Axes of the image, slowest first: (..., y, x); of the unpacked image if `compressed`.
+    ambiguous : dict of str to bytes
+        Keywords that stand in the header again with another value, and the last such card.
+    primary : dict of str to bytes
+        Cards of the file's primary header; empty of the primary one itself.
+    notes : tuple of str
+        How the header departs from the standard without harm.
     """
 
     number: int
@@ -92,11 +109,25 @@ class Unit:
     data: int
     size: int
     shape: tuple[int, ...]
+    ambiguous: dict[str, bytes] = field(default_factory=dict)
+    primary: dict[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def get(self, keyword: str, default=None):
-        """Value of a keyword: bool, int, float or str."""
+        """Return the value of a keyword: bool, int, float or str."""
         card = self.cards.get(keyword)
-        return default if card is None else _value(card, default)
+        return default if card is None else card_value(card, default)
+
+    def get_anywhere(self, keyword: str, default=None):
+        """Return the value of a keyword of this header, or else of the primary one."""
+        card = self.cards.get(keyword, self.primary.get(keyword))
+        return default if card is None else card_value(card, default)
+
+    def pixel_keyword(self, keyword: str, default=None):
+        """Return the value of one of `PIXEL_KEYWORDS`; KeyError for any other."""
+        if keyword not in PIXEL_KEYWORDS:
+            raise KeyError(keyword)
+        return self.get(keyword, default)
 
     @property
     def kind(self) -> str:
@@ -129,7 +160,8 @@ class Unit:
         return self.data + math.ceil(self.size / BLOCK) * BLOCK
 
 
-def _value(card: bytes, default):
+def card_value(card: bytes, default=None):
+    """Return the value of a header card: bool, int, float or str; `default` if it has none."""
     text = card[10:].decode("latin-1") if card[8:10] == b"= " else ""
     if (quoted := re.match(r"\s*'((?:[^']|'')*)'", text)) is not None:
         return quoted[1].replace("''", "'").rstrip()
@@ -142,6 +174,17 @@ def _value(card: bytes, default):
         except ValueError:
             continue
     return text or default
+
+
+def make_card(keyword: str, value: bool | float | str) -> bytes:
+    """Write a header card of 80 bytes."""
+    if isinstance(value, str):
+        text = f"'{value:<8}'"
+    elif isinstance(value, bool):
+        text = f"{'FT'[value]:>20}"
+    else:
+        text = f"{value!r:>20}"
+    return f"{keyword:<8}= {text}".encode("ascii", "replace").ljust(CARD)
 
 
 def require_file(path: Path | str) -> None:
@@ -220,47 +263,93 @@ def read_units(file: BinaryIO, path: Path | str) -> Iterator[Unit]:
         If a header ends before its END, or promises what cannot be.
     """
     number, start = 0, 0
+    primary: dict[str, bytes] = {}
     while True:
         file.seek(start)
-        cards, length = _read_cards(file, path, number, start)
-        if cards is None:
+        header = _read_header(file, path, number, start)
+        if header is None:
             return
-        unit = _unit(path, number, cards, start, start + length)
+        unit = replace(_unit(path, number, header, start), primary=primary)
+        if number == 0:
+            primary = unit.cards
         yield unit
         number, start = number + 1, unit.end
 
 
-def _read_cards(file: BinaryIO, path, number: int, start: int) -> tuple[dict | None, int]:
-    """Cards of one header and its length in bytes; no cards after the last one."""
-    cards, length = {}, 0
-    while length < _MOST_HEADER_BYTES:
+@dataclass
+class _Header:
+    """The cards of one header, its length in bytes, and what is odd about them."""
+
+    cards: dict[str, bytes] = field(default_factory=dict)
+    ambiguous: dict[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    length: int = 0
+
+    def add(self, card: bytes) -> None:
+        """Take in a card; keywords in small letters count as those in capitals."""
+        keyword, card = _keyword_and_card(card.replace(b"\0", b" "))
+        first = self.cards.setdefault(keyword, card)
+        has_value = card[8:10] == b"= "
+        if has_value and first != card and card_value(first, None) != card_value(card, None):
+            self.ambiguous[keyword] = card
+
+
+def _keyword_and_card(card: bytes) -> tuple[str, bytes]:
+    """Return a card's keyword in capitals, and the card; one of HIERARCH in the usual form."""
+    long = _HIERARCH.match(card)
+    if long is not None:
+        card = long[1][:8].ljust(8) + b"= " + long[2]
+        return long[1].decode("latin-1").upper(), card
+    written = card[:8].decode("latin-1")
+    if not written.isupper():
+        card = written.upper().encode("latin-1", "replace")[:8].ljust(8) + card[8:]
+    return written.rstrip().upper(), card
+
+
+def _read_header(file: BinaryIO, path, number: int, start: int) -> _Header | None:
+    """Read one header; None after the last one."""
+    header = _Header()
+    while header.length < _MOST_HEADER_BYTES:
         block = read_fully(file, BLOCK)
-        if length == 0 and _is_the_end(path, number, start, block):
-            return None, 0
-        if len(block) < BLOCK:
-            raise unreadable(
-                path,
-                f"is truncated in the header of extension {number}: the file ends after "
-                f"{start + length + len(block):,} bytes",
-            )
-        for first in range(0, len(block), CARD):
-            card = block[first : first + CARD]
-            keyword = card[:8]
-            if keyword == b"END     " and not card[8:].strip():
-                return cards, length + BLOCK
-            if keyword == b"XTENSION" and length + first > 0:
-                raise unreadable(
-                    path, f"has no END in the header of extension {number}: that of the next begins"
-                )
-            cards[keyword.decode("latin-1").rstrip()] = card
-        length += len(block)
+        if header.length == 0 and _is_the_end(path, number, start, block):
+            return None
+        _require_block(path, number, start + header.length, block)
+        is_last = _add_cards(header, block, path, number)
+        header.length += len(block)
+        if is_last:
+            return header
         if not _looks_like_text(block):
             raise unreadable(
                 path,
                 f"has no END in the header of extension {number}: what is no text comes before "
-                f"byte {start + length:,}",
+                f"byte {start + header.length:,}",
             )
     raise unreadable(path, f"has no END in the header of extension {number}")
+
+
+def _require_block(path, number: int, place: int, block: bytes) -> None:
+    if len(block) < BLOCK:
+        raise unreadable(
+            path,
+            f"is truncated in the header of extension {number}: the file ends after "
+            f"{place + len(block):,} bytes",
+        )
+
+
+def _add_cards(header: _Header, block: bytes, path, number: int) -> bool:
+    """Add the cards of a block; tell whether END is among them."""
+    for first in range(0, len(block), CARD):
+        card = block[first : first + CARD]
+        if card.rstrip(b" \0") == b"END":
+            if block[first:].strip(b" ") != b"END":
+                header.notes += (f"other bytes than blanks follow END in extension {number}",)
+            return True
+        if card.startswith(b"XTENSION") and header.length + first > 0:
+            raise unreadable(
+                path, f"has no END in the header of extension {number}: that of the next begins"
+            )
+        header.add(card)
+    return False
 
 
 def _looks_like_text(block: bytes) -> bool:
@@ -284,7 +373,7 @@ def _is_the_end(path, number: int, start: int, block: bytes) -> bool:
         return False
     if block.startswith(b"XTENSION"):
         return False
-    if block.strip(b"\0 "):
+    if block.strip(_HARMLESS):
         raise unreadable(
             path,
             f"goes on at byte {start:,}, after the data of extension {number - 1} as the header "
@@ -293,9 +382,12 @@ def _is_the_end(path, number: int, start: int, block: bytes) -> bool:
     return True
 
 
-def _unit(path, number: int, cards: dict[str, bytes], start: int, data: int) -> Unit:
+def _unit(path, number: int, header: _Header, start: int) -> Unit:
+    cards, data = header.cards, start + header.length
+    _refuse_ambiguous_layout(path, number, header)
     axes = _axes(path, number, cards, "")
-    unit = Unit(number, cards, start, data, _data_size(path, number, cards, axes), axes[::-1])
+    size = _data_size(path, number, cards, axes)
+    unit = Unit(number, cards, start, data, size, axes[::-1], header.ambiguous, notes=header.notes)
     if "TABLE" in unit.kind and unit.get("TFIELDS") not in range(_MOST_FIELDS + 1):
         said = unit.get("TFIELDS")
         raise unreadable(path, f"has a wrong header: TFIELDS of extension {number} is {said!r}")
@@ -303,9 +395,21 @@ def _unit(path, number: int, cards: dict[str, bytes], start: int, data: int) -> 
         return unit
     shape = _axes(path, number, cards, "Z")[::-1]
     _check_tiles(path, unit, axes, shape)
-    image = Unit(number, cards, start, data, unit.size, shape)
+    image = replace(unit, shape=shape)
     check_memory(path, image, unit.size)
     return image
+
+
+def _refuse_ambiguous_layout(path, number: int, header: _Header) -> None:
+    """Refuse a header that says two things of its pixels: which one holds is not known."""
+    for keyword in filter(_LAYOUT.fullmatch, header.ambiguous):
+        first = card_value(header.cards[keyword], None)
+        last = card_value(header.ambiguous[keyword], None)
+        raise unreadable(
+            path,
+            f"has a wrong header: {keyword} stands twice in extension {number}, as {first!r} and "
+            f"as {last!r}; remove one of the two cards",
+        )
 
 
 def _axes(path, number: int, cards: dict[str, bytes], prefix: str) -> tuple[int, ...]:
@@ -313,7 +417,7 @@ def _axes(path, number: int, cards: dict[str, bytes], prefix: str) -> tuple[int,
 
     def whole(keyword: str, most: int) -> int:
         card = cards.get(keyword)
-        value = None if card is None else _value(card, None)
+        value = None if card is None else card_value(card, None)
         if type(value) is int and 0 <= value <= most:
             return value
         said = "missing" if card is None else f"{value!r}, which is no length or count"
@@ -326,7 +430,7 @@ def _axes(path, number: int, cards: dict[str, bytes], prefix: str) -> tuple[int,
 def _data_size(path, number: int, cards: dict[str, bytes], axes: tuple[int, ...]) -> int:
     values = {}
     for keyword, default in (("BITPIX", None), ("PCOUNT", 0), ("GCOUNT", 1)):
-        values[keyword] = _value(cards[keyword], None) if keyword in cards else default
+        values[keyword] = card_value(cards[keyword], None) if keyword in cards else default
     if type(values["BITPIX"]) is not int or values["BITPIX"] not in _BITPIX:
         raise unreadable(
             path,
@@ -381,8 +485,13 @@ def check_memory(path: Path | str, unit: Unit, packed: int) -> None:
         )
 
 
-def check_what_follows(file: BinaryIO, path: Path | str, unit: Unit) -> None:
+def check_what_follows(file: BinaryIO, path: Path | str, unit: Unit) -> tuple[str, ...]:
     """Check that after an extension's data comes another extension, or nothing.
+
+    Returns
+    -------
+    tuple of str
+        A note, if a few bytes follow that do no harm, such as a newline.
 
     Raises
     ------
@@ -391,8 +500,9 @@ def check_what_follows(file: BinaryIO, path: Path | str, unit: Unit) -> None:
     """
     file.seek(unit.end)
     block = read_fully(file, BLOCK)
-    if block:
-        _is_the_end(path, unit.number + 1, unit.end, block)
+    if not block or not _is_the_end(path, unit.number + 1, unit.end, block):
+        return ()
+    return (f"{len(block):,} bytes without meaning follow the last extension",)
 
 
 def find_unit(file: BinaryIO, path: Path | str, extension: str | int | None) -> Unit:

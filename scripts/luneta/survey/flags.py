@@ -29,6 +29,7 @@ class Flag(IntFlag):
     MISSING_BAND = 262144
 
 
+NOTE = "note"  # in the place of a flag's name: a file that is odd and was used
 DESCRIPTIONS = {
     Flag.EDGE: "the cutout reaches over the edge of the image; what lies beyond is masked",
     Flag.MASKED: "the cutout holds bad pixels",

@@ -12,29 +12,21 @@ from pathlib import Path
 import numpy as np
 from astropy.coordinates import FK5, ICRS, BaseCoordinateFrame, SkyCoord
 from astropy.wcs import WCS, WcsError, Wcsprm
-from astropy.wcs.utils import wcs_to_celestial_frame
 from scipy.spatial import cKDTree
 
 from luneta.code_digest import source_digest
 from luneta.files import read_json, write_json
-from luneta.survey.images import (
-    ImageError,
-    ImageFile,
-    is_singular,
-    read_grid,
-    refuse_no_numbers,
-    to_pixels,
-)
+from luneta.survey.fits_headers import card_value
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
+from luneta.survey.wcs import frame_of, is_singular, read_grid, to_pixels, wcs_cards
 
 # Uneven, so that a cubic distortion does not look like a scale.
 _PROBES = (0.0, 0.2, 0.55, 1.0)
 _AGREEMENT = 1e-5  # pixels
 _PLAIN = re.compile(r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[12]|(CD|PC)[12]_[12]|L[OA][NT]POLE")
-_SPECIAL = re.compile(
-    r"[AB]P?_|P[VS]\d|CPDIS|D2IM|D[PQ]\d|WAT|PC00|CD00|TR\d|CTYPE[3-9]|RADECSYS|EPOCH"
-)
+_OF_THE_FRAME = {"RADESYS", "EQUINOX", "DATE-OBS", "MJD-OBS"}
 _FRAMES = {  # by RADESYS and EQUINOX, as astropy takes them
     ("ICRS", None): ICRS(),
     ("ICRS", 2000): ICRS(),
@@ -75,6 +67,13 @@ class Footprint:
     matrix: tuple[float, ...] | None
 
 
+@dataclass(frozen=True)
+class NoFootprint:
+    """A tile of which no image tells where it lies, and why."""
+
+    reason: str
+
+
 def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Directions of positions in degrees; shape (..., 3), float64."""
     ra, dec = np.radians(ra), np.radians(dec)
@@ -87,8 +86,8 @@ def survey_footprints(
     versions: Mapping[str, str | None],
     memory: Path,
     remote: Mapping | None = None,
-) -> dict[str, Footprint | None]:
-    """Footprints of all tiles; those of unchanged images are remembered.
+) -> dict[str, Footprint | NoFootprint]:
+    """Find the footprints of all tiles; those of unchanged images are remembered.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def survey_footprints(
     Returns
     -------
     dict
-        By tile; None where no image has a readable grid.
+        By tile; `NoFootprint` where no image has a readable grid.
     """
     known = read_json(memory) if memory.exists() else {}
     keys = {name: _key(tile, reference, versions) for name, tile in tiles.items()}
@@ -116,19 +115,23 @@ def survey_footprints(
         zip(new, _measure([_grid(tiles[n], reference, remote) for n in new]), strict=True)
     )
     state = {
-        name: [keys[name], vars(m) if (m := measured[name]) else None]
-        if name in measured
-        else known[name]
+        name: [keys[name], vars(measured[name])] if name in measured else known[name]
         for name in tiles
     }
-    lasting = {n: s for n, s in state.items() if s[1] or not is_unwatched(tiles[n])}
+    lasting = {
+        name: kept
+        for name, kept in state.items()
+        if "reason" not in kept[1] or not is_unwatched(tiles[name])
+    }
     if lasting != known:
         write_json(memory, lasting, indent=None)
-    return {name: None if f is None else _restored(f) for name, (_, f) in state.items()}
+    return {name: _restored(values) for name, (_, values) in state.items()}
 
 
-def _restored(values: Mapping) -> Footprint:
-    """The footprint that JSON kept, which knows no tuples."""
+def _restored(values: Mapping) -> Footprint | NoFootprint:
+    """Return what JSON kept, which knows no tuples."""
+    if "reason" in values:
+        return NoFootprint(values["reason"])
     return Footprint(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -159,8 +162,9 @@ def _local(image: str, remote: Mapping | None) -> AbstractContextManager[str]:
     return local_copy(image, remote or {}) if is_remote(image) else nullcontext(image)
 
 
-def _grid(tile: Tile, reference: str, remote: Mapping | None) -> _Grid | None:
-    """Probe the grid of a tile; None if none of its images has one that works."""
+def _grid(tile: Tile, reference: str, remote: Mapping | None) -> _Grid | NoFootprint:
+    """Probe the grid of a tile, in the first band whose image has one that works."""
+    reasons = []
     for band in sorted(tile.bands, key=lambda band: band != reference):
         image = tile.bands[band].image
         try:
@@ -168,11 +172,12 @@ def _grid(tile: Tile, reference: str, remote: Mapping | None) -> _Grid | None:
                 grid = _plain_grid(name) or _probed(name, *read_grid(name))
             return replace(grid, image=image)
         except ImageError as error:
-            log.warning("tile %s, band %s: %s", tile.name, band, error)
+            reasons.append(str(error))
         except (ValueError, ArithmeticError, WcsError) as error:
-            log.warning("tile %s, band %s: %s: %s", tile.name, band, image, error)
+            reasons.append(f"{image}: {error}")
+        log.warning("tile %s, band %s: %s", tile.name, band, reasons[-1])
     log.warning("tile %s has no footprint: none of its images has a readable grid", tile.name)
-    return None
+    return NoFootprint(reasons[0] if reasons else "it has no image")
 
 
 def _plain_grid(image: str) -> _Grid | None:
@@ -182,22 +187,28 @@ def _plain_grid(image: str) -> _Grid | None:
     """
     with ImageFile(image) as file:
         unit, shape = file.unit, file.shape
-    types = tuple(unit.get(f"CTYPE{axis}", "") for axis in (1, 2))
-    special = any(_SPECIAL.match(keyword) for keyword in unit.cards)
-    frame = _FRAMES.get((unit.get("RADESYS"), unit.get("EQUINOX")))
-    if types != ("RA---TAN", "DEC--TAN") or special or frame is None:
+    cards = wcs_cards(unit, image)
+    linear = {keyword: card for keyword, card in cards.items() if _PLAIN.fullmatch(keyword)}
+    others = cards.keys() - linear.keys() - _OF_THE_FRAME
+    types = tuple(card_value(cards.get(f"CTYPE{axis}", b"")) for axis in (1, 2))
+    frame = _plain_frame(cards)
+    if others or types != ("RA---TAN", "DEC--TAN") or frame is None:
         return None
-    refuse_no_numbers(unit, image)
-    cards = b"".join(card for keyword, card in unit.cards.items() if _PLAIN.fullmatch(keyword))
-    system = Wcsprm(header=cards)
+    system = Wcsprm(header=b"".join(linear.values()))
     try:
         system.set()
     except WcsError:
-        return None  # such as the unit `degree`, which astropy mends
+        return None  # such as the unit `degree`, which astropy corrects
     if is_singular(system.cd if system.has_cd() else system.get_pc() * system.get_cdelt()[:, None]):
         return None
     world = system.p2s(pixels := _probes(shape), 0)["world"]
     return _Grid(image, shape, pixels, world[:, 0], world[:, 1], frame)
+
+
+def _plain_frame(cards: Mapping[str, bytes]) -> BaseCoordinateFrame | None:
+    """Return the frame of the commonest headers; None where astropy has to find out."""
+    written = (card_value(cards[k]) if k in cards else None for k in ("RADESYS", "EQUINOX"))
+    return _FRAMES.get(tuple(written))
 
 
 def _probes(shape: tuple[int, int]) -> np.ndarray:
@@ -212,14 +223,14 @@ def _probed(image: str, wcs: WCS, shape: tuple[int, int]) -> _Grid:
     pixels = _probes(shape)
     world = wcs.all_pix2world(pixels, 0)
     lon, lat = world[:, wcs.wcs.lng], world[:, wcs.wcs.lat]
-    return _Grid(image, (int(ny), int(nx)), pixels, lon, lat, wcs_to_celestial_frame(wcs))
+    return _Grid(image, (int(ny), int(nx)), pixels, lon, lat, frame_of(wcs))
 
 
-def _measure(grids: Sequence[_Grid | None]) -> list[Footprint | None]:
-    """Footprints of pixel grids."""
-    there = [grid for grid in grids if grid is not None]
+def _measure(grids: Sequence[_Grid | NoFootprint]) -> list[Footprint | NoFootprint]:
+    """Compute the footprints of pixel grids."""
+    there = [grid for grid in grids if isinstance(grid, _Grid)]
     if not there:
-        return [None] * len(grids)
+        return list(grids)
     pixels = np.array([grid.pixels for grid in there])
     matrices, centres, radii, plain = _gnomonic(pixels, _directions(there))
     found = (
@@ -234,7 +245,7 @@ def _measure(grids: Sequence[_Grid | None]) -> list[Footprint | None]:
             there, matrices, centres, radii, plain, strict=True
         )
     )
-    return [None if grid is None else next(found) for grid in grids]
+    return [next(found) if isinstance(grid, _Grid) else grid for grid in grids]
 
 
 def _directions(grids: Sequence[_Grid]) -> np.ndarray:
@@ -324,7 +335,7 @@ def _projective(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 def holders(
     ra: np.ndarray,
     dec: np.ndarray,
-    footprints: Sequence[Footprint | None],
+    footprints: Sequence[Footprint | NoFootprint],
     remote: Mapping | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find all tiles that hold each position.
@@ -333,7 +344,7 @@ def holders(
     ----------
     ra, dec : numpy.ndarray
         ICRS positions in degrees, finite, shape (objects,), float64.
-    footprints : sequence of Footprint or None
+    footprints : sequence of Footprint or NoFootprint
         A tile without one holds nothing.
     remote : mapping, optional
         How files named by URL are fetched.
@@ -344,7 +355,9 @@ def holders(
         Shape (pairs,), int64: the row of a position and the number of a tile that holds it.
         Sorted by row, then by how deep in the tile the position lies, deepest first.
     """
-    there = [number for number, footprint in enumerate(footprints) if footprint is not None]
+    there = [
+        number for number, footprint in enumerate(footprints) if isinstance(footprint, Footprint)
+    ]
     none = np.zeros(0, np.int64)
     if not there or not len(ra):
         return none, none

@@ -22,9 +22,15 @@ from luneta.code_digest import source_digest
 from luneta.digests import digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.survey.fingerprints import fingerprint
-from luneta.survey.footprints import Footprint, holders, is_unwatched, survey_footprints
+from luneta.survey.footprints import (
+    Footprint,
+    NoFootprint,
+    holders,
+    is_unwatched,
+    survey_footprints,
+)
 from luneta.survey.source_files import list_files
-from luneta.survey.sources import Sources, read_lists
+from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
 from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 
@@ -126,7 +132,8 @@ def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
     """Write the name, shard and hash of each row, to tell later what has changed where."""
     sizes = [len(table) for table in slices.values()]
     rows = pa.concat_tables(slices.values(), promote_options="permissive")
-    content = rows.drop_columns(["tile"]).to_pandas()
+    not_of_the_list = [name for name in ("tile", OUTSIDE_REASON) if name in rows.column_names]
+    content = rows.drop_columns(not_of_the_list).to_pandas()
     shards = pa.DictionaryArray.from_arrays(
         pa.array(np.repeat(np.arange(len(sizes)), sizes), pa.int32()), pa.array(list(slices))
     )
@@ -211,9 +218,27 @@ def deal_sources(
     memory, remote = folder / "footprints.json", settings.get("remote")
     known = survey_footprints(tiles, reference, versions, memory, remote)
     rows, numbers = _placements_by_sky(sources, list(known.values()), remote)
-    if any(known[name] is None and is_unwatched(tile) for name, tile in tiles.items()):
+    hidden = {n: found.reason for n, found in known.items() if isinstance(found, NoFootprint)}
+    if any(is_unwatched(tiles[name]) for name in hidden):
         key = None  # asked again the next time
-    return deal(_slices(sources, rows, numbers, tiles), folder, key)
+    slices = _slices(sources, rows, numbers, tiles)
+    if hidden and UNPLACED in slices:
+        slices[UNPLACED] = _with_reason(slices[UNPLACED], _outside(hidden))
+    return deal(slices, folder, key)
+
+
+def _outside(hidden: Mapping[str, str]) -> str:
+    """Say what "outside every tile" means where some tiles lie nobody knows where."""
+    first = next(iter(hidden))
+    count = "1 tile has" if len(hidden) == 1 else f"{len(hidden)} tiles have"
+    return (
+        f"the position lies outside every tile whose place is known; {count} no coordinate system "
+        f"that can be read: tile {first}: {hidden[first]}"
+    )
+
+
+def _with_reason(table: pa.Table, reason: str) -> pa.Table:
+    return table.append_column(OUTSIDE_REASON, pa.array([reason] * len(table), pa.string()))
 
 
 def _placements_by_name(
@@ -231,7 +256,7 @@ def _placements_by_name(
 
 
 def _placements_by_sky(
-    sources: Sources, footprints: Sequence[Footprint | None], remote: Mapping | None
+    sources: Sources, footprints: Sequence[Footprint | NoFootprint], remote: Mapping | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the list and numbers of the tiles that hold them; number -1 for no tile.
 

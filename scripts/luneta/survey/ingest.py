@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from astropy.wcs import WCS
 from luneta.parquet import write_parquet
 from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
-from luneta.survey.images import ImageError, ImageFile, read_grid, to_pixels
+from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import local_copy
 from luneta.survey.sources import Sources, on_the_sky, read_sources
 from luneta.survey.tiles import BandFiles, Tile
+from luneta.survey.wcs import read_grid, to_pixels, to_sky
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,10 @@ def place(
     flags, reasons = placed["flags"], placed["reject_reason"]
     mark_ids(sources.object_id, flags, reasons)
     good = mark_positions(sources, flags, reasons)
-    mark(flags, reasons, (sources.tile == "") & good, Flag.OUTSIDE)
+    outside = (sources.tile == "") & good
+    known = outside & ~np.equal(sources.outside, None)
+    mark(flags, reasons, known, Flag.OUTSIDE, sources.outside)
+    mark(flags, reasons, outside & ~known, Flag.OUTSIDE)
     _mark_unknown_tiles(sources.tile, [tile.name for tile in tiles], good, flags, reasons)
     for tile in tiles:
         here = np.flatnonzero((sources.tile == tile.name) & good)
@@ -279,14 +282,6 @@ def _grid(files: BandFiles, by_pixel: bool, remote: Mapping) -> tuple[WCS | None
                 raise
         with ImageFile(name, files.plane) as image:
             return None, image.shape
-
-
-def to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn zero-based pixel positions into ICRS degrees, shape (objects,), float64."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sky = wcs.pixel_to_world(x, y).icrs
-    return sky.ra.deg, sky.dec.deg
 
 
 def run(sources: list[Path], output: Path, settings: dict) -> None:

@@ -11,58 +11,78 @@ FITS conventions TNX and ZPX, https://fits.gsfc.nasa.gov/registry/.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from astropy.wcs import Sip
 from numpy.polynomial import chebyshev, legendre, polynomial
 
-from luneta.survey.fits_headers import CARD, Unit
+from luneta.survey.fits_headers import card_value, make_card
 
 _SERIES = {1: chebyshev.chebval2d, 2: legendre.legval2d, 3: polynomial.polyval2d}
 _STANDARD = {"TNX": "TAN", "ZPX": "ZPN"}
+_LATITUDES = ("DEC-", "GLAT", "ELAT", "HLAT", "SLAT")
 _WAT_LENGTH = 68
 _HIGHEST_DEGREE = 9
 
 
-def is_iraf(unit: Unit) -> bool:
-    """Whether a header has one of these projections."""
-    return re.search(r"-(TNX|ZPX)$", str(unit.get("CTYPE1"))) is not None
+def is_iraf(cards: Mapping[str, bytes]) -> bool:
+    """Whether the cards of a coordinate system are of one of these projections."""
+    return _ctype(cards, 1)[-4:] in ("-TNX", "-ZPX")
 
 
-def standard_cards(unit: Unit) -> dict[str, bytes]:
-    """Cards of the standard projection that take the place of CTYPE.
+def _ctype(cards: Mapping[str, bytes], axis: int) -> str:
+    return str(card_value(cards.get(f"CTYPE{axis}", b""), ""))
+
+
+def standard_cards(cards: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the cards of the standard projection that take the place of CTYPE.
 
     Raises
     ------
     ValueError
         If a number is none.
     """
-    cards = {}
-    for keyword in ("CTYPE1", "CTYPE2"):
-        ctype = str(unit.get(keyword))
-        cards[keyword] = f"'{ctype[:-3]}{_STANDARD.get(ctype[-3:], ctype[-3:])}'"
+    latitude = 1 if _ctype(cards, 1).startswith(_LATITUDES) else 2
+    standard = {}
     for axis in (1, 2):
-        for key, value in re.findall(r"projp(\d)\s*=\s*(\S+)", _text(unit, axis)):
-            cards[f"PV2_{key}"] = f"{float(value)!r:>20}"
-    return {key: f"{key:<8}= {value}".encode().ljust(CARD) for key, value in cards.items()}
+        ctype = _ctype(cards, axis)
+        projection = _STANDARD.get(ctype[-3:], ctype[-3:])
+        standard[f"CTYPE{axis}"] = make_card(f"CTYPE{axis}", ctype[:-3] + projection)
+        for key, value in re.findall(r"projp(\d)\s*=\s*(\S+)", _text(cards, axis)):
+            keyword = f"PV{latitude}_{key}"
+            standard[keyword] = make_card(keyword, float(value))
+    return standard
 
 
-def distortion(unit: Unit, matrix: np.ndarray, crpix: np.ndarray) -> Sip | None:
-    """The corrections `lngcor` and `latcor`, turned from the tangent plane to pixels.
+def distortion(
+    cards: Mapping[str, bytes],
+    shape: tuple[int, int],
+    matrix: np.ndarray,
+    crpix: np.ndarray,
+    axes: tuple[int, int],
+) -> Sip | None:
+    """Turn the corrections `lngcor` and `latcor` from the tangent plane to pixels.
 
     Parameters
     ----------
+    cards : mapping
+        Card of each keyword, WAT among them.
+    shape : tuple of 2 ints
+        (y, x) of the image.
     matrix : numpy.ndarray
         From pixels to degrees (CD), shape (2, 2).
     crpix : numpy.ndarray
         Reference pixel, one-based, shape (2,).
+    axes : tuple of 2 ints
+        Which axis, from zero, is the longitude, and which one the latitude.
 
     Raises
     ------
     ValueError
         If a correction cannot be read.
     """
-    found = [re.search(r'(lng|lat)cor\s*=\s*"([^"]*)"', _text(unit, axis)) for axis in (1, 2)]
+    found = [re.search(r'(lng|lat)cor\s*=\s*"([^"]*)"', _text(cards, axis)) for axis in (1, 2)]
     if not any(found):
         return None
     numbers = [[float(word) for word in match[2].split()] if match else None for match in found]
@@ -70,10 +90,11 @@ def distortion(unit: Unit, matrix: np.ndarray, crpix: np.ndarray) -> Sip | None:
     if degree > _HIGHEST_DEGREE:
         raise ValueError(f"degree {degree} of lngcor and latcor is above {_HIGHEST_DEGREE}")
     # A polynomial is known by its values at enough points; u, v are scaled to keep them tame.
-    scale = float(max(unit.shape[-2:]))
+    scale = float(max(shape))
     u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1, 1, degree + 1)] * 2))
     plane = matrix @ (scale * np.array([u, v]))
-    moved = np.array([_series(n, *plane) if n else np.zeros(len(u)) for n in numbers])
+    xi, eta = plane[axes[0]], plane[axes[1]]
+    moved = np.array([_series(n, xi, eta) if n else np.zeros(len(u)) for n in numbers])
     terms = polynomial.polyvander2d(u, v, [degree, degree])
     solved = np.linalg.solve(terms, np.linalg.solve(matrix, moved).T)
     powers = np.add.outer(np.arange(degree + 1), np.arange(degree + 1))
@@ -102,7 +123,7 @@ def _series(numbers: list[float], xi: np.ndarray, eta: np.ndarray) -> np.ndarray
     return _SERIES[kind](xi, eta, coefficients)
 
 
-def _text(unit: Unit, axis: int) -> str:
-    """The parts of a long string joined; blanks at the end of a card belong to it."""
-    keywords = sorted(k for k in unit.cards if re.fullmatch(rf"WAT{axis}_\d{{3}}", k))
-    return "".join(str(unit.get(keyword)).ljust(_WAT_LENGTH) for keyword in keywords)
+def _text(cards: Mapping[str, bytes], axis: int) -> str:
+    """Join the parts of a long string; blanks at the end of a card belong to it."""
+    keywords = sorted(k for k in cards if re.fullmatch(rf"WAT{axis}_\d{{3}}", k))
+    return "".join(str(card_value(cards[k])).ljust(_WAT_LENGTH) for k in keywords)

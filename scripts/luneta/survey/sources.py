@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,10 +35,9 @@ __all__ = [
 ]  # fmt: skip
 
 POSITION_COLUMNS = ("ra", "dec", "x", "y", "pm_ra", "pm_dec")
+OUTSIDE_REASON = "outside:reason"  # column of a slice; no kept column can bear this name
 NO_MOTION = (9999.0, 99999.0, 999999.0)  # mas/yr, by which lists say that there is none
 LARGEST_MOTION = 1e10
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,9 @@ class Sources:
         gives none.
     missing : numpy.ndarray
         Whether the list leaves the position empty, shape (objects,), bool.
+    outside : numpy.ndarray
+        Why the object lies on no tile, where planning knows more than that; shape (objects,),
+        object, None elsewhere.
     """
 
     object_id: np.ndarray
@@ -72,6 +73,7 @@ class Sources:
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     missing: np.ndarray | None = None
+    outside: np.ndarray | None = None
 
     def __post_init__(self):
         count = len(self.object_id)
@@ -80,6 +82,8 @@ class Sources:
                 object.__setattr__(self, name, np.full(count, np.nan))
         if self.missing is None:
             object.__setattr__(self, "missing", np.zeros(count, bool))
+        if self.outside is None:
+            object.__setattr__(self, "outside", np.full(count, None, object))
 
     def on_the_sky(self) -> np.ndarray:
         """Whether the position is a point of the sky; shape (objects,), bool."""
@@ -377,9 +381,11 @@ def _read_slice(path: Path, keep: Mapping) -> Sources:
     same_names = {name: name for name in keep}
     nowhere = np.full(len(table), "", object)
     as_written = {"first_pixel": 0, "is_slice": True}
-    return select(
-        table, dict(zip(names, names, strict=True)), same_names, nowhere, path, as_written
-    )
+    columns = dict(zip(names, names, strict=True))
+    sources = select(table, columns, same_names, nowhere, path, as_written)
+    if OUTSIDE_REASON not in table.column_names:
+        return sources
+    return replace(sources, outside=np.array(table[OUTSIDE_REASON].to_pylist(), object))
 
 
 def read_sources(paths: Sequence[Path], settings: Mapping, tiles: Sequence[str]) -> Sources:
@@ -410,7 +416,7 @@ def concatenate(parts: Sequence[Sources]) -> Sources:
     _check_units([part.kept.schema for part in parts])
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("object_id", "ra", "dec", "tile", "x", "y", "missing")
+        for name in ("object_id", "ra", "dec", "tile", "x", "y", "missing", "outside")
     }
     try:
         kept = pa.concat_tables([part.kept for part in parts], promote_options="permissive")
