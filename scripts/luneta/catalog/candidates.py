@@ -16,7 +16,7 @@ from scipy.special import betaincinv, expit, logit
 from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
 from luneta.parquet import read_parquet, write_parquet
-from luneta.survey.sources import degrees, on_the_sky
+from luneta.survey.sources import degrees, on_the_sky, settled
 from luneta.survey.tables import TableError, read_table, text
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, 
         about = table.schema.field(names[what]).metadata or {}
         unit = about.get(b"unit", b"").decode() or None
         places.append(degrees(table[names[what]], unit, names[what]))
-    return *places, text(table[names["name"]])
+    return *settled(*places), text(table[names["name"]])
 
 
 def match(

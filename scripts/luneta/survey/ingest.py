@@ -340,15 +340,15 @@ def _as_found(sources: Sources, radius: float) -> dict[str, np.ndarray]:
 
 
 def _unplaced(sources: Sources) -> dict[str, np.ndarray]:
-    """Stamps have no place in a tile; only their names can be wrong."""
-    count = len(sources.object_id)
+    """Stamps have no place in a tile, and need none; what is no point of the sky is unknown."""
+    count, known = len(sources.object_id), sources.on_the_sky()
     flags, reasons = np.zeros(count, np.int32), np.full(count, None, object)
     named = mark_ids(sources.object_id, flags, reasons)
     mark(flags, reasons, named & repeated(sources.object_id), Flag.DUPLICATE_ID)
     nowhere = np.full(count, np.nan)
     return {
-        "ra": sources.ra,
-        "dec": sources.dec,
+        "ra": np.where(known, sources.ra, np.nan),
+        "dec": np.where(known, sources.dec, np.nan),
         "x": nowhere,
         "y": nowhere,
         "flags": flags,
