@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from luneta.cutouts.plain_fits import read_plain
+from luneta.cutouts.table_pictures import SUFFIXES as TABLES
+from luneta.cutouts.table_pictures import picture_bytes
 from luneta.survey.fits_headers import require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, read_pixels, split_extension
@@ -21,24 +24,32 @@ DATASETS = ("images", "image", "data")
 GAP = 8
 
 
-def read_picture(name: str) -> np.ndarray:
+def read_picture(source: str | bytes, name: str | None = None) -> np.ndarray:
     """Read a JPEG or PNG; shape (y, x, channel), 0 to 255, or of 16 bits if the picture is.
+
+    Parameters
+    ----------
+    source : str or bytes
+        Path of the picture, or what its file would hold.
+    name : str, optional
+        What messages call it, if it is no path.
 
     Raises
     ------
     ImageError
         If the file is missing, or broken, or not a picture.
     """
-    path = Path(name)
-    require_file(path)
+    path = Path(name or source)
+    if isinstance(source, str):
+        require_file(path)
+        source = path.read_bytes()
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(source)) as picture:
             if picture.mode.startswith(("I", "F")):
                 return np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
             return np.asarray(picture.convert("RGB"))
     except UnidentifiedImageError:
-        with path.open("rb") as file:
-            start = file.read(12)
+        start = source[:12]
         what = f"not a picture: it starts with {start!r}" if start else "empty (0 bytes)"
         raise ImageError(Flag.UNREADABLE_FILE, f"{path} is {what}", path) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -149,6 +160,8 @@ class StampFiles:
         suffix = path.suffix.lower()
         if suffix in PICTURES:
             return read_picture(str(path))
+        if suffix in TABLES:
+            return read_picture(picture_bytes(path, extension, row), name=f"{name}, row {row}")
         if suffix == ".npy":
             array = self._array(path)
             return array if row is None else array[_checked(row, len(array), name)]
@@ -158,8 +171,7 @@ class StampFiles:
 
     def _bands(self, name: str, pixels: np.ndarray, count: int) -> np.ndarray:
         """Bring a cube's bands to the front."""
-        is_picture = split_extension(name)[0].suffix.lower() in PICTURES
-        axes = "band_last" if is_picture else self.axes
+        axes = "band_last" if is_picture(name) else self.axes
         if pixels.ndim == 3 and axes != "band_last" and pixels.shape[0] == count:
             return pixels
         if pixels.ndim == 3 and axes != "band_first" and pixels.shape[-1] == count:
@@ -230,9 +242,14 @@ def _checked(row: int, length: int, name: str) -> int:
     return row
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, or a table of pictures, by its suffix."""
+    return Path(split_extension(name)[0]).suffix.lower() in PICTURES | TABLES
+
+
 def _one_plane(pixels: np.ndarray, name: str) -> np.ndarray:
     """Make a band of a file with no other: colours are averaged, axes of length one dropped."""
-    if pixels.ndim == 3 and split_extension(name)[0].suffix.lower() in PICTURES:
+    if pixels.ndim == 3 and is_picture(name):
         return pixels.mean(axis=-1, dtype=np.float32)
     if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[-1]):
         pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0]

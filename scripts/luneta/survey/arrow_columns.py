@@ -128,14 +128,15 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return plain_column(pa.chunked_array(chunks, kind.value_type))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.string())
-    if _is_bytes(kind):
+    if is_bytes(kind):
         return pa.chunked_array([decoded(_as_binary(c)) for c in column.chunks], pa.string())
     if pa.types.is_float16(kind):
         return column.cast(pa.float32())
     return _plain_decimal(column) if pa.types.is_decimal(kind) else column
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, of any layout."""
     return (
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from luneta.survey.arrow_columns import is_nested, with_missing
+from luneta.survey.arrow_columns import is_bytes, is_nested, with_missing
 from luneta.survey.table_choice import Listing, TableError, require
 
 HATS_PROPERTIES = ("hats.properties", "properties")
 PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
 YAML = b"table_meta_yaml"
 VOPARQUET = b"IVOA.VOTable-Parquet.content"
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+LONGEST_START, SAMPLE_ROWS = 8, 4
+LARGEST_GROUP = 2**29  # bytes of pictures that are read at once
 
 
 class ParquetTable:
@@ -33,12 +37,30 @@ class ParquetTable:
         self._parts = _dataset(path)
         schema = self._parts.schema
         plain = [field for field in schema if not _is_other(field, schema)]
-        names = [field.name for field in plain if not is_nested(field.type)]
+        pictures = tuple(field.name for field in plain if self._holds_pictures(field))
         others = {f.name: _described(f.type) for f in plain if is_nested(f.type)}
-        self.tables = [Listing((), names, others)]
+        others |= dict.fromkeys(pictures, "a picture in each row")
+        names = [field.name for field in plain if field.name not in others]
+        self.tables = [Listing((), names, others, pictures=pictures)]
 
     def close(self) -> None:
         """Forget the files."""
+
+    def _holds_pictures(self, field: pa.Field) -> bool:
+        """Whether a column holds the bytes of pictures: a struct with them, or bytes alone."""
+        if pa.types.is_struct(field.type):
+            kinds = {part.name: part.type for part in field.type}
+            return "bytes" in kinds and is_bytes(kinds["bytes"])
+        return is_bytes(field.type) and self._first_value(field.name).startswith(PICTURE_STARTS)
+
+    def _first_value(self, name: str) -> bytes:
+        """First bytes of a column, as far as its first rows hold any."""
+        for path in self._parts.files[:1]:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False):
+                    values = (value.as_py() for value in batch.column(0) if value.is_valid)
+                    return bytes(next(values, b"")[:LONGEST_START])
+        return b""
 
     def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
         """Read columns, in the table's order; all if not given."""
@@ -89,6 +111,8 @@ def parquet_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    if "*" in path.name and not path.exists():
+        return sorted(path.parent.glob(path.name))
     if (path / "collection.properties").exists():
         named = _properties(path, "collection.properties")
         if "hats_primary_table_url" not in named:
@@ -108,6 +132,43 @@ def parquet_files(path: Path) -> list[Path]:
     if not files:
         raise TableError(f"{path}: the folder holds no Parquet file; name a table, or a folder")
     return files
+
+
+def picture_rows(path: Path, column: str) -> tuple[list[str], list[int]]:
+    """Find where the pictures of a table's rows lie.
+
+    Returns
+    -------
+    files : list of str
+        Parquet file of each row, in the order of the table.
+    rows : list of int
+        Row in that file.
+
+    Raises
+    ------
+    TableError
+        If a row group is too large to be read for the sake of some rows.
+    """
+    files, rows = [], []
+    for file in map(str, parquet_files(path)):
+        about = pq.read_metadata(file)
+        _check_groups(file, about, column)
+        files += [file] * about.num_rows
+        rows += range(about.num_rows)
+    return files, rows
+
+
+def _check_groups(file: str, about: pq.FileMetaData, column: str) -> None:
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        parts = (group.column(n) for n in range(group.num_columns))
+        named = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes")]
+        if sum(part.total_uncompressed_size for part in named) > LARGEST_GROUP:
+            raise TableError(
+                f"{file}: {group.num_rows:,} pictures lie in one row group of more than "
+                f"{LARGEST_GROUP:,} bytes, and a group is read whole; write the file anew with "
+                f"pyarrow.parquet.write_table(table, file, row_group_size=1000)"
+            )
 
 
 def _dataset(path: Path) -> ds.Dataset:

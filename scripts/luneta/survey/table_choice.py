@@ -33,6 +33,8 @@ class Listing:
         Where it is in the file, for its reader.
     is_usual : bool
         Whether it may be taken for the table that is meant if none is named.
+    pictures : tuple of str
+        Those of the others that hold the bytes of a picture in each row.
     """
 
     keys: tuple[int | str, ...]
@@ -40,6 +42,7 @@ class Listing:
     others: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
     is_usual: bool = True
+    pictures: tuple[str, ...] = ()
 
     def has(self, columns: Sequence[str]) -> bool:
         """Whether it has all of the columns, of whatever kind."""

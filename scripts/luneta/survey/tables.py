@@ -130,7 +130,10 @@ def _present(
 
 def _located(path: Path | str) -> tuple[Path, int | str | None]:
     file, key = split_table(path)
-    if not Path(file).exists():
+    is_pattern = "*" in Path(file).name and bool(
+        next(Path(file).parent.glob(Path(file).name), None)
+    )
+    if not Path(file).exists() and not (is_pattern and _suffix(Path(file)) in PARQUET):
         raise _absent(Path(file))
     return Path(file), key
 
