@@ -68,6 +68,8 @@ def _shared_unit(fields: list[pa.Field]) -> dict[str, str] | None:
 def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     """Find the schema that holds the columns of all files, wide enough for each.
 
+    A column that is empty in all of them is of numbers.
+
     Raises
     ------
     CatalogError
@@ -78,7 +80,8 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     holders = {
         name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
     }
-    return pa.schema([field.with_metadata(_shared_unit(holders[field.name])) for field in wide])
+    fields = [field.with_metadata(_shared_unit(holders[field.name])) for field in wide]
+    return pa.schema([f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in fields])
 
 
 def check_rows(

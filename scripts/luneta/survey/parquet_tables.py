@@ -176,10 +176,26 @@ def _dataset(path: Path) -> ds.Dataset:
     files = [str(file) for file in parquet_files(path)]
     if len(files) == 1:
         return ds.dataset(files, format="parquet", partitioning=None)
-    factory = ds.FileSystemDatasetFactory(
-        pa.fs.LocalFileSystem(), files, ds.ParquetFileFormat(), ds.FileSystemFactoryOptions()
-    )
-    return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
+    try:
+        factory = _factory(files)
+        return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
+    except pa.ArrowTypeError:  # text of several layouts, maybe
+        schemas = [pa.schema([_plain(field) for field in pq.read_schema(f)]) for f in files]
+        return _factory(files).finish(pa.unify_schemas(schemas, promote_options="permissive"))
+
+
+def _factory(files: list[str]) -> ds.FileSystemDatasetFactory:
+    system, options = pa.fs.LocalFileSystem(), ds.FileSystemFactoryOptions()
+    return ds.FileSystemDatasetFactory(system, files, ds.ParquetFileFormat(), options)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Field of a part as the parts have it in common: text of any layout is text."""
+    kind = field.type
+    while pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return field.with_type(pa.string() if is_text else kind)
 
 
 def _masked(table: pa.Table, masks: Sequence[str]) -> pa.Table:

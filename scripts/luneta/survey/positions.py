@@ -14,6 +14,7 @@ from astropy.coordinates import Angle
 from luneta.survey.names import FIELD, object_names, parts_of
 from luneta.survey.table_choice import TableError
 from luneta.survey.tables import is_text, text
+from luneta.survey.text_tables import without_nulls
 
 PLAIN = r"^(?P<v>[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)$"
 COLONS = r"^(?P<s0>[+-]?) *(?P<d>\d+)[: ] *(?P<m>\d+)(?:[: ] *(?P<s>\d+\.?\d*))?$"
@@ -267,6 +268,7 @@ def coordinate(
         column, unit = table[mapping], known_unit(table, mapping, key, given)
     if pa.types.is_time(column.type):  # as CSV readers take 12:30:49
         column = column.cast(pa.string())
+    column = without_nulls(column) if is_text(column) else column
     if unit == "sexagesimal":
         unit = written_out
     elif unit is None and is_text(column):

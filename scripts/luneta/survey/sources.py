@@ -28,6 +28,7 @@ from luneta.survey.positions import (
 )
 from luneta.survey.remote import local_copy
 from luneta.survey.tables import TableError, is_text, read_table, require_columns, text
+from luneta.survey.text_tables import without_nulls
 
 __all__ = [
     "Sources", "concatenate", "degrees", "object_names", "on_the_sky", "parts_of", "read_list",
@@ -112,9 +113,7 @@ def _null(table: pa.Table, names: Sequence[str | None]) -> np.ndarray:
     empty = np.zeros(len(table), bool)
     for name in (part for mapping in filter(None, names) for part in _needed(table, mapping)):
         column = table[name]
-        null = pc.is_null(column)
-        if is_text(column):
-            null = pc.or_(null, pc.equal(pc.utf8_trim(column, characters=" ").fill_null(""), ""))
+        null = pc.is_null(without_nulls(column) if is_text(column) else column)
         empty |= np.asarray(null, bool)
     return empty
 

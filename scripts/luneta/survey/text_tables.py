@@ -59,6 +59,8 @@ THOUSANDS = {
     ",": (r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$", "."),
 }
 
+TYPED = ("mrt", "cds", "ipac")  # forms of text whose header tells the types
+
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +99,7 @@ class TextTable:
         self._path, self._suffix, self._text = path, suffix, text_columns
         start = decode_check(_start(path), path)
         self._dialect = find_dialect(start, suffix, path)
-        self.tables = [Listing((), list(self._dialect.names))]
+        self.tables = [Listing((), [name for name in self._dialect.names if name])]
 
     def close(self) -> None:
         """Nothing is open."""
@@ -207,6 +209,13 @@ def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedAr
 
 def _is_none(word: str) -> bool:
     return word.upper() in (*MARKS, *WORDS, *SINGLE)
+
+
+def without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make text missing that stands for none, where numbers or angles are meant."""
+    nulls = pa.array(["", *MARKS, *WORDS])
+    words = pc.utf8_upper(pc.utf8_trim(column, characters=BLANKS))
+    return with_missing(column, pc.is_in(words, nulls))
 
 
 def _cast(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -326,8 +335,10 @@ class AsciiTable:
 
         self._path, self._text = path, text_columns
         data = decode_check(unpacked(path), path)
-        options = {"converters": {name: [reader.convert_numpy(str)] for name in text_columns}}
-        options |= _ascii_form(data)
+        options = _ascii_form(data)
+        if options["format"] not in TYPED:
+            words = [reader.convert_numpy(str)]
+            options["converters"] = dict.fromkeys(text_columns, words)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._table = reader.read(data.decode("utf-8"), **options)
