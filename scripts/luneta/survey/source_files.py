@@ -114,8 +114,8 @@ def _plain(name: str) -> str:
 
 def _matches(name: str) -> list[str]:
     """Files that a name means, with the [TABLE] of the name."""
-    file, _ = split_table(name)
-    table = name[len(str(file)) :] if name.startswith(str(file)) else name[name.rindex("[") :]
+    file, key = split_table(name)
+    table = "" if key is None else name[name.rindex("[") :]
     if not is_pattern(str(file)):
         return [name] if file.exists() else []
     likeness = str(file).replace("[", "[[]")
