@@ -63,6 +63,7 @@ def test_a_first_comment_is_the_header_where_only_words_follow(tmp_path):
 def test_rows_that_are_all_comments_are_not_lost_in_silence(tmp_path):
     with pytest.raises(TableError, match="all 2 lines below the names begin with #"):
         read(tmp_path, "id,ra\n#1,1.0\n#2,2.0\n")
+    assert read(tmp_path, "id,ra\n# nothing found\n").to_pylist() == []
     assert read(tmp_path, 'id,ra\n"#1",1.0\n"#2",2.0\n')["id"].to_pylist() == ["#1", "#2"]
 
 

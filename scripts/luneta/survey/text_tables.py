@@ -18,7 +18,6 @@ import pyarrow.csv
 from luneta.survey.arrow_columns import (
     BLANKS,
     array_column,
-    empty_to_null,
     table_of,
     with_missing,
 )
@@ -108,21 +107,34 @@ class TextTable:
         """Read columns, in the table's order; all if not given."""
         require(table, columns or (), self._path)
         data = decode_check(unpacked(self._path), self._path)
-        rows = _without_comments(data[self._dialect.start :], self._dialect, self._path)
-        found = _read_rows(rows, self._dialect, self._text, columns, self._path)
+        rows = _without_comments(data, self._dialect, self._path)
+        found = _read_rows(rows, self._dialect, self._text, columns)
         units = dict(zip(self._dialect.names, self._dialect.units, strict=False))
         return _typed(found, self._dialect, self._text, units)
 
 
-def _without_comments(rows: bytes, dialect: Dialect, path: Path) -> bytes:
-    """Leave out lines that begin with #, and blanks between a delimiter and a quote."""
-    if dialect.delimiter != "\t" and (mark := dialect.delimiter.encode() + b' "') in rows:
+def _without_comments(data: bytes, dialect: Dialect, path: Path) -> pa.Buffer:
+    """Rows without lines that begin with #, and without blanks between a delimiter and a quote.
+
+    Where there are neither, as in most tables, nothing is copied.
+    """
+    start, mark = dialect.start, dialect.delimiter.encode() + b' "'
+    has_blanks = dialect.delimiter != "\t" and data.find(mark, start) >= 0
+    comment = re.compile(rb"(?:\A|[\r\n])[ \t]*#")
+    has_comments = data.find(b"#", start) >= 0 and comment.search(data[start:])
+    if not has_blanks and not has_comments:
+        return pa.py_buffer(data).slice(start)
+    rows = data[start:]
+    if has_blanks:
         rows = rows.replace(mark, dialect.delimiter.encode() + b'"')
-    if b"#" not in rows or not re.search(rb"(?:\A|[\r\n])[ \t]*#", rows):
-        return rows
+    return pa.py_buffer(_uncommented(rows, dialect, path) if has_comments else rows)
+
+
+def _uncommented(rows: bytes, dialect: Dialect, path: Path) -> bytes:
     rows = rows.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     left, count = re.subn(rb"(?m)^[ \t]*#[^\n]*(?:\n|\Z)", b"", rows)
-    if not left.strip():
+    marks = rows.split(b"\n", 1)[0].count(dialect.delimiter.encode())
+    if not left.strip() and marks == len(dialect.names) - 1 > 0:
         raise TableError(
             f"{path}: all {count} lines below the names begin with #, so all are comments; put "
             f"names that begin with # into quotes"
@@ -131,12 +143,10 @@ def _without_comments(rows: bytes, dialect: Dialect, path: Path) -> bytes:
     return left
 
 
-def _read_rows(
-    rows: bytes, dialect: Dialect, text_columns: Sequence[str], columns, path: Path
-) -> pa.Table:
+def _read_rows(rows: pa.Buffer, dialect: Dialect, text_columns: Sequence[str], columns) -> pa.Table:
     """Read the rows; types are found by their values."""
     names = dialect.names
-    if not rows.strip():
+    if rows.size < SAMPLE_BYTES and not rows.to_pybytes().strip():
         wanted = [name for name in names if columns is None or name in columns]
         return pa.table({name: pa.nulls(0) for name in wanted})
     if len(set(names)) < len(names):
@@ -173,8 +183,8 @@ def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Trim text; what is empty, or a mark that is no word, is missing."""
     if not pa.types.is_string(column.type):
         return column
-    words = empty_to_null(pc.utf8_trim(column, characters=BLANKS))
-    return with_missing(words, pc.is_in(words, pa.array(MARKS)))
+    words = pc.utf8_trim(column, characters=BLANKS)
+    return with_missing(words, pc.is_in(words, pa.array(["", *MARKS])))
 
 
 def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedArray | None:
