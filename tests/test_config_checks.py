@@ -356,6 +356,14 @@ def test_a_column_of_arrays_is_told_from_one_that_is_not_there(survey, tmp_path)
     assert "input.keep.flux = 'flux': sources.parquet: the column 'flux' holds an array" in line
 
 
+def test_a_label_column_of_arrays_is_told(survey, tmp_path):
+    rows = {"object_id": ["1"], "label": [["round", "disc"]]}
+    pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
+    survey["tasks"]["shape"]["labels"] = "labels.parquet"
+    said = "tasks.shape.labels: labels.parquet: the column 'label' holds an array of values"
+    assert said in only_problem(survey)
+
+
 def test_one_of_several_tables_is_found_by_its_columns_or_asked_for(survey, tmp_path):
     stars = {"object_id": ["1"], "ra": [2.0], "dec": [3.0]}
     tables = [fits.PrimaryHDU()]

@@ -144,10 +144,21 @@ def require(table: Listing, columns: Sequence[str], path: Path | str) -> None:
     TableError
         If not; it says what the column holds, or what columns there are.
     """
+    refuse_arrays(table, columns, path)
+    require_names(table.names, columns, path)
+
+
+def refuse_arrays(table: Listing, columns: Sequence[str], path: Path | str) -> None:
+    """Insist that each of the columns, as far as it is there, has one value a row.
+
+    Raises
+    ------
+    TableError
+        If not; it says what the column holds.
+    """
     for name in columns:
         if name in table.others and name not in table.names:
             raise TableError(f"{path}: {not_a_value(name, table.others[name])}")
-    require_names(table.names, columns, path)
 
 
 def not_a_value(name: str, what: str) -> str:

@@ -14,7 +14,14 @@ from luneta.survey.arrow_columns import plain_table
 from luneta.survey.fits_tables import FitsTables
 from luneta.survey.hdf5_tables import HDF5Tables
 from luneta.survey.parquet_tables import ParquetTable
-from luneta.survey.table_choice import Listing, TableError, choose, require_names, split_table
+from luneta.survey.table_choice import (
+    Listing,
+    TableError,
+    choose,
+    refuse_arrays,
+    require_names,
+    split_table,
+)
 from luneta.survey.text_tables import ECSVTable, text_reader
 from luneta.survey.votables import VOTables
 
@@ -116,6 +123,7 @@ def read_table(
     with _teaching(file, suffix), contextlib.closing(_opened(file, suffix, text_columns)) as opened:
         asked = text_columns if columns is None else columns
         table = choose(opened.tables, key, _present(opened.tables, asked, columns), file)
+        refuse_arrays(table, asked, file)
         return plain_table(opened.read(table, columns))
 
 
