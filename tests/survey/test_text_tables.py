@@ -41,6 +41,7 @@ def read(tmp_path, text, name="list.csv", **options):
         "\ufeff#Table1\r\n" + (HEAD + BODY).replace("\n", "\r\n"),
         (HEAD + BODY).replace("\n", "\r"),
         ("#c\n" + HEAD + BODY + "# end\n").replace("\n", "\r"),
+        "sep=;\n" + (HEAD + BODY).replace(",", ";"),
         "\n" + HEAD + "\n" + BODY + "\n\n",
     ],
 )

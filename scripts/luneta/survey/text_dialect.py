@@ -18,6 +18,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?$")
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eEdD][+-]?\d+)?$")
+SEPARATOR = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 WORD = re.compile(r"[^\s]+$")
 
 
@@ -105,6 +106,8 @@ def find_dialect(data: bytes, suffix: str, path: Path | str) -> Dialect:
         If there is no line of names.
     """
     lines = [line for line in _lines(data) if line.text.strip()]
+    if lines and SEPARATOR.fullmatch(lines[0].text.strip()):  # as Excel tells the delimiter
+        lines.pop(0)
     comments: list[_Line] = []
     while lines and lines[0].is_comment:
         comments.append(lines.pop(0))
