@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from luneta.catalog import candidates, index, schema
 from luneta.catalog.schema import Column
 from luneta.files import atomic_path
+from luneta.survey.detected import detected_schema
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "catalog.md"
 BEGIN, END = "<!-- {}: written by `make schema` -->", "<!-- end -->"
@@ -32,23 +34,42 @@ def rows(columns: Iterable[Column]) -> str:
     return "\n".join(lines)
 
 
+def _noise_column(band: str) -> Column:
+    """Describe the sky noise of a band, whether it has a zero point or not."""
+    column = schema.noise_column(band, calibrated=True)
+    text = f"{column.description}; in the unit of the image where no zero point is known"
+    return replace(column, unit="nJy, or none", description=text)
+
+
 def catalog_columns() -> list[Column]:
     """List the columns of any catalog; {task}, {class} and {band} stand for those of the config."""
     return [
         schema.HEALPIX_COLUMN,
         *schema.OBJECT_COLUMNS,
         *schema.QUALITY_COLUMNS,
-        schema.noise_column("{band}"),
+        _noise_column("{band}"),
         *schema.task_columns("{task}", "binary", ["{class}"]),
         schema.run_column("{task}"),
         *schema.cluster_columns("{task}"),
     ]
 
 
+def measured_columns() -> list[Column]:
+    """List the columns that detection measures: with a zero point, and the others without."""
+    bare = {"bands": ["{band}"], "zero_points": {}}
+    fields = {
+        field.name: field
+        for settings in (bare | {"zero_points": {"{band}": 0.0}}, bare)
+        for field in detected_schema(settings)
+    }
+    return [schema.kept_column(field, None) for field in fields.values()]
+
+
 def tables() -> dict[str, str]:
     """Give all tables of the page by name."""
     return {
         "catalog": rows(catalog_columns()),
+        "detection": rows(measured_columns()),
         "candidates": rows(candidates.columns_of("{task}", "{class}", [])),
         "index": rows(index.COLUMNS),
     }

@@ -15,3 +15,9 @@ def redraw(network: keras.Model, seed: int = 5) -> keras.Model:
             inputs = np.prod(variable.shape[: 3 if variable.shape[3] > 1 else 2])
             variable.assign(random.normal(0, (2 / inputs) ** 0.5, variable.shape))
     return network
+
+
+def rounding(network: keras.Model, values: np.ndarray) -> float:
+    """How far two orders of the same float32 sums may be apart: one rounding a layer."""
+    layers = sum(1 for layer in network.get_layer("backbone").layers if layer.count_params())
+    return layers * np.finfo(np.float32).eps * float(np.abs(values).max())

@@ -449,6 +449,12 @@ def test_detected_columns_may_set_the_extent(survey):
     check_paths(validate(survey))
 
 
+def test_a_column_that_detection_does_not_measure_cannot_set_the_extent(survey):
+    survey["input"] |= {"sources": None, "detection": {}}
+    survey["cutouts"] = {"extent": {"unit": "radius", "side": 4, "radius": "half_light_radii"}}
+    assert "is no kept column; did you mean half_light_radius?" in only_problem(survey)
+
+
 def test_remote_list_is_not_fetched_to_check_it(survey):
     survey["input"]["sources"] = "https://nowhere.invalid/list.csv"
     check_paths(validate(survey))

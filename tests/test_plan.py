@@ -60,10 +60,33 @@ def test_detection_reads_masks_and_keeps_what_it_measures(survey, tmp_path):
     (tmp_path / "a_r_mask.fits").touch()
     plan = make_plan(survey)
     assert plan.sources("a") == []
-    assert plan.grids("a") == ["a_r.fits", "a_r_mask.fits"]
+    assert plan.grids("a") == ["a_r.fits", "a_r_mask.fits", "a_g.fits"]
     (tile,) = plan.ingest("a")["tiles"]
+    assert list(tile["bands"]) == ["r", "g"]
     assert tile["bands"]["r"]["mask"] == "a_r_mask.fits"
-    assert {"magnitude_r", "half_light_radius", "axis_ratio"} <= set(plan.catalog()["keep"])
+    kept = set(plan.catalog()["keep"])
+    assert {"instrumental_magnitude_r", "half_light_radius", "axis_ratio"} <= kept
+
+
+def test_detection_runs_again_when_any_band_changes(survey, tmp_path):
+    survey["input"] |= {"sources": None, "detection": {}}
+    before = [make_plan(survey).ingest(shard) for shard in "ab"]
+    write_image(tmp_path / "b_g.fits", np.ones((60, 60), np.int16), tan_wcs((60, 60), 151.0, 2.0))
+    after = [make_plan(survey).ingest(shard) for shard in "ab"]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
+
+
+def test_the_catalog_knows_which_bands_have_a_zero_point(survey):
+    survey["input"] |= {"sources": None, "detection": {}, "zero_points": {"g": 25.0}}
+    settings = make_plan(survey).catalog()
+    assert settings["calibrated"] == ["g"]
+    assert {"magnitude_g", "magnitude_error_g"} <= set(settings["keep"])
+    assert {"instrumental_magnitude_r", "instrumental_magnitude_error_r"} <= set(settings["keep"])
+    survey["input"]["zero_point"] = "header"
+    settings = make_plan(survey).catalog()
+    assert settings["calibrated"] == ["g", "r"]
+    assert {"magnitude_g", "magnitude_r"} <= set(settings["keep"])
+    assert make_plan(survey).ingest("a")["zero_point"] == "header"
 
 
 def test_one_list_a_tile(survey, tmp_path):

@@ -263,9 +263,9 @@ def _unknown_bands(config: Config) -> Iterator[str]:
 def _unkept_columns(config: Config) -> Iterator[str]:
     kept = list(config.input.keep)
     if getattr(config.input, "detection", None) is not None:
-        from luneta.survey.detect import detected_columns
+        from luneta.survey.detected import detected_columns
 
-        kept += detected_columns(config.input.reference)
+        kept += detected_columns(config.input.model_dump(mode="json"))
     cutouts = config.cutouts
     wanted = {
         "cutouts.extent.radius": cutouts.extent and cutouts.extent.radius,

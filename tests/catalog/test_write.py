@@ -193,6 +193,42 @@ def test_kept_types_that_differ_are_widened(survey):
     assert kept.metadata[b"unit"] == b"mag"
 
 
+def test_the_sky_noise_has_a_unit_where_there_is_a_zero_point(survey):
+    survey["settings"]["calibrated"] = ["r"]
+    write.run(**survey)
+    (leaf,) = partition_files(survey["outputs"]["collection"])
+    table = Table.read(leaf, format="parquet.votable")
+    assert table["sky_noise_r"].unit == "nJy"
+    assert table["sky_noise_g"].unit is None
+    told = " ".join(table["sky_noise_g"].description.split())
+    assert told.endswith("in the unit of the image: no zero point is known")
+    assert "zero point" not in table["sky_noise_r"].description
+
+
+def test_what_a_kept_column_says_of_itself_is_in_the_catalog(survey):
+    about = {"unit": "mag", "ucd": "phot.mag;em.opt.R", "description": "AB magnitude in r"}
+    for path in survey["objects"]:
+        table = pq.read_table(path)
+        number = table.schema.get_field_index("magnitude_r")
+        field = table.schema.field(number).with_metadata(about)
+        pq.write_table(table.cast(table.schema.set(number, field)), path)
+    write.run(**survey)
+    known = catalog_schema(survey["outputs"]["collection"]).field("magnitude_r").metadata
+    assert {key.decode(): value.decode() for key, value in known.items()} == about
+    (leaf,) = partition_files(survey["outputs"]["collection"])
+    assert (
+        Table.read(leaf, format="parquet.votable")["magnitude_r"].description == "AB magnitude in r"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ucd"),
+    [("magnitude_r", "phot.mag"), ("mag_err_r", None), ("petrosian_radius", "phys.angSize")],
+)
+def test_an_error_has_not_the_ucd_of_what_it_is_of(name, ucd):
+    assert schema.kept_column(pa.field(name, pa.float32()), "X").ucd == ucd
+
+
 def test_a_unit_the_vo_does_not_know_stays_readable(tmp_path):
     column = schema.Column("flux", pa.float32(), "nanomaggies per sheep", None, "Flux")
     table = pa.table(

@@ -285,6 +285,7 @@ def test_memory_that_runs_out_costs_time_alone(tmp_path, ensemble, monkeypatch, 
 
 
 @pytest.mark.parametrize("limit", [precision.LIMIT, 0.0])
+@pytest.mark.bfloat16
 def test_bfloat16_is_checked_on_the_first_cutouts(tmp_path, ensemble, monkeypatch, limit):
     monkeypatch.setattr(precision, "LIMIT", limit)
     found = read_json(ensemble / "metrics.json")

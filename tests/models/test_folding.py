@@ -119,6 +119,7 @@ def test_every_backbone_says_the_same(name):
         np.testing.assert_allclose(found / scale, expected / scale, atol=2e-5)
 
 
+@pytest.mark.bfloat16
 def test_networks_are_folded_for_predictions_in_the_precision_they_have():
     network = networks.build(
         Training(backbone="MobileNetV2", weights="none", width=0.35), list("gri"), 32, "flux", 2, 1

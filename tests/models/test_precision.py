@@ -32,6 +32,7 @@ def answers(network):
     return np.asarray(network(IMAGES, training=False))
 
 
+@pytest.mark.bfloat16
 def test_a_network_is_asked_in_bfloat16_as_if_built_so():
     network = build("MobileNetV2")
     exact = answers(network)
@@ -52,6 +53,7 @@ def test_a_network_is_asked_in_bfloat16_as_if_built_so():
     assert got.dtype == "float32"
 
 
+@pytest.mark.bfloat16
 def test_the_difference_is_that_of_the_mean_probability():
     networks_of_two = [build(seed=1), build(seed=2)]
     got = precision.difference(networks_of_two, IMAGES, "bfloat16")
@@ -67,6 +69,7 @@ def test_the_difference_is_that_of_the_mean_probability():
     assert precision.difference(networks_of_two, IMAGES, "float32") == 0
 
 
+@pytest.mark.bfloat16
 def test_bfloat16_that_changes_answers_is_refused_and_auto_falls_back(monkeypatch, caplog):
     monkeypatch.setattr(devices, "has_bfloat16", lambda: True)
     tame, wild = [build()], [sharpened(300)]

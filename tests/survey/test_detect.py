@@ -16,7 +16,6 @@ from luneta.survey.detect import (
     detected_columns,
     extract,
     position_names,
-    stellar_locus,
 )
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
@@ -109,7 +108,7 @@ def test_every_object_is_found_at_its_place(sky, found):
 
 def test_magnitudes_sizes_and_shapes(sky, found):
     values = {name: found.kept[name].to_numpy() for name in found.kept.column_names}
-    assert list(values) == detected_columns("r")
+    assert list(values) == detected_columns(settings())
     for x, y, magnitude, star, axis_ratio, angle, profile in sky[1]:
         row, _ = nearest(found, x, y)
         assert values["magnitude_r"][row] == pytest.approx(magnitude, abs=0.1)
@@ -127,7 +126,8 @@ def test_units_are_kept(found):
     schema = found.kept.schema
     units = {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema}
     assert units == {
-        "magnitude_r": "mag", "half_light_radius": "arcsec", "axis_ratio": "",
+        "magnitude_r": "mag", "magnitude_error_r": "mag",
+        "half_light_radius": "arcsec", "axis_ratio": "",
         "position_angle": "deg", "signal_to_noise": "", "star": "",
     }  # fmt: skip
 
@@ -142,12 +142,19 @@ def test_stars_are_dropped_and_the_brightest_kept_if_asked(sky, tmp_path):
     np.testing.assert_allclose(sorted(few.kept["magnitude_r"].to_pylist()), brightest, atol=0.12)
 
 
-def test_without_a_zero_point_the_magnitude_is_instrumental(sky, found, tmp_path):
+def test_without_a_zero_point_the_magnitude_is_instrumental_and_is_called_so(sky, found, tmp_path):
     bare = detect_tile(as_tile(tmp_path, sky[0]), settings(zero_points={}))
     np.testing.assert_allclose(
-        found.kept["magnitude_r"].to_numpy() - bare.kept["magnitude_r"].to_numpy(),
+        found.kept["magnitude_r"].to_numpy() - bare.kept["instrumental_magnitude_r"].to_numpy(),
         ZERO_POINT, atol=1e-4,
     )  # fmt: skip
+    assert bare.kept["instrumental_magnitude_error_r"].equals(found.kept["magnitude_error_r"])
+    assert not [name for name in bare.kept.column_names if name.startswith("magnitude")]
+    about = {field.name: field.metadata for field in bare.kept.schema}
+    for name in ("instrumental_magnitude_r", "instrumental_magnitude_error_r"):
+        assert b"unit" not in about[name]
+        assert b"ucd" not in about[name]
+    assert b"no zero point" in about["instrumental_magnitude_r"][b"description"]
 
 
 def star_field(places, shape=(200, 220), flux=5000.0):
@@ -221,7 +228,7 @@ def test_detected_objects_are_ingested_where_they_were_found(tmp_path):
     given = settings(tiles=[tile.as_dict()], columns={}, keep={}, sliced=False)
     run([], tmp_path / "o.parquet", given)
     objects = pq.read_table(tmp_path / "o.parquet")
-    assert objects.column_names[8:] == detected_columns("r")
+    assert objects.column_names[8:] == detected_columns(given)
     assert objects["flags"].to_pylist() == [0, 0]
     assert sorted(np.round(objects["x"].to_numpy()).tolist()) == [60, 160]
     assert objects["object_id"][0].as_py().startswith("J")
@@ -236,7 +243,7 @@ def test_an_empty_tile_has_no_objects_but_all_columns(tmp_path):
     )  # fmt: skip
     run([], tmp_path / "o.parquet", given)
     objects = pq.read_table(tmp_path / "o.parquet")
-    assert (len(objects), objects.column_names[8:]) == (0, detected_columns("r"))
+    assert (len(objects), objects.column_names[8:]) == (0, detected_columns(given))
 
 
 @pytest.mark.parametrize(
@@ -261,16 +268,6 @@ def test_two_of_one_name_are_told_apart_whatever_their_order():
         "J010000.00+000000.0b", "J010000.00+000000.0a", "J010400.00+000000.0"
     ]  # fmt: skip
     assert position_names(ra[::-1], dec[::-1]).tolist() == first[::-1].tolist()
-
-
-def test_the_stellar_locus_is_the_crowd_of_the_smallest():
-    rng = np.random.default_rng(0)
-    stars, galaxies = rng.normal(2.5, 0.05, 30), rng.uniform(3.2, 9.0, 200)
-    bright = np.full(230, 100.0)
-    radius = np.concatenate([stars, galaxies])
-    assert stellar_locus(radius, bright, 0.15) == pytest.approx(2.5, abs=0.1)
-    assert np.isnan(stellar_locus(radius, bright / 100, 0.15))
-    assert np.isnan(stellar_locus(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), bright[:5], 0.15))
 
 
 @pytest.mark.skipif(not FIELDS.exists(), reason="../shared/data/multi_survey is not here")

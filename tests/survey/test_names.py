@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from luneta.config import SourceColumns
-from luneta.survey.names import object_names, parts_of, position_names, text_parts_of
+from luneta.survey.names import object_names, parts_of, text_parts_of
+from luneta.survey.position_names import position_names
 from luneta.survey.sources import read_list
 from luneta.survey.tables import TableError
 

@@ -233,6 +233,7 @@ def test_label_fraction_shrinks_both_parts(prepare, job):
     assert half["data_digest"] == whole["data_digest"]
 
 
+@pytest.mark.bfloat16
 def test_every_option_at_once(prepare, tmp_path):
     folder, train = prepare(
         optimizer="sgd", momentum=0.8, schedule="plateau", layer_decay=0.7, loss="focal",

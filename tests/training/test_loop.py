@@ -253,6 +253,7 @@ def test_history_is_written_and_logged(tmp_path, small_training, small_network, 
     assert [float(row["val_loss"]) for row in rows] == records_of(journal, "val_loss")
 
 
+@pytest.mark.bfloat16
 def test_bfloat16_network_keeps_float32_where_it_counts(small_training, small_batches):
     from luneta.models import devices
 

@@ -55,14 +55,18 @@ class CatalogError(ValueError):
     """Files of a shard that do not belong together."""
 
 
-def _shared_unit(fields: list[pa.Field]) -> dict[str, str] | None:
+def _shared_metadata(fields: list[pa.Field]) -> dict[bytes, bytes] | None:
+    """Find the metadata of a column; the first file that describes it has its say."""
     found = {(field.metadata or {}).get(b"unit", b"").decode() for field in fields}
     if len(found) > 1:
         raise CatalogError(
             f"the column {fields[0].name!r} has the units {sorted(found)} in different shards; "
             "give every source list the same unit"
         )
-    return {"unit": found.pop()} if found != {""} else None
+    about = {}
+    for field in reversed(fields):
+        about |= {key: value for key, value in (field.metadata or {}).items() if value}
+    return {key: about[key] for key in (b"unit", b"ucd", b"description") if key in about} or None
 
 
 def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
@@ -80,7 +84,7 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     holders = {
         name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
     }
-    fields = [field.with_metadata(_shared_unit(holders[field.name])) for field in wide]
+    fields = [field.with_metadata(_shared_metadata(holders[field.name])) for field in wide]
     return pa.schema([f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in fields])
 
 

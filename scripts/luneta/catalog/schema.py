@@ -146,10 +146,13 @@ QUALITY_COLUMNS = (
 )
 
 
-def noise_column(band: str) -> Column:
-    """Describe the sky noise of a band."""
-    text = f"Standard deviation of the sky per pixel in {band}, in the unit of the image"
-    return Column(f"sky_noise_{band}", pa.float32(), None, "stat.stdev;instr.background", text)
+def noise_column(band: str, calibrated: bool) -> Column:
+    """Describe the sky noise of a band; `calibrated`: whether it has a zero point."""
+    text = f"Standard deviation of the sky in a pixel of the cutout in {band}"
+    if not calibrated:
+        text += ", in the unit of the image: no zero point is known"
+    unit = "nJy" if calibrated else None
+    return Column(f"sky_noise_{band}", pa.float32(), unit, "stat.stdev;instr.background", text)
 
 
 KEPT_UCDS = {
@@ -161,16 +164,32 @@ KEPT_UCDS = {
 
 
 def _guess_ucd(name: str) -> str | None:
+    if "err" in name:  # its UCD would be that of an error
+        return None
     if name.startswith(("magnitude", "mag_")):
         return "phot.mag"
     return "phys.angSize" if "radius" in name else KEPT_UCDS.get(name)
 
 
 def kept_column(field: pa.Field, source: str | None) -> Column:
-    """Describe a column that the source list gave; its unit is the field's metadata `unit`."""
-    unit = (field.metadata or {}).get(b"unit", b"").decode() or None
+    """Describe a column that the source list gave, or detection measured.
+
+    Parameters
+    ----------
+    field : pyarrow.Field
+        Its metadata may hold `unit`, `ucd` and `description`.
+    source : str or None
+        Name of the column in the source list.
+    """
+    about = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
     text = f"Column {source!r} of the source list" if source else "From the source list"
-    return Column(field.name, field.type, unit, _guess_ucd(field.name.lower()), text)
+    return Column(
+        field.name,
+        field.type,
+        about.get("unit") or None,
+        about.get("ucd") or _guess_ucd(field.name.lower()),
+        about.get("description") or text,
+    )
 
 
 def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
@@ -265,11 +284,12 @@ def catalog_columns(objects: pa.Schema, quality: pa.Schema, settings: Mapping) -
     objects, quality : pyarrow.Schema
         Of all shards' files, unified.
     settings : mapping
-        `bands`, `keep` (name: column of the source list), `tasks` (name: kind and classes),
-        `clustered` (tasks).
+        `bands`, `calibrated` (those with a zero point), `keep` (name: column of the source list),
+        `tasks` (name: kind and classes), `clustered` (tasks).
     """
     given = [column for column in QUALITY_COLUMNS if column.name in quality.names]
-    noise = [noise_column(band) for band in settings["bands"]]
+    calibrated = settings.get("calibrated", [])
+    noise = [noise_column(band, band in calibrated) for band in settings["bands"]]
     kept = [kept_column(f, settings["keep"].get(f.name)) for f in kept_fields(objects)]
     tasks = [
         column

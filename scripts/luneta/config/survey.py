@@ -116,6 +116,12 @@ class SourceColumns(Section):
 class Detection(Section):
     """How objects are found where the survey has no source list (SEP, Barbary 2016)."""
 
+    bands: Literal["reference", "all"] | Bands = Field(
+        "reference",
+        description="Bands that objects are detected on: `reference`, `all`, or a list of them. "
+        "Several are added up, each in units of its noise, which finds fainter objects. Magnitudes "
+        "are measured in all bands in any case.",
+    )
     threshold: Positive = Field(
         2.0, description="Pixels this many times above the local sky noise belong to an object."
     )
@@ -132,7 +138,8 @@ class Detection(Section):
     stars: Literal["keep", "drop"] = Field(
         "keep",
         description="What becomes of point-like objects: half-light radius within "
-        "`star_tolerance` of the tile's stellar locus.",
+        "`star_tolerance` of the tile's stellar locus. In a tile where that is not known, none is "
+        "dropped.",
     )
     star_tolerance: Positive = Field(
         0.15, description="Half-width of the stellar locus, as a fraction of its radius."
@@ -273,7 +280,7 @@ class Tiles(Survey):
         "there, in `root`. `{tile}` in it means one list a tile. Null with `detection`.",
     )
     detection: Detection | None = Field(
-        None, description="Find the objects on the reference band, where there is no source list."
+        None, description="Find the objects on the images, where there is no source list."
     )
     columns: SourceColumns = Field(
         default_factory=SourceColumns, description="Column mapping of the source list."
@@ -316,6 +323,13 @@ class Tiles(Survey):
             raise ValueError(
                 f"reference_band {self.reference_band!r} is not one of bands {self.bands}"
             )
+        if self.detection is not None and isinstance(self.detection.bands, list):
+            unknown = [band for band in self.detection.bands if band not in self.bands]
+            if unknown:
+                raise ValueError(
+                    f"detection.bands {unknown} are not among bands {self.bands}: name some of "
+                    f"these, or write all"
+                )
         if (self.tiles is None) == (self.images is None):
             raise ValueError("name either tiles (a table) or images (a file pattern)")
         if (self.sources is None) == (self.detection is None):

@@ -16,12 +16,12 @@ from luneta.survey.calibration import (
 )
 from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
+from luneta.survey.grids import resampled, same_grid
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
-from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky, wcs_notes
+from luneta.survey.wcs import pixel_scale, read_grid, wcs_notes
 
-GRID_TOLERANCE = 0.05
 LARGEST_VALUE = 1e30
 ROWS_AT_ONCE = 512
 MOST_SATURATED = 0.1
@@ -266,17 +266,6 @@ def _refuse_constant(pixels: np.ndarray, name: str) -> None:
         raise _no_data(name, f"is constant: all its good pixels have the value {value:g}")
 
 
-def same_grid(wcs: WCS, shape, reference: WCS, reference_shape) -> bool:
-    """Whether two images share their pixel grid to 0.05 pixel."""
-    if tuple(shape) != tuple(reference_shape):
-        return False
-    ny, nx = shape
-    x = np.array([0, nx - 1, 0, nx - 1, nx / 2])
-    y = np.array([0, 0, ny - 1, ny - 1, ny / 2])
-    on_reference = np.array(to_pixels(reference, *to_sky(wcs, x, y)))
-    return bool(np.abs(on_reference - [x, y]).max() < GRID_TOLERANCE)
-
-
 def on_reference_grid(
     files: BandFiles, reference: tuple[WCS | None, tuple[int, int]]
 ) -> WCS | None:
@@ -328,15 +317,15 @@ def align(
     target, shape = reference
     side = pixel_scale(target) / pixel_scale(wcs)
     averages = image.zero_point.per_area
-    pixels = _resampled(image.pixels, wcs, target, shape, conserve_flux=not averages)
+    pixels = resampled(image.pixels, wcs, target, shape, conserve_flux=not averages)
     if np.isnan(pixels).all():
         raise _no_data(name, "has no pixel on the reference band's image")
     saturated, noise = image.saturated, image.noise
     if saturated is not None:
-        spread = _resampled(saturated, wcs, target, shape, conserve_flux=False)
+        spread = resampled(saturated, wcs, target, shape, conserve_flux=False)
         saturated = (np.nan_to_num(spread) > 0.1).astype(np.float32)
     if noise is not None:
-        noise = _resampled(noise, wcs, target, shape, conserve_flux=False)
+        noise = resampled(noise, wcs, target, shape, conserve_flux=False)
         noise *= np.float32(_noise_growth(side) / (side**2 if averages else 1))
     return replace(image, pixels=pixels, saturated=saturated, noise=noise)
 
@@ -349,23 +338,6 @@ def _noise_growth(side: float) -> float:
     3/4: the root of the integral of cos(pi x / 2)^4 from -1 to 1, once for each axis.
     """
     return 0.75 * side * min(side, 1.0)
-
-
-def _resampled(pixels, wcs: WCS, target: WCS, shape, conserve_flux: bool) -> np.ndarray:
-    # Takes a third of the start of a job, and most surveys have their bands on one grid.
-    from reproject import reproject_adaptive
-
-    found, _ = reproject_adaptive(
-        (pixels, wcs),
-        target,
-        shape_out=shape,
-        conserve_flux=conserve_flux,
-        kernel="hann",
-        boundary_mode="strict",
-        bad_value_mode="strict",
-        roundtrip_coords=False,
-    )
-    return found.astype(np.float32)
 
 
 def without_sky(image: BandImage, background: str, windows: Windows | None = None) -> BandImage:

@@ -256,7 +256,8 @@ class TileCutter:
         asked = self.settings["astrometry"]
         if asked["max_offset"] is None or self.scale is None:
             return
-        magnitude = next((n for n in self.objects.column_names if n.startswith("magnitude")), None)
+        starts = ("magnitude", "instrumental_magnitude")
+        magnitude = next((n for n in self.objects.column_names if n.startswith(starts)), None)
         found = median_offset(
             light,
             self.x,

@@ -14,6 +14,8 @@ from luneta.gpus import VISIBLE, DeviceError
 logger = logging.getLogger(__name__)
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# What oneDNN can be held to by ONEDNN_MAX_CPU_ISA that multiplies no bfloat16 matrices.
+WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 BFLOAT16_CAPABILITY = (8, 0)  # of a GPU: Ampere, the first with bfloat16 matrix products
 
 
@@ -271,7 +273,7 @@ def has_bfloat16(processor: Path = Path("/proc/cpuinfo")) -> bool:
     """
     if gpus():
         return all(tuple(_capability(gpu)) >= BFLOAT16_CAPABILITY for gpu in gpus())
-    if not processor.is_file():
+    if not processor.is_file() or os.environ.get("ONEDNN_MAX_CPU_ISA") in WITHOUT_BFLOAT16:
         return False
     return bool(BFLOAT16_FLAGS & set(processor.read_text().split()))
 

@@ -26,7 +26,7 @@ INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
     "overlap_radius",
 }  # fmt: skip
-DETECTION_KEYS = {"mask", "weight", "zero_points", "zero_point"}
+DETECTION_KEYS = {"bands", "mask", "weight", "zero_points", "zero_point"}
 CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "zero_point", "pixel_scale", "remote", "astrometry", "pixels",
     "axes",
@@ -282,6 +282,7 @@ class Plan(SurveyPlan):
             "seed": self.config.seed,
             "config": decisive(self.config.model_dump(mode="json")),
             "bands": self.bands,
+            "calibrated": self.calibrated,
             "keep": self.kept,
             "catalog": self.config.catalog.model_dump(mode="json"),
             "epoch": self.given.get("image_epoch") or self.given.get("epoch"),

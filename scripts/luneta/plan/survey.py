@@ -13,6 +13,7 @@ from luneta.config import Config, ConfigError, Tiles
 from luneta.digests import digest
 from luneta.files import read_json, write_json
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
+from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal_sources, shards_with, signature
@@ -208,10 +209,14 @@ class SurveyPlan:
         """Catalog name and column of what is carried into the catalog."""
         if self.given.get("detection") is None:
             return self.given["keep"]
-        from luneta.survey.detect import detected_columns
+        return {name: name for name in detected_columns(self.given)} | self.given["keep"]
 
-        measured = {name: name for name in detected_columns(self.config.input.reference)}
-        return measured | self.given["keep"]
+    @property
+    def calibrated(self) -> list[str]:
+        """Bands whose cutouts are in nanojansky."""
+        if self.given.get("pixels") == "display":
+            return []
+        return [band for band in self.bands if is_calibrated(self.given, band)]
 
     @cached_property
     def shards(self) -> list[str]:
@@ -262,14 +267,14 @@ class SurveyPlan:
         return self._existing(f for t in self.tiles_of(shard) for f in self.grid(t).bands.values())
 
     def grid(self, tile: Tile) -> Tile:
-        """What `ingest` reads of a tile: its reference band, with masks where it detects."""
+        """What `ingest` reads of a tile: its reference band; all bands where it detects."""
         reference = self.config.input.reference
         if reference not in tile.bands:
             return replace(tile, bands={})
-        files = tile.bands[reference]
         if self.given["detection"] is None:
-            files = BandFiles(files.image)
-        return replace(tile, bands={reference: files})
+            return replace(tile, bands={reference: BandFiles(tile.bands[reference].image)})
+        bands = [band for band in measured_bands(self.given) if band in tile.bands]
+        return replace(tile, bands={band: tile.bands[band] for band in bands})
 
     def _existing(self, files: Iterable[BandFiles]) -> list[str]:
         names = (name for f in files for name in (f.image, f.mask, f.weight))

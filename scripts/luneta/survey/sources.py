@@ -15,7 +15,8 @@ from astropy.coordinates import FK4, FK5, ICRS, Galactic, SkyCoord
 from astropy.time import Time
 
 from luneta.survey.images import ImageError
-from luneta.survey.names import FIELD, object_names, parts_of, position_names, text_parts_of
+from luneta.survey.names import FIELD, object_names, parts_of, text_parts_of
+from luneta.survey.position_names import position_names
 from luneta.survey.positions import (
     coordinate,
     degrees,
