@@ -167,6 +167,8 @@ def test_near_duplicates_of_stamps_without_positions(survey, tmp_path):
     assert "training.group_radius = 2.5: the positions of the stamps are not known; name" in line
     survey["input"]["columns"] = {"ra": "ra", "dec": "dec"}
     check_paths(validate(survey))
+    survey["input"] |= {"columns": {}, "positions": "wcs"}
+    check_paths(validate(survey))
 
 
 def test_merged_and_ignored_labels(survey):

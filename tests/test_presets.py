@@ -4,15 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from astropy.io import fits
 
+from cutout_jobs import job
+from fits_files import tan_wcs
 from luneta.config import ConfigError, validate
 from luneta.config.presets import FOLDER, names
+from luneta.survey.flags import Flag
 from luneta.survey.images import read_pixels
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.shards import survey_tiles
+from luneta.survey.stamp_positions import positions_of_stamps
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 KINDS = [
@@ -273,6 +278,34 @@ def test_galaxy_zoo_pictures_are_display_pixels():
     section = config("galaxy_zoo", "stamps").input
     assert section.pixels == "display"
     assert section.image.format(asset_id="58957") == "images/58957.jpg"
+
+
+def test_a_cutout_of_the_sky_viewer(tmp_path):
+    """As the service writes it: (band, y, x), zeros where a band was not observed, TAN."""
+    cube = np.random.default_rng(0).normal(0, 0.01, (3, 64, 64)).astype(np.float32)
+    cube[0] = 0
+    cube[2, :, :16] = 0
+    header = tan_wcs((64, 64), 150, 2, rotation=0).to_header()
+    header["BANDS"] = "grz"
+    fits.PrimaryHDU(cube, header).writeto(tmp_path / "a.fits")
+    given = {"kind": "stamps", "table": "-", "bands_required": ["r", "z"]}
+    found = validate({"survey": "sky", "preset": "legacysurvey", "input": given})
+    section = found.input.model_dump(mode="json")
+    assert (section["image"], section["pixel_scale"]) == ("{object_id}.fits", 0.262)
+    slices = {f"image_{band}": [str(tmp_path / "a.fits")] for band in "grz"}
+    images, quality, files = job(
+        tmp_path, {"object_id": ["a"]}, slices, section, background=found.cutouts.background
+    )
+    assert quality["flags"].tolist() == [Flag.MISSING_BAND | Flag.CONSTANT | Flag.MASKED]
+    assert sorted((note["flag"], note["band"]) for note in files) == [
+        ("constant", "z"), ("no_data", "g")
+    ]  # fmt: skip
+    # A nanomaggy is 22.5 mag, a nanojansky 31.4.
+    assert images["a"][1] == pytest.approx(cube[1] * 10 ** (0.4 * 8.9), rel=1e-6)
+    assert np.isnan(images["a"][2, :, :16]).all()
+    ra, dec = positions_of_stamps(pa.table(slices), None)
+    sky = tan_wcs((64, 64), 150, 2, rotation=0).pixel_to_world(32, 32)
+    assert (ra[0], dec[0]) == (pytest.approx(sky.ra.deg), pytest.approx(sky.dec.deg))
 
 
 def test_own_settings_win():

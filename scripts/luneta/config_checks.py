@@ -432,10 +432,12 @@ def _group_problems(where: str, task: Task, rows: list[tuple[str, str, str]]) ->
 
 def _position_problems(where: str, task: Task, given: Tiles | Stamps) -> Iterator[str]:
     columns, radius = given.columns, task.training.group_radius
-    if radius > 0 and isinstance(given, Stamps) and not (columns.ra and columns.dec):
+    told = (columns.ra and columns.dec) or getattr(given, "positions", None) == "wcs"
+    if radius > 0 and isinstance(given, Stamps) and not told:
         yield (
             f"{where}.training.group_radius = {radius:g}: the positions of the stamps are not "
-            f"known; name their columns by input.columns.ra and .dec, or set it to 0 and name the "
+            f"known; name their columns by input.columns.ra and .dec, set input.positions: wcs if "
+            f"their headers tell them, or set it to 0 and name the "
             f"near-duplicates by training.group_column"
         )
 

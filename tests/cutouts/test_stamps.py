@@ -342,6 +342,37 @@ def test_the_central_pixel_of_a_stamp_lands_at_half_the_size(side, size):
     assert small.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "side"),
+    [
+        ((24, 25), 25, 25), ((25, 24), 25, 25), ((63, 64), 64, 64), ((63, 63), 64, 64),
+        ((64, 65), 64, 64), ((65, 65), 64, 64), ((40, 64), 64, 64), ((64, 64), 64, 64),
+        ((48, 48), 64, 48), ((62, 62), 64, 62), ((101, 101), 64, 100),
+    ],
+)  # fmt: skip
+def test_a_stamp_a_pixel_short_is_padded_and_others_are_resampled(shape, size, side):
+    assert kept_side(shape, 1.0, size) == side
+
+
+def test_a_part_of_a_stamp_a_pixel_short_is_not_resampled():
+    assert kept_side((119, 120), 0.534, 64) == 64
+    assert kept_side((118, 118), 0.534, 64) == 64  # 63.01 pixels
+
+
+def test_padding_is_masked_and_at_the_edge(tmp_path):
+    pixels = noisy(shape=(24, 25))
+    path = write_fits(tmp_path / "a.fits", pixels)
+    shard, quality = cut_all(
+        tmp_path, images("g", [[path]]), ["g"], size=25, background="none", noise_units=False
+    )
+    assert quality["flags"].tolist() == [Flag.EDGE | Flag.MASKED]
+    assert quality["resample_factor"].tolist() == [1]
+    found = shard.take([0])[0, 0]
+    # Row 12 of 24 is the centre, and falls on row 12 of 25; the last one is missing.
+    assert np.array_equal(found[:24], pixels)
+    assert np.isnan(found[24]).all()
+
+
 def test_a_reduced_picture_keeps_its_shade():
     pixels = np.full((1, 3, 90, 90), 200, np.float32)
     centre = np.array([45])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -147,6 +148,11 @@ def test_summary_tells_the_numbers(results):
     text = summary(root)
     content = json.loads(arguments["metrics"]["lens"].read_text())
     assert "600 objects: 578 usable, 22 rejected; 2 files" in text
+    beyond = sum(
+        (table["dec"] > 90).sum() for table in map(pd.read_parquet, root.glob("objects/*"))
+    )
+    assert beyond > 10  # north of the pole
+    assert f"; {beyond} objects without position (without_position.parquet)\n" in text
     assert f"lens: balanced accuracy {content['mean']['balanced_accuracy']:.3f} ±" in text
     assert f"{content['ece_before']:.3f} before calibration" in text
     assert "against the hidden truth: lens 0." in text

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 
 from luneta.config import load
@@ -100,3 +102,18 @@ def test_the_pixels_are_those_of_the_file_in_units_of_noise(cut):
     raw = fits.getdata(LENSES / "images" / "2M1310-1714_i.fits").astype(float)[28:92, 28:92]
     stamp = shard.take([row])[0, 2] * quality["sky_noise_i"][row]
     assert np.ptp(raw - stamp) < 1e-3 * np.ptp(raw)
+
+
+def test_the_lenses_lie_where_their_headers_say(cut):
+    cut("sled_ps1", LENSES / "images")
+    objects = pq.read_table("sled_ps1_objects").to_pandas()
+    known = SkyCoord(*pd.read_csv(LENSES / "lenses.csv")[["ra", "dec"]].to_numpy().T, unit="deg")
+    stamps = SkyCoord(objects["ra"], objects["dec"], unit="deg")
+    _, apart, _ = known.match_to_catalog_sky(stamps)
+    assert len(objects) == 45
+    assert apart.arcsec.max() < 0.5  # two pixels
+
+
+def test_the_challenge_has_no_positions(cut):
+    cut("lens_challenge", CHALLENGE / "ground_based")
+    assert np.isnan(pq.read_table("lens_challenge_objects").to_pandas()["ra"]).all()

@@ -59,6 +59,13 @@ class Mask(Section):
         description="Values of the image itself that mark a bad pixel, such as 100 in the lens "
         "challenge. NaN and infinity always do.",
     )
+    constant: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.1,
+        description="Share of a band's good pixels above which one exact value is no data, as of "
+        "cutouts filled with zeros: its pixels are masked, and objects whose cutout holds any are "
+        "flagged CONSTANT. Values that quantised noise, photon counts or the empty sky of a "
+        "simulation repeat stay. Not for display pixels; null: never.",
+    )
 
     @model_validator(mode="after")
     def _planes_are_known(self) -> Mask:
@@ -211,6 +218,11 @@ class Survey(Section):
     pixel_scale: Positive | None = Field(
         None, description="Arcsec a pixel, where the images do not say (stamps without WCS)."
     )
+    bands_required: Bands | None = Field(
+        None,
+        description="Bands without which an object cannot be used; all if not given. Another band "
+        "that is missing or unreadable is masked, and the object flagged MISSING_BAND.",
+    )
     seeing: Positive | dict[Name, Positive] | None = Field(
         None, description="Full width at half maximum of the point-spread function in arcsec."
     )
@@ -227,6 +239,12 @@ class Survey(Section):
     remote: Remote = Field(
         default_factory=Remote, description="How files named by URL are fetched."
     )
+
+    @model_validator(mode="after")
+    def _required_bands_are_known(self) -> Survey:
+        if unknown := sorted(set(self.bands_required or []) - set(self.bands)):
+            raise ValueError(f"bands_required {unknown} are not among bands {self.bands}")
+        return self
 
 
 RESHARD = Field(
@@ -323,6 +341,11 @@ class Tiles(Survey):
             raise ValueError(
                 f"reference_band {self.reference_band!r} is not one of bands {self.bands}"
             )
+        if self.bands_required is not None and self.reference not in self.bands_required:
+            raise ValueError(
+                f"bands_required {self.bands_required} lacks the reference band "
+                f"{self.reference!r}, on whose image the objects are placed; add it"
+            )
         if self.detection is not None and isinstance(self.detection.bands, list):
             unknown = [band for band in self.detection.bands if band not in self.bands]
             if unknown:
@@ -412,15 +435,35 @@ class Stamps(Survey):
     columns: StampColumns = Field(
         default_factory=StampColumns, description="Column mapping of the stamp table."
     )
+    positions: Literal["auto", "columns", "wcs", "none"] = Field(
+        "auto",
+        description="Where positions on the sky come from. `columns`: from the table. `wcs`: of "
+        "the stamp's central pixel, by the header of its first band that has a coordinate system. "
+        "`auto`: from the columns if they are named, else from the headers of local files. `none`: "
+        "there are none, as where the coordinate systems are dummies.",
+    )
     pixels: Literal["flux", "display"] = Field(
         "flux",
-        description="`flux`: linear pixels of a FITS stamp. `display`: a picture already stretched "
-        "to 0 to 255 (JPEG, PNG).",
+        description="`flux`: linear pixels. `display`: pictures already stretched (JPEG, PNG, "
+        "TIFF, WebP, BMP, GIF), brought to 0 to 255 whatever their depth; FITS and arrays must "
+        "hold 0 to 255, or 0 to 1.",
     )
     stamps_per_shard: PositiveInt = Field(
         10_000, description="Objects per shard, in table order. Append new rows at the end."
     )
     reshard: bool = RESHARD
+
+    @model_validator(mode="after")
+    def _positions_are_told_once(self) -> Stamps:
+        named = self.columns.ra is not None and self.columns.dec is not None
+        if self.positions == "columns" and not named:
+            raise ValueError("positions: columns needs columns.ra and columns.dec; name them")
+        if self.positions in ("wcs", "none") and (self.columns.ra or self.columns.dec):
+            raise ValueError(
+                f"positions: {self.positions} leaves columns.ra and columns.dec unread; set them "
+                "to null, or set positions: columns"
+            )
+        return self
 
     @field_validator("image", "masks", "weights")
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from astropy.wcs import WCS
 
+from luneta.cutouts import tile_fills
 from luneta.cutouts.sky import Sky, fit_sky, fit_sky_in
 from luneta.survey.calibration import (
     ZeroPoint,
@@ -14,6 +15,7 @@ from luneta.survey.calibration import (
     choose_zero_point,
     saturation_level,
 )
+from luneta.survey.constants import Fill, Judgement
 from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
@@ -51,6 +53,12 @@ class BandImage:
         How the config and the headers of image and mask contradict each other.
     notes : list of str
         What was odd about the files, and did no harm.
+    filled : numpy.ndarray or None
+        Shape (y, x), float32; 1 where one value fills the image in place of data.
+    values : Judgement
+        What was found out about the tile's values.
+    fills : list of Fill
+        Those that fill it.
     """
 
     pixels: np.ndarray
@@ -61,6 +69,14 @@ class BandImage:
     zero_point: ZeroPoint = ZeroPoint(None)
     conflicts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    filled: np.ndarray | None = None
+    values: Judgement = tile_fills.NOTHING
+    fills: list[Fill] = field(default_factory=list)
+
+    def mask_fills(self, fills: list[Fill]) -> None:
+        """Make NaN of the pixels that a value fills."""
+        self.filled = tile_fills.mask(self.pixels, fills, self.filled)
+        self.fills = self.fills + fills
 
 
 def windows_around(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], side: float) -> Windows:
@@ -160,6 +176,10 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
     if files.weight:
         _apply_weight(image, files, windows, settings)
     _refuse_constant(image.pixels, files.image)
+    image.values = tile_fills.judge_tile(image.pixels, files, settings, windows is not None)
+    image.mask_fills(image.values.fills)
+    if image.fills and not _has_good(image.pixels):
+        raise _no_data(files.image, "has no good pixel here: one value fills it")
     return image
 
 
@@ -327,7 +347,11 @@ def align(
     if noise is not None:
         noise = resampled(noise, wcs, target, shape, conserve_flux=False)
         noise *= np.float32(_noise_growth(side) / (side**2 if averages else 1))
-    return replace(image, pixels=pixels, saturated=saturated, noise=noise)
+    filled = image.filled
+    if filled is not None:
+        spread = resampled(filled, wcs, target, shape, conserve_flux=False)
+        filled = (np.nan_to_num(spread) > 0).astype(np.float32)
+    return replace(image, pixels=pixels, saturated=saturated, noise=noise, filled=filled)
 
 
 def _noise_growth(side: float) -> float:

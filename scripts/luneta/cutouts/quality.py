@@ -94,6 +94,9 @@ class Quality:
     def measure(self, rows: np.ndarray, images: np.ndarray, max_masked_fraction: float) -> None:
         """Measure bad pixels, and reject the objects that have too many.
 
+        Those of a band that is missing count as bad, so that a tile with all bands gives the better
+        cutout; but an object is judged by the bands that it has.
+
         Parameters
         ----------
         rows : numpy.ndarray
@@ -104,12 +107,18 @@ class Quality:
         slots = np.flatnonzero(self.usable[rows])
         usable, fraction = rows[slots], bad_fraction(images)[slots]
         self.measured["masked_fraction"][usable] = fraction
+        for place in np.flatnonzero(self.flags[usable] & Flag.MISSING_BAND.value):
+            fraction[place] = _fraction_of_what_is_there(images[slots[place]])
         self.mark(usable[fraction > 0], Flag.MASKED)
         reason = (
             f"more than {max_masked_fraction:.0%} of the cutout's pixels are bad "
             "(cutouts.max_masked_fraction)"
         )
-        self.mark(usable[fraction > max_masked_fraction], Flag.TOO_MASKED, reason)
+        too_many = usable[fraction > max_masked_fraction]
+        filled = (self.flags[too_many] & Flag.CONSTANT.value) != 0
+        why = f"{reason}: one value fills a large part of a band (input.mask.constant)"
+        self.mark(too_many[filled], Flag.TOO_MASKED, why)
+        self.mark(too_many[~filled], Flag.TOO_MASKED, reason)
 
     def skip(self, rows: np.ndarray, policies: Mapping[str, str]) -> None:
         """Leave out those of some objects whose defects the config wants skipped.
@@ -185,6 +194,13 @@ def bad_fraction(images: np.ndarray) -> np.ndarray:
             some = np.flatnonzero(np.isnan(part.sum(axis=(1, 2, 3))))
         fraction[start + some] = np.isnan(part[some]).mean(axis=(1, 2, 3))
     return fraction
+
+
+def _fraction_of_what_is_there(image: np.ndarray) -> float:
+    """Fraction of NaN in those bands (band, y, x) that have any good pixel; 1 if none has."""
+    bad = np.isnan(image)
+    there = ~bad.all(axis=(1, 2))
+    return float(bad[there].mean()) if there.any() else 1.0
 
 
 def centre_touched(stamps: np.ndarray) -> np.ndarray:

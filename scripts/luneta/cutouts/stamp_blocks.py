@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,11 +24,10 @@ from luneta.cutouts.stamp_pixels import (
     median,
     without_signal,
 )
+from luneta.cutouts.stamp_reading import Fault, Parts, StampReader
+from luneta.survey.constants import describe, find_fills, mask_fills, suspects
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError
 from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
-from luneta.survey.remote import local_copies
-from luneta.survey.wcs import pixel_scale, read_grid
 
 LARGEST_GROUP = 32 * 1024**2  # bytes
 
@@ -40,7 +38,14 @@ class Rejection:
 
     flag: Flag
     reason: str
-    path: str | None
+
+    @classmethod
+    def by(cls, faults: Sequence[Fault]) -> Rejection:
+        """Sum up what is wrong with an object's files."""
+        flags = Flag(0)
+        for fault in faults:
+            flags |= fault.flag
+        return cls(flags, "; ".join(dict.fromkeys(fault.reason for fault in faults)))
 
 
 @dataclass
@@ -53,6 +58,8 @@ class Block:
         The objects' places among all that are cut.
     rejected : dict
         `Rejection` by the object's slot among the cutouts.
+    faults : list of Fault
+        What is wrong with the files, one entry for each object and file.
     marked : list of (Flag, numpy.ndarray)
         Flags that leave an object usable, and the slots they concern.
     measured : list of (str, numpy.ndarray, numpy.ndarray)
@@ -61,18 +68,14 @@ class Block:
 
     slots: range
     rejected: dict[int, Rejection] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
     marked: list[tuple[Flag, np.ndarray]] = field(default_factory=list)
     measured: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
 
-
-@dataclass
-class Parts:
-    """What the files of one object hold, each a list with an array (y, x) for each band."""
-
-    image: list[np.ndarray]
-    mask: list[np.ndarray] | None
-    weight: list[np.ndarray] | None
-    scale: float
+    def reject(self, slot: int, faults: Sequence[Fault]) -> None:
+        """Reject an object for what is wrong with its files."""
+        self.rejected[slot] = Rejection.by(faults)
+        self.faults += faults
 
 
 @dataclass
@@ -91,6 +94,10 @@ class Group:
         1 where any band is saturated, shape (objects, 1, y, x), float32.
     scale : numpy.ndarray
         Arcsec per pixel, shape (objects,), float64; NaN where unknown or not asked for.
+    missing : numpy.ndarray
+        Whether a band is missing, shape (objects, band), bool.
+    filled : numpy.ndarray or None
+        Whether any band is filled with a constant, shape (objects, y, x), bool.
     count : int
         How many objects were put in so far.
     """
@@ -100,6 +107,8 @@ class Group:
     noise: np.ndarray
     saturated: np.ndarray | None
     scale: np.ndarray
+    missing: np.ndarray
+    filled: np.ndarray | None = None
     count: int = 0
 
     @classmethod
@@ -112,13 +121,16 @@ class Group:
             noise=np.full(stamps.shape[:2], np.nan, np.float32),
             saturated=np.zeros((capacity, 1, ny, nx), np.float32) if with_mask else None,
             scale=np.empty(capacity),
+            missing=np.zeros(stamps.shape[:2], bool),
         )
 
     def take(self, chosen: slice | np.ndarray) -> Group:
         """Give some of the group's objects, chosen by a slice or by a mask of shape (objects,)."""
-        saturated = None if self.saturated is None else self.saturated[chosen]
+        saturated, filled = (
+            None if array is None else array[chosen] for array in (self.saturated, self.filled)
+        )
         arrays = (array[chosen] for array in (self.slots, self.stamps, self.noise))
-        return Group(*arrays, saturated, self.scale[chosen])
+        return Group(*arrays, saturated, self.scale[chosen], self.missing[chosen], filled)
 
 
 class StampCutter:
@@ -152,6 +164,8 @@ class StampCutter:
         in_arcsec = extent is not None and extent["unit"] != "pixels"
         self.moves = self.cutouts.get("recentre", "none") != "none"
         self.needs_scale, self.asks_scale = in_arcsec, in_arcsec or self.moves
+        self.required = settings.get("bands_required") or self.bands
+        self.may_miss = np.array([band not in self.required for band in self.bands])
 
     def __call__(self, slots: range) -> Block:
         """Cut the objects of some slots."""
@@ -167,24 +181,31 @@ class StampCutter:
         self.images[self._places([slot])] = np.nan
         name = self.names["image"][slot][0]
         reason = f"{name} is damaged: the process that read it came to a sudden end"
-        rejected = {slot: Rejection(Flag.UNREADABLE_FILE, reason, name)}
-        return Block(range(slot, slot + 1), rejected)
+        block = Block(range(slot, slot + 1))
+        block.reject(slot, [Fault(Flag.UNREADABLE_FILE, reason, None, name)])
+        return block
 
     def _places(self, slots: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.asarray(slots, np.int64) % len(self.images)
 
     def _read(self, slots: range, block: Block) -> Iterator[Group]:
         """Read the files of some objects; what cannot be read is noted in the block."""
-        files = StampFiles([self.row[slot] for slot in slots], self.settings.get("axes", "auto"))
+        axes, rows = self.settings.get("axes", "auto"), [self.row[slot] for slot in slots]
+        reader = StampReader(
+            StampFiles(rows, axes, self.is_picture),
+            self.bands,
+            self.required,
+            self.settings,
+            self.asks_scale,
+            self.needs_scale,
+            self.is_remote,
+        )
         groups: dict[tuple[int, int], Group] = {}
         for slot in slots:
-            try:
-                part = self._read_one(files, slot)
-            except ImageError as error:
-                path = error.path or self.names["image"][slot][0]
-                block.rejected[slot] = Rejection(error.flag, str(error), path)
+            part = self._read_one(reader, slot, block)
+            if part is None:
                 continue
-            shape = part.image[0].shape
+            shape = part.shape
             if shape not in groups:
                 groups[shape] = self._new_group(shape, len(slots))
             self._add(groups[shape], slot, part)
@@ -192,61 +213,42 @@ class StampCutter:
                 yield groups.pop(shape)
         yield from (group.take(slice(0, group.count)) for group in groups.values())
 
+    def _read_one(self, reader: StampReader, slot: int, block: Block) -> Parts | None:
+        """Read an object's files; None if it cannot be used."""
+        names = {kind: given[slot] if given else None for kind, given in self.names.items()}
+        if self.refused[slot] is not None:
+            reason, name = self.refused[slot], names["image"][0]
+            block.reject(slot, [Fault(Flag.MISSING_FILE, reason, None, name)])
+            return None
+        parts = reader.read(names, self.row[slot])
+        if reader.is_usable(parts):
+            block.faults += parts.faults
+            return parts
+        block.reject(slot, parts.faults)
+        return None
+
     def _new_group(self, shape: tuple[int, int], most: int) -> Group:
         """Make room for as many stamps of a shape as shall be in memory at once."""
         capacity = LARGEST_GROUP // (4 * len(self.bands) * shape[0] * shape[1])
         stamps = (max(1, min(capacity, most)), len(self.bands), *shape)
         return Group.empty(np.empty(stamps, np.float32), with_mask=self.names["mask"] is not None)
 
-    def _read_one(self, files: StampFiles, slot: int) -> Parts:
-        names = [list(given[slot]) if given else [] for given in self.names.values()]
-        if self.refused[slot] is not None:
-            raise ImageError(Flag.MISSING_FILE, self.refused[slot], names[0][0])
-        if not self.is_remote:
-            return self._parts(files, *names, self.row[slot])
-        with local_copies(itertools.chain(*names), self.settings["remote"]) as local:
-            copies = iter(local)
-            given = [list(itertools.islice(copies, len(kind))) for kind in names]
-            return self._parts(files, *given, self.row[slot])
-
-    def _parts(self, files: StampFiles, image, mask, weight, row: int | None) -> Parts:
-        """Read files that are on this machine."""
-        planes = files.planes(image, row)
-        beside = [
-            files.planes_beside(names, row, planes[0].shape) if names else None
-            for names in (mask, weight)
-        ]
-        return Parts(planes, *beside, self._scale(image[0]) if self.asks_scale else np.nan)
-
-    def _scale(self, name: str) -> float:
-        """Arcsec per pixel by the image's own coordinate system, or else by the config."""
-        try:
-            return pixel_scale(read_grid(name)[0])
-        except ImageError:
-            scale = self.settings.get("pixel_scale")
-        if scale is None and self.needs_scale:
-            raise ImageError(
-                Flag.NO_WCS,
-                f"{name} does not tell its pixel scale, which cutouts.extent needs; set "
-                "input.pixel_scale, or give the extent in pixels",
-                name,
-            )
-        return scale or np.nan
-
     def _add(self, group: Group, slot: int, part: Parts) -> None:
         """Copy an object's stamp into its group; what is masked or has no weight becomes NaN."""
         index, group.count = group.count, group.count + 1
         group.slots[index], group.scale[index] = slot, part.scale
+        group.missing[index] = part.missing
         stamp = group.stamps[index]
         with np.errstate(over="ignore", invalid="ignore"):
-            for band, plane in zip(stamp, part.image, strict=True):
-                band[...] = plane
-        for band, mask in zip(stamp, part.mask or (), strict=part.mask is not None):
-            bad, saturated = bad_pixels(_native(mask), self.settings["mask"])
-            band[bad] = np.nan
+            for band, plane, is_missing in zip(stamp, part.image, part.missing, strict=True):
+                band[...] = np.nan if is_missing else plane
+        there = [number for number, is_missing in enumerate(part.missing) if not is_missing]
+        for number in there if part.mask else ():
+            bad, saturated = bad_pixels(_native(part.mask[number]), self.settings["mask"])
+            stamp[number][bad] = np.nan
             group.saturated[index, 0][saturated] = 1
-        for number, weight in enumerate(part.weight or ()):
-            noise = noise_of_weight(weight, self.settings["weight"])
+        for number in there if part.weight else ():
+            noise = noise_of_weight(part.weight[number], self.settings["weight"])
             stamp[number][np.isnan(noise)] = np.nan
             group.noise[index, number] = median(noise.reshape(1, -1))[0]
 
@@ -255,6 +257,8 @@ class StampCutter:
         drop_bad_values(group.stamps)
         if sentinels := self.settings["mask"].get("sentinels"):
             group.stamps[sentinel_pixels(group.stamps, sentinels)] = np.nan
+        if not self.is_picture and (limit := self.settings["mask"].get("constant")):
+            self._mask_fills(group, limit, block)
         good = self._have_signal(group, block)
         if not good.any():
             return
@@ -268,18 +272,51 @@ class StampCutter:
         """Reject stamps without a good pixel or of a single value; those left, shape (objects,)."""
         empty, constant = without_signal(group.stamps)
         if self.is_picture:  # a channel may well be dark
-            constant &= constant.all(axis=1)[:, None]
-        poor = empty | constant
+            constant &= (constant | group.missing).all(axis=1)[:, None]
+        poor = (empty | constant) & ~group.missing
         for index in np.flatnonzero(poor.any(axis=1)):
-            slot, number = int(group.slots[index]), int(poor[index].argmax())
-            name = self.names["image"][slot][number]
+            faults = self._why_poor(group, index, poor[index], constant[index])
+            lost = poor[index] & (~self.may_miss | (poor[index] | group.missing[index]).all())
+            if lost.any():
+                block.reject(int(group.slots[index]), faults)
+                continue
+            block.faults += faults
+            group.missing[index] |= poor[index]
+            group.stamps[index, poor[index]] = np.nan
+            poor[index] = False
+        good = ~poor.any(axis=1)
+        lacking = good & group.missing.any(axis=1)
+        block.marked.append((Flag.MISSING_BAND, group.slots[lacking]))
+        return good
+
+    def _why_poor(self, group: Group, index: int, poor, constant) -> list[Fault]:
+        """Say of an object's bands why they hold no data."""
+        faults = []
+        for number in np.flatnonzero(poor):
+            name = self.names["image"][int(group.slots[index])][number]
             what = "has no good pixel"
-            if constant[index, number]:
+            if constant[number]:
                 value = np.nanmax(group.stamps[index, number])
                 what = f"is constant: every pixel has the value {value:g}"
             reason = f"{name}, band {self.bands[number]}, {what}"
-            block.rejected[slot] = Rejection(Flag.NO_DATA, reason, name)
-        return ~poor.any(axis=1)
+            faults.append(Fault(Flag.NO_DATA, reason, self.bands[number], name))
+        return faults
+
+    def _mask_fills(self, group: Group, limit: float, block: Block) -> None:
+        """Make NaN of the pixels that one value fills, instead of observed ones."""
+        count, bands, ny, nx = group.stamps.shape
+        flat = group.stamps.reshape(count * bands, -1)
+        for place in np.flatnonzero(suspects(flat, limit)):
+            index, number = divmod(int(place), bands)
+            stamp = group.stamps[index, number]
+            if not (fills := find_fills(stamp[None], limit)):
+                continue
+            if group.filled is None:
+                group.filled = np.zeros((count, ny, nx), bool)
+            group.filled[index] |= mask_fills(stamp, fills)
+            name = self.names["image"][int(group.slots[index])][number]
+            reason = describe(f"{name}, band {self.bands[number]}", fills)
+            block.faults.append(Fault(Flag.CONSTANT, reason, self.bands[number], name))
 
     def _cut_pictures(self, group: Group, block: Block) -> None:
         x, y = self._centres(group, None, block)
@@ -292,7 +329,7 @@ class StampCutter:
     def _cut_fluxes(self, group: Group, block: Block) -> None:
         """Cut in the units that the config asks for, without the sky if it does."""
         level, noise = border_sky(group.stamps)
-        x, y = self._centres(group, level[:, 0], block)
+        x, y = self._centres(group, level, block)
         factor = self._factors(group)
         takes_level = self.cutouts["background"] == "map"
         if takes_level and (factor != 1).any():
@@ -341,7 +378,10 @@ class StampCutter:
         x, y = np.full(count, nx // 2), np.full(count, ny // 2)
         if not self.moves:
             return x, y
-        first = group.stamps[:, 0] if level is None else group.stamps[:, 0] - level[:, None, None]
+        every, band = np.arange(count), group.missing.argmin(axis=1)  # the first that is there
+        first = group.stamps[every, band]
+        if level is not None:
+            first = first - level[every, band][:, None, None]
         scale = np.where(np.isfinite(group.scale), group.scale, 1.0)
         radius = np.clip(self.cutouts["recentre_radius"] / scale, 1, max(1, min(ny, nx) // 2 - 1))
         way = np.zeros((2, count))
@@ -378,11 +418,22 @@ class StampCutter:
         size = self.cutouts["size"]
         over = over_edge((ny, nx), x, y, size, factor)
         block.marked.append((Flag.EDGE, group.slots[over]))
+        if group.filled is not None:
+            self._note_fills(group, x, y, factor, block)
         for value in np.unique(factor) if group.saturated is not None else ():
             same = factor == value
             side = max(3, int(size * value) // 4)
             touched = centre_touched(around(group.saturated[same], x[same], y[same], side)[:, 0])
             block.marked.append((Flag.SATURATED, group.slots[same][touched]))
+
+    def _note_fills(self, group: Group, x, y, factor, block: Block) -> None:
+        """Flag the objects whose cutout holds pixels that a constant fills."""
+        filled = group.filled[:, None].astype(np.float32)
+        for value in np.unique(factor):
+            same = factor == value
+            side = int(np.ceil(self.cutouts["size"] * value))
+            touched = centre_touched(around(filled[same], x[same], y[same], side)[:, 0])
+            block.marked.append((Flag.CONSTANT, group.slots[same][touched]))
 
 
 def _names(stamps: pa.Table, kind: str, bands: list[str]) -> list[tuple[str, ...]] | None:

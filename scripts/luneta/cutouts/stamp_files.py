@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from luneta.cutouts.plain_fits import read_plain
+from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
+from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
 from luneta.cutouts.table_pictures import SUFFIXES as TABLES
 from luneta.cutouts.table_pictures import picture_bytes
 from luneta.survey.fits_headers import require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, read_pixels, split_extension
 
-PICTURES = {".jpg", ".jpeg", ".png"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
 DATASETS = ("images", "image", "data")
 # Rows of an HDF5 dataset that lie this close are read at once, with those between.
 GAP = 8
-
-
-def read_picture(source: str | bytes, name: str | None = None) -> np.ndarray:
-    """Read a JPEG or PNG; shape (y, x, channel), 0 to 255, or of 16 bits if the picture is.
-
-    Parameters
-    ----------
-    source : str or bytes
-        Path of the picture, or what its file would hold.
-    name : str, optional
-        What messages call it, if it is no path.
-
-    Raises
-    ------
-    ImageError
-        If the file is missing, or broken, or not a picture.
-    """
-    path = Path(name or source)
-    if isinstance(source, str):
-        require_file(path)
-        source = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(source)) as picture:
-            if picture.mode.startswith(("I", "F")):
-                return np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        start = source[:12]
-        what = f"not a picture: it starts with {start!r}" if start else "empty (0 bytes)"
-        raise ImageError(Flag.UNREADABLE_FILE, f"{path} is {what}", path) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path | str, error: Exception | str) -> ImageError:
@@ -78,10 +45,12 @@ class StampFiles:
         Rows that will be asked of files that hold the stamps of many objects.
     axes : {"auto", "band_first", "band_last"}
         Order of a stamp's axes in cubes and arrays.
+    display : bool
+        Whether pixels are to be 0 to 255, as those of a picture.
     """
 
-    def __init__(self, rows: Iterable[int | None] = (), axes: str = "auto"):
-        self.axes = axes
+    def __init__(self, rows: Iterable[int | None] = (), axes: str = "auto", display: bool = False):
+        self.axes, self.display = axes, display
         self._rows = np.unique(np.array([row for row in rows if row is not None], np.int64))
         self._arrays: dict[str, np.ndarray] = {}
         self._runs: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
@@ -108,37 +77,66 @@ class StampFiles:
             If a file is missing or broken, or the bands differ in shape.
         """
         if len(names) > 1 and len(set(names)) == 1:
-            planes = list(self._bands(names[0], self.read(names[0], row), len(names)))
+            planes = self.planes_of(names[0], len(names), row)
         else:
-            planes = [_one_plane(self.read(name, row), name) for name in names]
-        if 0 in planes[0].shape:
-            reason = f"{names[0]} has a stamp without pixels: its shape is {planes[0].shape}"
-            raise ImageError(Flag.NO_DATA, reason, names[0])
+            planes = [self.planes_of(name, 1, row)[0] for name in names]
         if len({plane.shape for plane in planes}) > 1:
-            given = zip(names, planes, strict=True)
-            shapes = ", ".join(f"{name} {plane.shape}" for name, plane in given)
-            reason = f"the bands of one stamp differ in shape: {shapes}"
-            raise ImageError(Flag.SHAPE_MISMATCH, reason, names[0])
+            raise differing(names, planes)
         return planes
 
-    def planes_beside(
-        self, names: Sequence[str], row: int | None, shape: tuple[int, int]
-    ) -> list[np.ndarray]:
-        """Read one object's masks or weights; one of two axes (y, x) serves all bands.
+    def planes_of(self, name: str, count: int, row: int | None = None) -> list[np.ndarray]:
+        """Read the bands that one object has in one file.
+
+        Parameters
+        ----------
+        name : str
+            The file, maybe with [EXTENSION] or [DATASET].
+        count : int
+            How many bands it holds.
+        row : int, optional
+            The object's row, in files that hold the stamps of many objects.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Each of shape (y, x), as stored; of display pixels from 0 to 255.
 
         Raises
         ------
         ImageError
-            If a file is missing or broken, or differs in shape from the image it belongs to.
+            If the file is missing or broken, or holds another number of bands.
         """
-        if len(set(names)) == 1 and (pixels := self.read(names[0], row)).ndim == 2:
-            planes = [pixels] * len(names)
-        else:
-            planes = self.planes(names, row)
-        if planes[0].shape != shape:
-            reason = f"{names[0]} has shape {planes[0].shape}, the image it belongs to {shape}"
-            raise ImageError(Flag.SHAPE_MISMATCH, reason, names[0])
-        return planes
+        pixels = self.read(name, row)
+        if count == 1 and pixels.ndim == 2 and not self.display:
+            return [pixels]
+        planes = list(_bands(name, pixels, count, self._axes(name)))
+        if 0 in planes[0].shape:
+            reason = f"{name} has a stamp without pixels: its shape is {planes[0].shape}"
+            raise ImageError(Flag.NO_DATA, reason, name)
+        return shades(planes, name) if self.display and not is_picture(name) else planes
+
+    def planes_beside(self, name: str, count: int, row: int | None) -> list[np.ndarray]:
+        """Read the masks or weights that one object has in one file.
+
+        Parameters
+        ----------
+        name, count, row
+            As of `planes_of`. A mask of two axes (y, x) serves all `count` bands.
+
+        Raises
+        ------
+        ImageError
+            As of `planes_of`.
+        """
+        path, page = split_extension(name)
+        stored = is_picture(name)
+        pixels = read_stored(path, _page(page, name)) if stored else self.read(name, row)
+        if pixels.ndim == 2:
+            return [pixels] * count
+        return list(_bands(name, pixels, count, self._axes(name)))
+
+    def _axes(self, name: str) -> str:
+        return "band_last" if is_picture(name) else self.axes
 
     def read(self, name: str, row: int | None = None) -> np.ndarray:
         """Read what one object has in one file, all axes.
@@ -159,27 +157,16 @@ class StampFiles:
         path, extension = split_extension(name)
         suffix = path.suffix.lower()
         if suffix in PICTURES:
-            return read_picture(str(path))
+            return read_picture(path, _page(extension, name), self.display)
         if suffix in TABLES:
-            return read_picture(picture_bytes(path, extension, row), name=f"{name}, row {row}")
+            content = picture_bytes(path, extension, row)
+            return read_picture(content, None, self.display, f"{name}, row {row}")
         if suffix == ".npy":
             array = self._array(path)
             return array if row is None else array[_checked(row, len(array), name)]
         if suffix in HDF5:
             return self._from_hdf5(path, extension, row, name)
         return read_pixels(name)
-
-    def _bands(self, name: str, pixels: np.ndarray, count: int) -> np.ndarray:
-        """Bring a cube's bands to the front."""
-        axes = "band_last" if is_picture(name) else self.axes
-        if pixels.ndim == 3 and axes != "band_last" and pixels.shape[0] == count:
-            return pixels
-        if pixels.ndim == 3 and axes != "band_first" and pixels.shape[-1] == count:
-            return np.moveaxis(pixels, -1, 0)
-        shapes = {"band_first": f"({count}, y, x)", "band_last": f"(y, x, {count})"}
-        asked = shapes.get(axes, " or ".join(shapes.values()))
-        reason = f"{name} has shape {pixels.shape}; {count} bands ask for {asked}"
-        raise ImageError(Flag.SHAPE_MISMATCH, reason, name)
 
     def _array(self, path: Path) -> np.ndarray:
         """Map a .npy file into memory."""
@@ -245,6 +232,49 @@ def _checked(row: int, length: int, name: str) -> int:
 def is_picture(name: str) -> bool:
     """Whether a file is a picture, or a table of pictures, by its suffix."""
     return Path(split_extension(name)[0]).suffix.lower() in PICTURES | TABLES
+
+
+def _page(extension: str | int | None, name: str) -> int | None:
+    """Page of a picture that a name asks for by [NUMBER]."""
+    if isinstance(extension, str):
+        reason = f"{name}: the pages of a picture have numbers, from 0, and no names"
+        raise ImageError(Flag.UNREADABLE_FILE, reason, name)
+    return extension
+
+
+def differing(names: Sequence[str], planes: Sequence[np.ndarray]) -> ImageError:
+    """Make the error of bands whose stamps differ in shape."""
+    given = zip(names, planes, strict=True)
+    shapes = ", ".join(f"{name} {plane.shape}" for name, plane in given)
+    reason = f"the bands of one stamp differ in shape: {shapes}"
+    return ImageError(Flag.SHAPE_MISMATCH, reason, names[0])
+
+
+def _bands(name: str, pixels: np.ndarray, count: int, axes: str) -> Sequence[np.ndarray]:
+    """Bring the bands of a file to the front; shape (band, y, x)."""
+    if pixels.ndim == 4 and is_picture(name):
+        pixels, axes = _grey_pages(name, pixels), "band_first"
+    elif count == 1:
+        return [_one_plane(pixels, name)]
+    if pixels.ndim == 3 and axes != "band_last" and pixels.shape[0] == count:
+        return pixels
+    if pixels.ndim == 3 and axes != "band_first" and pixels.shape[-1] == count:
+        return np.moveaxis(pixels, -1, 0)
+    shapes = {"band_first": f"({count}, y, x)", "band_last": f"(y, x, {count})"}
+    asked = shapes.get(axes, " or ".join(shapes.values()))
+    reason = f"{name} has shape {pixels.shape}; {count} bands ask for {asked}"
+    if is_picture(name) and axes == "band_first":
+        reason = f"{name} has {len(pixels)} pages for {count} bands; choose one, as in {name}[0]"
+    raise ImageError(Flag.SHAPE_MISMATCH, reason, name)
+
+
+def _grey_pages(name: str, pages: np.ndarray) -> np.ndarray:
+    """Pages of a TIFF, one a band, shape (page, y, x)."""
+    grey = pages[..., 0]
+    if not all(np.array_equal(grey, pages[..., n], equal_nan=True) for n in (1, 2)):
+        reason = f"{name} has {len(pages)} pages of colours; choose one, as in {name}[0]"
+        raise ImageError(Flag.SHAPE_MISMATCH, reason, name)
+    return grey
 
 
 def _one_plane(pixels: np.ndarray, name: str) -> np.ndarray:

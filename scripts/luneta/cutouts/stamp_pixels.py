@@ -153,13 +153,15 @@ def around(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, side: int) -> np.nd
 def kept_side(shape: tuple[int, int], fraction: float, size: int) -> int:
     """Pixels along the side of a stamp's central part.
 
+    A part that is a pixel smaller or larger than `size`, or as long as `size` along one axis, was
+    meant to be of that size: it is not resampled, and what lies beyond the stamp's edge is missing.
     Where it is to be resampled, the side is made even if `size` is, and odd if it is, and so small
     that the new pixel in the corner lies on the stamp for more than half: else it would be bad.
     """
     length = min(shape)
-    side = max(1, round(fraction * length))
-    if side == size:
-        return side
+    side, longer = (max(1, round(fraction * n)) for n in (length, max(shape)))
+    if abs(side - size) <= 1 or longer == size:
+        return size
     side -= (side - size) % 2
     while side > 2 and not _has_corners(length, size, side / size):
         side -= 2

@@ -13,7 +13,7 @@ from luneta.cutouts.flux import area_ratio
 from luneta.cutouts.parallel import shared_array, work_through
 from luneta.cutouts.quality import Quality
 from luneta.cutouts.stamp_blocks import Block, StampCutter
-from luneta.survey.flags import Flag
+from luneta.cutouts.stamp_reading import Fault
 
 OBJECTS_AT_ONCE, AHEAD = 64, 16
 
@@ -73,20 +73,20 @@ def _note(block: Block, rows: np.ndarray, quality: Quality, bands: list[str]) ->
 
 
 class Rejections:
-    """Rejected objects, counted by their reason: one file may hold many stamps."""
+    """Rejected objects, and what is wrong with their files: one file may hold many stamps."""
 
     def __init__(self, quality: Quality):
         self._quality = quality
-        self._objects: Counter[tuple[Flag, str, str | None]] = Counter()
+        self._objects: Counter[Fault] = Counter()
 
     def add(self, block: Block, rows: np.ndarray) -> None:
-        """Reject what a block has rejected."""
+        """Reject what a block has rejected, and take over the faults of its files."""
         for slot, why in block.rejected.items():
             self._quality.mark(rows[slot : slot + 1], why.flag, why.reason)
-            self._objects[why.flag, why.reason, why.path] += 1
+        self._objects.update(block.faults)
 
     def note_files(self) -> None:
-        """Note each file once, however many objects it has cost."""
-        for (flag, reason, path), count in self._objects.items():
-            log.warning("%s (%d objects)", reason, count)
-            self._quality.note_file(flag, reason, None, None, path)
+        """Note each fault once, however many objects it concerns."""
+        for fault, count in self._objects.items():
+            log.warning("%s (%d objects)", fault.reason, count)
+            self._quality.note_file(fault.flag, fault.reason, None, fault.band, fault.path)

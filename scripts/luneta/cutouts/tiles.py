@@ -30,6 +30,8 @@ from luneta.cutouts.quality import Quality, centre_touched
 from luneta.cutouts.recentre import shifts
 from luneta.cutouts.resample import noise_growth, resample, source_side
 from luneta.cutouts.sky import median, ring_level
+from luneta.cutouts.tile_fills import fills_of_cutouts
+from luneta.survey.constants import describe
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import localised
@@ -155,7 +157,11 @@ class TileCutter:
             log.warning("tile %s, band %s: %s", self.tile.name, band, error)
             path = self.tile.bands[band].image if band in self.tile.bands else None
             what = (error.flag, str(error), self.tile.name, band, error.path or path)
-            self.quality.reject_file(self.rows, *what)
+            if band in (self.settings.get("bands_required") or self.bands):
+                self.quality.reject_file(self.rows, *what)
+            else:
+                self.quality.mark(self.rows, Flag.MISSING_BAND)
+                self.quality.note_file(*what)
             return None
 
     def _prepared(self, files: BandFiles, band: str) -> BandImage | None:
@@ -167,6 +173,11 @@ class TileCutter:
         wcs = None if band == self.reference else on_reference_grid(files, self.grid)
         windows = self._windows(files, band) if wcs is None else None
         image, windows = self._read(files, windows)
+        if wcs is None:
+            self._mask_fills(image)
+        if image.fills:
+            what = self.tile.name, band, files.image
+            self.quality.note_file(Flag.CONSTANT, describe(files.image, image.fills), *what)
         calibrate(
             image, files, band, self.settings, self.scale if wcs is None else pixel_scale(wcs)
         )
@@ -177,6 +188,13 @@ class TileCutter:
         if band == self.reference:
             self._settle(image)
         return image
+
+    def _mask_fills(self, image: BandImage) -> None:
+        """Mask values that fill a cutout, rare as they may be in the tile."""
+        if limit := self.settings["mask"].get("constant"):
+            side = int(np.ceil(self.size * self.factor.max()))
+            where = image.pixels, self.x, self.y, side, limit, image.values
+            image.mask_fills(fills_of_cutouts(*where))
 
     def _report(self, image: BandImage, band: str) -> None:
         """Flag the objects if config and headers contradict each other; note what is odd."""
@@ -291,6 +309,8 @@ class TileCutter:
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
         if image.saturated is not None:
             self._mark_saturated(image.saturated, rows, x, y, factor)
+        if image.filled is not None:
+            self._mark_filled(image.filled, rows, x, y, factor)
         if (factor == 1).all() and self.cutouts["background"] != "annulus":
             gather_into(stamps[:, number], image.pixels, x, y, scale)
         else:
@@ -304,6 +324,14 @@ class TileCutter:
             side = max(3, int(self.size * factor) // 4)
             touched = centre_touched(gather(saturated, x[same], y[same], side))
             self.quality.mark(rows[same][touched], Flag.SATURATED)
+
+    def _mark_filled(self, filled: np.ndarray, rows, x, y, factors) -> None:
+        """Flag the objects whose cutout holds pixels that a constant fills."""
+        for factor in np.unique(factors):
+            same = factors == factor
+            side = int(np.ceil(self.size * factor))
+            touched = centre_touched(gather(filled, x[same], y[same], side))
+            self.quality.mark(rows[same][touched], Flag.CONSTANT)
 
     def _growth(self, factors: np.ndarray, per_area: bool) -> np.ndarray:
         """Noise of a cutout's pixel over that of an image's; shape (objects,), float64."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from luneta.catalog.read import COLLECTION, catalog_schema, read_columns
+from luneta.catalog.read import COLLECTION, WITHOUT_POSITION, catalog_schema, read_columns
 from luneta.files import read_json
 from luneta.metrics.counts import balanced_accuracy
 from luneta.parquet import parquet_schema, read_parquet
@@ -21,10 +22,12 @@ from luneta.reporting.tables import counted, measured
 def _objects_line(catalog: Path) -> str:
     found = reckon(catalog, *(catalog.with_name(f"{n}.parquet") for n in ("rejects", "overlaps")))
     beside = f"; {counted(found.overlaps, 'cutout')} better in another tile"
+    nowhere = pq.read_metadata(catalog.with_name(WITHOUT_POSITION)).num_rows
+    where = f"; {counted(nowhere, 'object')} without position ({WITHOUT_POSITION})"
     return (
         f"{counted(found.usable + found.rejected, 'object')}: {found.usable:,} usable, "
         f"{found.rejected:,} rejected; {counted(total(found.unusable_files), 'file')} could not "
-        f"be used{beside if found.overlaps else ''}"
+        f"be used{beside if found.overlaps else ''}{where if nowhere else ''}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.wcs import WCS
 
-from luneta.parquet import write_parquet
+from luneta.parquet import read_parquet, write_parquet
 from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import local_copy
 from luneta.survey.sources import Sources, on_the_sky, read_sources
+from luneta.survey.stamp_positions import positions_of_stamps
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import read_grid, to_pixels, to_sky
 
@@ -296,9 +298,9 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
         See docs/architecture.md for the columns.
     settings : dict
         `tiles` (as `Tile.as_dict`), `columns`, `keep`, `reference_band` (None for stamps),
-        `sliced`; `units`, `frame`, `equinox`, `epoch`, `image_epoch`, `first_pixel`,
-        `overlap_radius`, `remote` and `detection` of the config's `input` section; for detection
-        also `mask`, `weight` and `zero_points`.
+        `sliced`; `positions` of stamps; `units`, `frame`, `equinox`, `epoch`, `image_epoch`,
+        `first_pixel`, `overlap_radius`, `remote` and `detection` of the config's `input` section;
+        for detection also `mask`, `weight` and `zero_points`.
     """
     tiles = [Tile.from_dict(tile) for tile in settings["tiles"]]
     radius = settings.get("overlap_radius", 1.0)
@@ -308,8 +310,11 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
     else:
         given = read_sources(sources, settings, [tile.name for tile in tiles])
         reference, remote = settings["reference_band"], settings.get("remote")
-        on_stamps = reference is None
-        placed = _unplaced(given) if on_stamps else place(given, tiles, reference, radius, remote)
+        if reference is None:
+            given = _with_positions(given, sources[0], settings)
+            placed = _unplaced(given)
+        else:
+            placed = place(given, tiles, reference, radius, remote)
     table = in_tile_order(_objects_table(given, placed), [tile.name for tile in tiles])
     write_parquet(table, output)
     rejected = pc.sum(pc.is_valid(table["reject_reason"])).as_py() or 0
@@ -337,6 +342,17 @@ def _as_found(sources: Sources, radius: float) -> dict[str, np.ndarray]:
     )
     _mark_repeats(sources, radius, placed)
     return placed
+
+
+def _with_positions(sources: Sources, stamps: Path, settings: Mapping) -> Sources:
+    """Give stamps the positions that their own coordinate systems tell, if the config asks so."""
+    how = settings.get("positions", "columns")
+    if how in ("none", "columns") or settings["columns"]["ra"] is not None:
+        return sources
+    # What is named by URL is fetched only if positions are asked for by name.
+    remote = settings.get("remote") if how == "wcs" else None
+    ra, dec = positions_of_stamps(read_parquet(stamps), remote)
+    return replace(sources, ra=ra, dec=dec, missing=np.isnan(ra))
 
 
 def _unplaced(sources: Sources) -> dict[str, np.ndarray]:

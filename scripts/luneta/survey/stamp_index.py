@@ -134,20 +134,31 @@ def locate(table: pa.Table, settings: Mapping) -> Located:
     """
     root = str(settings.get("root") or Path(settings["table"]).parent)
     found = Located({}, [None] * len(table))
-    known: dict[str, list[str]] = {}
+    required = settings.get("bands_required") or settings["bands"]
+    known: dict[tuple[str, bool], list[str]] = {}
     for column, template in templates(settings).items():
-        if template.text not in known:
-            known[template.text] = _full_names(template, template.fill(table), root, found.refused)
-        found.names[column] = known[template.text]
+        is_required = column.split("_", 1)[1] in required
+        key = template.text, is_required
+        if key not in known:
+            filled = template.fill(table)
+            known[key] = _full_names(template, filled, root, found.refused, is_required)
+        found.names[column] = known[key]
     return found
 
 
-def _full_names(template: Template, filled: Sequence, root: str, refused: list) -> list[str]:
-    """Put the root before each name; what is wrong with a name is noted in `refused`."""
+def _full_names(
+    template: Template, filled: Sequence, root: str, refused: list, is_required: bool
+) -> list[str]:
+    """Put the root before each name; what is wrong with a name is noted in `refused`.
+
+    The name is empty where the table gives none for a band that an object may do without.
+    """
     folder = os.path.normpath(os.path.join(root, os.path.dirname(template.start)))  # noqa: PTH118, PTH120
     names = []
     for row, name in enumerate(filled):
-        if name is None:
+        if name is None and not is_required:
+            names.append("")
+        elif name is None:
             columns = " or ".join(template.fields)
             refused[row] = refused[row] or f"the table gives no {columns}, which names its file"
             names.append(template.text)
