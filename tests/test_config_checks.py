@@ -483,3 +483,15 @@ def test_missing_lists_of_candidates_are_told_together(survey):
         "  tasks.shape.candidates.known: lenses.csv: there is no such file",
         "  tasks.shape.candidates.grades: ours.csv: there is no such file",
     ]
+
+
+def test_names_of_columns_are_checked_with_all_else(survey, tmp_path):
+    (tmp_path / "sources.csv").write_text("object_id,ra,dec,z\n1,2.0,3.0,0.5\n")
+    survey["input"]["keep"] = {"RA": "z"}
+    assert only_problem(survey).strip() == (
+        "input.keep.RA = 'z': luneta writes the column ra, and FITS and SQL do not tell capitals "
+        "from small letters; keep it by another name"
+    )
+    survey["input"]["keep"] = {"z": "z"}
+    survey["catalog"] = {"default_columns": ["object_id", "zz"]}
+    assert "catalog.default_columns = 'zz': the catalog has no such column" in only_problem(survey)

@@ -20,7 +20,6 @@ from luneta.config import (
     WITH_ACTIVATION,
     WITH_IMAGENET,
     WITH_TIMM,
-    Candidates,
     Config,
     Stamps,
     Task,
@@ -54,17 +53,20 @@ def check_paths(config: Config) -> dict[str, Tile]:
     ConfigError
         With one line for each problem.
     """
+    from luneta.table_checks import candidates_problems
+
     tiles: dict[str, Tile] = {}
     problems = [
         *_input_problems(config, tiles),
         *_cross_problems(config),
+        *_name_problems(config),
         *_weights_problems(config),
     ]
     for name, task in config.tasks.items():
         problems += _network_problems(f"tasks.{name}.training", task.training, config)
         problems += _label_problems(f"tasks.{name}", task, _made_by_simulation(config))
         problems += _position_problems(f"tasks.{name}", task, config.input)
-        problems += _candidates_problems(f"tasks.{name}.candidates", task.candidates)
+        problems += candidates_problems(f"tasks.{name}.candidates", task.candidates)
     if problems:
         raise refusal(problems)
     return tiles
@@ -100,7 +102,8 @@ def _tile_problems(config: Config, tiles: dict[str, Tile]) -> Iterator[str]:
     if given.sources is None:
         yield from _detection_problems(given)
     else:
-        yield from _source_problems(given, list(tiles), _made_by_simulation(config))
+        problems = list(_source_problems(given, list(tiles), _made_by_simulation(config)))
+        yield from problems or _content_problems(config, list(tiles))
 
 
 def _band_problems(given: Tiles, delivered: set[str]) -> Iterator[str]:
@@ -165,20 +168,27 @@ def _list_names(given: Mapping, tiles: list[str]) -> list[str]:
     return list(dict.fromkeys(list_of_tile(given, tile) for tile in tiles))
 
 
+def _content_problems(config: Config, tiles: list[str]) -> Iterator[str]:
+    """Read some of the lists of the tiles; a survey-wide list is read when it is dealt."""
+    from luneta.survey.remote import is_remote
+    from luneta.survey.source_files import has_one_list, list_of_tile
+    from luneta.table_checks import list_problems
+
+    given, made = config.input.model_dump(mode="json"), _made_by_simulation(config)
+    if has_one_list(given["sources"]) or is_remote(given["sources"]):
+        return
+    lists = {tile: list_of_tile(given, tile) for tile in tiles[:MOST_LISTS]}
+    yield from list_problems(config, {t: path for t, path in lists.items() if not made(path)})
+
+
 def _stamp_problems(given: Stamps) -> Iterator[str]:
-    from luneta.survey.stamp_index import OWN_COLUMNS, templates
+    from luneta.survey.stamp_index import templates
 
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
     if given.row is not None:
         columns["input.row"] = given.row
     found = templates(given.model_dump(mode="json"))
-    for name, column in given.keep.items():
-        if name in OWN_COLUMNS or name in found:
-            yield (
-                f"input.keep.{name} = {column!r}: luneta writes a column of this name; keep it by "
-                f"another"
-            )
     for template in found.values():
         try:
             columns |= {f"{template.key}, {{{name}}}": name for name in sorted(template.fields)}
@@ -260,22 +270,35 @@ def _unknown_bands(config: Config) -> Iterator[str]:
             yield f"cutouts.extinction.coefficients: band {band} has none; add it"
 
 
-def _unkept_columns(config: Config) -> Iterator[str]:
-    kept = list(config.input.keep)
-    if getattr(config.input, "detection", None) is not None:
-        from luneta.survey.detected import detected_columns
+def _detected(config: Config) -> list[str]:
+    """Name the columns that detection measures; none with a source list."""
+    if getattr(config.input, "detection", None) is None:
+        return []
+    from luneta.survey.detected import detected_columns
 
-        kept += detected_columns(config.input.model_dump(mode="json"))
-    cutouts = config.cutouts
-    wanted = {
-        "cutouts.extent.radius": cutouts.extent and cutouts.extent.radius,
-        "cutouts.extinction.ebv": cutouts.extinction and cutouts.extinction.ebv,
-        "cutouts.area_ratio.radius": cutouts.area_ratio and cutouts.area_ratio.radius,
-        "cutouts.area_ratio.axis_ratio": cutouts.area_ratio and cutouts.area_ratio.axis_ratio,
-        "cutouts.area_ratio.seeing": cutouts.area_ratio and cutouts.area_ratio.seeing,
-    }
-    for key, name in wanted.items():
-        if name and name not in kept:
+    return detected_columns(config.input.model_dump(mode="json"))
+
+
+def _name_problems(config: Config) -> Iterator[str]:
+    from luneta.catalog.clashes import clashes, unknown_defaults
+
+    yield from clashes(config, _detected(config))
+    yield from unknown_defaults(config, _detected(config))
+
+
+def remarks(config: Config) -> list[str]:
+    """List what is allowed in a config, and yet worth knowing."""
+    from luneta.catalog import clashes
+
+    return clashes.remarks(config)
+
+
+def _unkept_columns(config: Config) -> Iterator[str]:
+    from luneta.table_checks import number_columns
+
+    kept = [*config.input.keep, *_detected(config)]
+    for key, name in number_columns(config).items():
+        if name not in kept:
             mend = did_you_mean(name, kept) if kept else "none is kept"
             yield f"{key} = {name!r}: is no kept column; {mend}. Name it under input.keep"
 
@@ -360,13 +383,6 @@ def _pretraining_problems(where: str, training: Training, config: Config) -> Ite
         )
 
 
-def _candidates_problems(where: str, candidates: Candidates | None) -> Iterator[str]:
-    for key in ("known", "grades"):
-        path = getattr(candidates, key, None)
-        if path is not None and not path.is_file():
-            yield f"{where}.{key}: {path}: there is no such file"
-
-
 def _label_problems(where: str, task: Task, made: Callable) -> Iterator[str]:
     from luneta.survey.tables import text
 
@@ -397,6 +413,7 @@ def _label_columns(task: Task) -> dict[str, str]:
 
 def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | None]:
     """Read a label table, or say why not."""
+    from luneta.survey.ids import rounded
     from luneta.survey.tables import TableError, read_table
 
     columns = _label_columns(task)
@@ -408,6 +425,9 @@ def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | No
         if name not in table.column_names:
             mend = did_you_mean(name, table.column_names)
             return f"{where}.{key} = {name!r}: {path} has no such column; {mend}", None
+    problem = rounded(table[task.id_column], task.id_column)
+    if problem is not None:
+        return f"{where}.id_column = {task.id_column!r}: {path}: {problem}", None
     return "", table
 
 

@@ -14,8 +14,7 @@ from scipy.stats import beta
 
 from catalog_files import arguments, write_shard
 from luneta.catalog import candidates, write
-from luneta.config import CATALOG_COLUMNS, Candidates, ConfigError, Task, validate
-from luneta.config.candidates import OWN_COLUMNS
+from luneta.config import Candidates, ConfigError, Task
 from luneta.survey.tables import TableError
 
 ARCSEC = 1 / 3600
@@ -151,6 +150,12 @@ def test_known_ones_in_other_columns_and_formats(catalog, tmp_path):
     assert listed(catalog, **settings, known_columns=columns)["known_name"][0] == "J1"
 
 
+def test_names_of_known_ones_are_text_whatever_they_look_like(tmp_path):
+    (tmp_path / "known.csv").write_text("ra,dec,Name\n10,2,007\n11,2,18446744073709551615\n")
+    names = candidates.read_known(tmp_path / "known.csv", {})[2]
+    assert names.tolist() == ["007", "18446744073709551615"]
+
+
 def test_grades_are_experts_own(catalog, tmp_path, caplog):
     grades = tmp_path / "grades.csv"
     # c is a member of the system of b; g is not probable enough
@@ -226,16 +231,3 @@ def test_kept_names_that_are_long_numbers_keep_all_digits(tmp_path):
     assert table.schema.field("source_id").type == pa.int64()
     found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
     assert found == {"a": 4_611_686_018_427_387_905, "b": None}
-
-
-def test_kept_columns_take_no_name_of_the_list():
-    task = {"kind": "binary", "classes": ["no", "yes"], "labels": "labels.csv"}
-    given = {"kind": "tiles", "tiles": "tiles.tsv", "sources": "list.csv", "bands": ["g"]}
-    given["keep"] = {"grade": "GRADE", "magnitude": "MAG"}
-    config = {"survey": "sky", "input": given, "tasks": {"lens": task}}
-    assert validate(config).input.keep["grade"] == "GRADE"
-    config["tasks"] = {"lens": task | {"candidates": {}}}
-    with pytest.raises(ConfigError, match=r"\['grade'\] are columns of the list of candidates"):
-        validate(config)
-    own = {column.name for column in candidates.columns_of("lens", "yes", [])}
-    assert own - set(CATALOG_COLUMNS) == set(OWN_COLUMNS) - {"spread"}

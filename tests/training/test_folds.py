@@ -437,3 +437,67 @@ def test_labels_of_a_larger_survey_are_no_error(split, survey, caplog):
         table = split((survey / "labels.csv").read_text() + elsewhere)
     assert json.loads(table.schema.metadata[b"counts"])["absent"] == 300
     assert "300 of 396 labelled objects have no cutout" in caplog.text
+
+
+def rejected_quality(path, usable, reasons):
+    """A quality file of objects o0, o1 ... of which the last are rejected for these reasons."""
+    names = [f"o{i}" for i in range(usable + len(reasons))]
+    table = pa.table(
+        {
+            "object_id": names,
+            "usable": [True] * usable + [False] * len(reasons),
+            "reject_reason": pa.array([None] * usable + list(reasons), pa.string()),
+        }
+    )
+    pq.write_table(table, path)
+    return names
+
+
+def test_where_labelled_objects_are_rejected_the_message_says_why(tmp_path, task_settings):
+    far = [f"tile t has the same object_id {i}.5 arcsec away" for i in range(4)]
+    reasons = [*far, *["the position lies outside every tile"] * 20, "x.fits is truncated"]
+    names = rejected_quality(tmp_path / "a.parquet", 1, reasons)
+    rows = [f"{name},{'bar' if i else 'spot'}" for i, name in enumerate(names)]  # o0 is usable
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows, ""]))
+    settings = {"task": task_settings(), "shards": ["a"], "seed": 1}
+    with pytest.raises(ConfigError) as refused:
+        folds.run(
+            [tmp_path / "labels.csv"],
+            [tmp_path / "a.parquet"],
+            tmp_path / "split.parquet",
+            settings,
+        )
+    assert str(refused.value) == (
+        "class 'bar' has 0 usable labelled objects in the folds, fewer than training.folds = 2, as "
+        "25 of its labelled objects cannot be used (20: the position lies outside every tile; 4: "
+        "tile t has the same object_id 0.5 arcsec away; 1: x.fits is truncated). Correct what "
+        "rejects them; quality/*.parquet in the results has the reason of each"
+    )
+
+
+def test_where_all_labelled_objects_are_rejected_the_message_says_so(tmp_path, task_settings):
+    names = rejected_quality(tmp_path / "a.parquet", 0, ["t.fits does not exist"] * 9 + ["far"])
+    rows = [f"{name},{('bar', 'spot')[i % 2]}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows, ""]))
+    settings = {"task": task_settings(), "shards": ["a"], "seed": 1}
+    quality, split = [tmp_path / "a.parquet"], tmp_path / "split.parquet"
+    with pytest.raises(ConfigError) as refused:
+        folds.run([tmp_path / "labels.csv"], quality, split, settings)
+    assert str(refused.value) == (
+        "none of 10 labelled objects can be used (9: t.fits does not exist; 1: far). Correct what "
+        "rejects them; quality/*.parquet in the results has the reason of each"
+    )
+
+
+def test_a_class_that_would_be_too_small_without_its_rejects_needs_labels(tmp_path, task_settings):
+    names = rejected_quality(tmp_path / "a.parquet", 40, [])
+    rows = [f"{name},{'spot' if i else 'bar'}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["object_id,label", *rows, ""]))
+    settings = {"task": task_settings(), "shards": ["a"], "seed": 1}
+    with pytest.raises(ConfigError, match="class 'bar' has 1 usable .*: lower folds, add labels"):
+        folds.run(
+            [tmp_path / "labels.csv"],
+            [tmp_path / "a.parquet"],
+            tmp_path / "split.parquet",
+            settings,
+        )

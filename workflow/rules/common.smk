@@ -14,7 +14,7 @@ from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
 
 try:
-    PLAN = make_plan(config, is_run=workflow.is_main_process)
+    PLAN = make_plan(config, workflow.is_main_process, workflow.configfiles)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

@@ -16,6 +16,7 @@ from scipy.special import betaincinv, expit, logit
 from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
 from luneta.parquet import read_parquet, write_parquet
+from luneta.survey.ids import rounded
 from luneta.survey.sources import degrees, on_the_sky, settled
 from luneta.survey.tables import TableError, read_table, text
 
@@ -115,6 +116,14 @@ def _column_named(found: Sequence[str], what: str, given: Mapping, path: Path | 
     )
 
 
+def _whole_names(table: pa.Table, column: str, path: Path | str) -> np.ndarray:
+    """Read a column of names; TableError if they were rounded as numbers."""
+    problem = rounded(table[column], column)
+    if problem is not None:
+        raise TableError(f"{path}: {problem}")
+    return text(table[column])
+
+
 def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, ...]:
     """Read a list of known ones: right ascension and declination in degrees, and names.
 
@@ -125,12 +134,13 @@ def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, 
     """
     table = read_table(path)
     names = {what: _column_named(table.column_names, what, given, path) for what in NAMES}
+    table = read_table(path, text_columns=[names["name"]])  # 007 is a name, not 7
     places = []
     for what in ("ra", "dec"):
         about = table.schema.field(names[what]).metadata or {}
         unit = about.get(b"unit", b"").decode() or None
         places.append(degrees(table[names[what]], unit, names[what]))
-    return *settled(*places), text(table[names["name"]])
+    return *settled(*places), _whole_names(table, names["name"], path)
 
 
 def match(
@@ -163,7 +173,8 @@ def read_grades(path: Path | str) -> dict[str, str]:
     columns = ["object_id", "grade"]
     table = read_table(path, text_columns=columns, columns=columns)
     found: dict[str, str] = {}
-    for name, grade in zip(text(table["object_id"]), text(table["grade"]), strict=True):
+    names = _whole_names(table, "object_id", path)
+    for name, grade in zip(names, text(table["grade"]), strict=True):
         if grade and found.setdefault(name, grade) != grade:
             raise TableError(
                 f"{path}: {name} has the grades {found[name]} and {grade}; leave one row of it"

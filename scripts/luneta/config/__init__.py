@@ -3,8 +3,8 @@
 from luneta.config.candidates import Candidates
 from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
-from luneta.config.fields import CATALOG_COLUMNS, ConfigError, Section, did_you_mean
-from luneta.config.messages import load, refusal, sections_in, validate
+from luneta.config.fields import ConfigError, Section, did_you_mean
+from luneta.config.messages import load, read_file, refusal, sections_in, validate
 from luneta.config.model import Config, Provenance, Simulation
 from luneta.config.survey import (
     Astrometry,
@@ -40,7 +40,6 @@ __all__ = [
     "ACTIVATIONS",
     "BACKBONES",
     "BUILT_IN_WEIGHTS",
-    "CATALOG_COLUMNS",
     "HUB",
     "SMALLEST_SIDE",
     "SMALLEST_SIDES",
@@ -78,6 +77,7 @@ __all__ = [
     "Training",
     "did_you_mean",
     "load",
+    "read_file",
     "refusal",
     "sections_in",
     "validate",

@@ -9,11 +9,6 @@ from pydantic import Field
 
 from luneta.config.fields import Fraction, PositiveInt, Section
 
-OWN_COLUMNS = (
-    "rank", "members", "score", "spread", "probability", "probability_low", "probability_high",
-    "expected_purity", "outlier", "known_name", "known_distance", "grade", "model_id", "run_id",
-)  # fmt: skip
-
 
 class Candidates(Section):
     """List of the most probable objects of a binary task, one row for each system."""

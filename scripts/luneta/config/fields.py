@@ -37,21 +37,7 @@ def no_repeats(names: list[str]) -> list[str]:
 Name = Annotated[str, AfterValidator(_plain_name)]
 Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(no_repeats)]
 NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
-CATALOG_COLUMNS = (
-    "object_id", "ra", "dec", "tile", "x", "y", "flags", "reject_reason", "usable", "skipped",
-    "dx", "dy", "masked_fraction", "edge_distance", "resample_factor", "shift_x", "shift_y",
-    "galaxy_area_ratio",
-)  # fmt: skip
-
-
-def _free_names(value: dict[str, str]) -> dict[str, str]:
-    taken = sorted(n for n in value if n in CATALOG_COLUMNS or n.startswith("sky_noise_"))
-    if taken:
-        raise ValueError(f"{taken} are columns of the catalog already; keep them by other names")
-    return value
-
-
-Keep = Annotated[dict[Name, str], AfterValidator(_free_names)]
+Keep = dict[Name, str]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

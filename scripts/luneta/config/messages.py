@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from luneta.config.fields import ConfigError, Section, did_you_mean
 from luneta.config.model import Config
 from luneta.config.presets import with_preset
+from luneta.config.yaml_files import read_config
+
+ONE_LETTER_BANDS = set("ugrizyUBVRIGZYJHK")
 
 
 def sections_in(annotation: Any) -> Iterator[type[Section]]:
@@ -60,9 +64,20 @@ def _mend(error: dict[str, Any]) -> str:
         return f"this key is required{_description(path)}"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return f"must hold keys, one a line and indented below it{_description(path)}"
-    if kind == "string_type" and isinstance(given, bool | int | float):
+    if kind == "list_type" and isinstance(given, str | bool | int | float):
+        return f"must be a list; write {path[-1]}: [{_listed(path[-1], given)}]"
+    if kind == "string_type" and isinstance(given, bool | int | float | date):
         text = "YAML reads this as a number or as true or false; put it in quotes"
+        text = "YAML reads this as a date; put it in quotes" if isinstance(given, date) else text
     return text if kind == "value_error" else f"{text}{_description(path)}"
+
+
+def _listed(key: str | int, given: Any) -> str:
+    """Write a single value as the list that was probably meant: `gri` of `bands` as g, r, i."""
+    words = [word for word in re.split(r"[,;\s]+", str(given).strip("[](){} ")) if word]
+    if key in ("bands", "rgb") and len(words) == 1 and set(words[0]) <= ONE_LETTER_BANDS:
+        words = list(words[0])
+    return ", ".join(words)
 
 
 def _message(error: dict[str, Any]) -> str:
@@ -112,13 +127,20 @@ def load(path: Path) -> Config:
     Raises
     ------
     ConfigError
-        If there is no such file, it is no YAML, or `validate` refuses it.
+        If there is no such file, it is not YAML, or `validate` refuses it.
+    """
+    return validate(read_file(path))
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """Read a config file without a look at its keys.
+
+    Raises
+    ------
+    ConfigError
+        As `read_config`.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise refusal([f"{path}: cannot be read ({error.strerror}); check the path"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        hint = "look there for a tab, a missing space after a colon, or a bracket left open"
-        raise refusal([f"{path}: is not YAML: {error}; {hint}"]) from None
-    return validate(data)
+        return read_config(path)
+    except ConfigError as error:
+        raise refusal([str(error)]) from None

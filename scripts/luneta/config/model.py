@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from luneta.config.candidates import OWN_COLUMNS
 from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Cutouts
 from luneta.config.fields import (
@@ -145,17 +144,6 @@ class Config(Section):
                 nothing = "no task of this config does: add one, or leave `clustering` out"
                 mend = did_you_mean(name, able) if able else nothing
                 raise ValueError(f"clustering.tasks = {name!r}: is no task that predicts; {mend}")
-        return self
-
-    @model_validator(mode="after")
-    def _kept_columns_fit_beside_candidates(self) -> Config:
-        listed = any(task.candidates for task in self.tasks.values())
-        taken = sorted(set(self.input.keep) & set(OWN_COLUMNS)) if listed else []
-        if taken:
-            raise ValueError(
-                f"input.keep: {taken} are columns of the list of candidates; keep them by other "
-                "names"
-            )
         return self
 
     @model_validator(mode="after")

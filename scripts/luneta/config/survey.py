@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from luneta.config.fields import Bands, Keep, Name, PositiveInt, Section
 
@@ -185,20 +185,28 @@ class Remote(Section):
     )
 
 
-def _has_tile_and_band(pattern: str) -> str:
-    if "{tile}" not in pattern or "{band}" not in pattern:
-        raise ValueError("a file pattern must hold {tile} and {band}; * stands for anything")
-    return pattern
+def pattern_problem(images: str, bands: list[str], beside: dict[str, str]) -> str | None:
+    """Say what the file patterns lack to tell tiles and bands apart; None if nothing.
 
-
-def _has_tile(pattern: str) -> str:
-    if "{tile}" not in pattern:
-        raise ValueError("a file pattern must hold {tile}; * stands for anything")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_has_tile_and_band)]
-BesidePattern = Annotated[str, AfterValidator(_has_tile)]  # one file may serve all bands
+    One band needs no {band}. One file a band needs no {tile}: it is the only tile; nor do files
+    of one band, which are then named by their files. Masks and weights may serve all bands, but
+    not several tiles.
+    """
+    if "{band}" not in images and len(bands) > 1:
+        return (
+            f"images = {images!r}: with {len(bands)} bands a file pattern must hold {{band}}, to "
+            "tell them apart; * stands for anything"
+        )
+    if "{tile}" not in images and "*" in images and "{band}" in images:
+        return (
+            f"images = {images!r}: a file pattern with * must hold {{tile}}, which tells the files "
+            "of one tile; write {tile} in place of the *"
+        )
+    several = "{tile}" in images or "*" in images
+    for key, pattern in beside.items():
+        if several and "{tile}" not in pattern:
+            return f"{key} = {pattern!r}: must hold {{tile}}, as there may be several tiles"
+    return None
 
 
 class Survey(Section):
@@ -265,15 +273,13 @@ class Tiles(Survey):
         "any, mask, weight and shard. A path may end in [EXTENSION] or [NUMBER], with * for "
         "anything in an extension's name.",
     )
-    images: Pattern | None = Field(
+    images: str | None = Field(
         None,
         description="Instead of a table: pattern of the image files with {tile} and {band}, and * "
-        "for anything.",
+        "for anything. One band needs no {band}; one file (a band) needs no {tile}.",
     )
-    masks: BesidePattern | None = Field(None, description="Pattern of the mask files, likewise.")
-    weights: BesidePattern | None = Field(
-        None, description="Pattern of the weight files, likewise."
-    )
+    masks: str | None = Field(None, description="Pattern of the mask files, likewise.")
+    weights: str | None = Field(None, description="Pattern of the weight files, likewise.")
     band_names: dict[Name, str] = Field(
         default_factory=dict,
         description="How file names and cubes write a band, where not by its name: {r: HSC-R}.",
@@ -355,6 +361,10 @@ class Tiles(Survey):
                 )
         if (self.tiles is None) == (self.images is None):
             raise ValueError("name either tiles (a table) or images (a file pattern)")
+        beside = {key: getattr(self, key) for key in ("masks", "weights") if getattr(self, key)}
+        problem = self.images and pattern_problem(self.images, self.bands, beside)
+        if problem:
+            raise ValueError(problem)
         if (self.sources is None) == (self.detection is None):
             raise ValueError("name either sources (a list) or detection (find them)")
         moving = self.columns.pm_ra is not None
@@ -468,7 +478,7 @@ class Stamps(Survey):
     @field_validator("image", "masks", "weights")
     @classmethod
     def _all_bands(cls, value: Any, info: Any) -> Any:
-        bands = info.data.get("bands", [])
-        if isinstance(value, dict) and set(value) != set(bands):
+        bands = info.data.get("bands")
+        if bands and isinstance(value, dict) and set(value) != set(bands):
             raise ValueError(f"name a template for each of the bands {bands}, and for no other")
         return value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from luneta.config import Config, ConfigError, validate
-from luneta.config_checks import check_paths
+from luneta.config import Config, ConfigError, read_file, validate
+from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
@@ -17,7 +18,7 @@ from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
 
 
-def make_plan(data: dict, is_run: bool = False) -> Plan:
+def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()) -> Plan:
     """Check a config whole, and plan it.
 
     Parameters
@@ -28,6 +29,8 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
         This process will start jobs: the results are locked, and cleared of what an earlier run
         that did not end well has left. Else, as in a job on a cluster, what the run has found is
         taken over.
+    files : sequence of path
+        The files that the config was read from: Snakemake lets the last of two equal keys win.
 
     Raises
     ------
@@ -38,11 +41,15 @@ def make_plan(data: dict, is_run: bool = False) -> Plan:
         raise ConfigError(
             "There is no config. Name one: snakemake --configfile config/demo.yaml --cores 2"
         )
+    for path in files if is_run else ():
+        read_file(path)
     config = validate(data)
     start_jobs()
     if not is_run and (found := told(config)) is not None:
         return Plan(config, found.tiles, found)
     tiles = check_paths(config)
+    for remark in remarks(config) if is_run else ():
+        print(f"Note: {remark}", file=sys.stderr)
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)

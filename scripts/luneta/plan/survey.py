@@ -30,6 +30,7 @@ from luneta.survey.stamp_index import deal_stamps
 from luneta.survey.table_choice import split_table
 from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
+from luneta.table_checks import check_dealt
 
 LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
 
@@ -96,6 +97,7 @@ class SurveyPlan:
             self.lists = {tile: list_of_tile(self.given, tile) for tile in self.tiles}
         self.versions = self._fingerprints()
         self.slices = self._deal()
+        check_dealt(config, self.index, self.slices)
         self._check_label_tiles()
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from luneta.survey.ids import rounded
 from luneta.survey.table_choice import TableError
 from luneta.survey.tables import is_text, text
 
@@ -64,8 +65,12 @@ def object_names(table: pa.Table, mapping: str) -> np.ndarray:
     Raises
     ------
     TableError
-        If a value cannot be written in the format.
+        If a value cannot be written in the format, or if the names were rounded as numbers, so that
+        several objects may share one.
     """
+    for name in text_parts_of(mapping):
+        if (problem := rounded(table[name], name)) is not None:
+            raise TableError(problem)
     if not FIELD.search(mapping):
         return text(table[mapping])
     whole, lacking = np.full(len(table), "", object), np.zeros(len(table), bool)

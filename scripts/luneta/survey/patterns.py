@@ -21,7 +21,7 @@ class FilePattern:
     """A pattern of file names with {tile}, {band} and `*`, maybe with an [EXTENSION] at its end.
 
     A `*` stands for anything within one folder's name. Where a name can be read in several
-    ways, the tile's name is the shortest.
+    ways, the tile's name is the shortest. Without {tile} a tile is named by its file.
 
     Attributes
     ----------
@@ -29,10 +29,13 @@ class FilePattern:
         The pattern, from `root`.
     spellings : dict
         How file names write each band.
+    only_tile : str or None
+        Name of the tile, where there is one and file names do not tell it.
     """
 
     text: str
     spellings: Mapping[str, str]
+    only_tile: str | None = None
 
     @cached_property
     def path(self) -> str:
@@ -51,6 +54,10 @@ class FilePattern:
     def bands_of(self, spelling: str | None) -> list[str]:
         """Bands that a file holds: the one its name spells; all if its name tells none."""
         return [b for b, s in self.spellings.items() if spelling is None or s == spelling]
+
+    def tile_of(self, path: str, groups: Mapping[str, str]) -> str:
+        """Name of the tile that a file is of, given the parts of its name."""
+        return groups.get("tile") or self.only_tile or named_by_file(path)
 
     def expression(self, bands: Sequence[str] | None) -> re.Pattern:
         """Regular expression of the path; any band if `bands` are not given."""
@@ -74,9 +81,26 @@ class FilePattern:
         return sorted(glob.iglob(likeness))  # noqa: PTH207 (several times as fast as pathlib)
 
 
+def named_by_file(path: str) -> str:
+    """Name a tile by its file: without folder, suffix and {band}; other characters become `_`.
+
+    Examples
+    --------
+    >>> named_by_file("data/coma cluster_{band}.fits.fz")
+    'coma_cluster'
+    """
+    stem = Path(path).name.split(".fits")[0].split(".fit")[0].removesuffix(".asdf")
+    stem = re.sub(r"[_\-+.,]*\{band\}", "", stem)
+    name = "".join(c if c.isalnum() or c in "_-+.," else "_" for c in stem)
+    return name.strip("_-+.,") or "tile"
+
+
 def _pattern(given: Mapping, key: str) -> FilePattern:
     names = {band: given["band_names"].get(band, band) for band in given["bands"]}
-    return FilePattern(located(given[key], Path(given["root"])), names)
+    path = _EXTENSION.match(given["images"])["path"]
+    is_fixed = "{tile}" not in path and "*" not in path
+    only = named_by_file(path) if is_fixed else None
+    return FilePattern(located(given[key], Path(given["root"])), names, only)
 
 
 def match_tiles(given: Mapping) -> dict[str, Tile]:
@@ -139,12 +163,9 @@ def _parsed(pattern: FilePattern) -> Iterator[tuple[str, str, str]]:
         if match is None:
             continue
         groups = match.groupdict()
+        tile = pattern.tile_of(path, groups)
         for band in pattern.bands_of(groups.get("band")):
-            yield (
-                groups["tile"],
-                band,
-                path + pattern.filled(pattern.extension, groups["tile"], band),
-            )
+            yield tile, band, path + pattern.filled(pattern.extension, tile, band)
 
 
 class _Beside:

@@ -205,7 +205,8 @@ def _given_rows(column: pa.ChunkedArray, settings: Mapping) -> np.ndarray:
     try:
         rows = column.cast(pa.int64())
         wrong = column.null_count or (pc.min(rows).as_py() or 0) < 0
-    except pa.ArrowInvalid:
+        wrong |= pa.types.is_boolean(column.type)
+    except pa.ArrowException:
         wrong = True
     if wrong:
         raise TableError(

@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from luneta.training.labels import FEW, Labels, check_found, first_few, read_lab
 
 QUALITY = ("object_id", "usable", "masked_fraction", "edge_distance")
 HOLDOUT = -1
+REASONS = 3  # that a message repeats
+CORRECT = "what rejects them; quality/*.parquet in the results has the reason of each"
 
 logger = logging.getLogger(__name__)
 
@@ -241,35 +245,104 @@ def members(labels: Sequence[str], folds: np.ndarray, task: Question) -> dict[st
     return counts
 
 
-def check_members(counts: Mapping[str, Mapping[str, int]], task: Question) -> None:
+def reject_reasons(quality: Sequence[Path | str], names: Collection[str]) -> Counter[str]:
+    """Count why objects are not usable; reasons that differ in numbers alone count as the first.
+
+    Parameters
+    ----------
+    quality
+        quality/{shard}.parquet.
+    names
+        Of the objects.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    wanted = pa.array(list(names), pa.string())
+    for path in quality:
+        there = [c for c in ("object_id", "reject_reason") if c in parquet_schema(path).names]
+        table = read_parquet(path, columns=there)
+        chosen = table.filter(pc.is_in(table["object_id"], wanted))
+        reasons = chosen["reject_reason"].to_pylist() if len(there) == 2 else []
+        for reason in filter(None, reasons):
+            counts[first.setdefault(re.sub(r"[-+]?\d[\d.]*", "#", reason), reason)] += 1
+    return counts
+
+
+def _told(reasons: Counter[str]) -> str:
+    """Write the commonest reasons, each with its count."""
+    most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:REASONS]
+    more = len(reasons) - len(most)
+    told = "; ".join(f"{count}: {reason}" for reason, count in most)
+    return told + (f"; and {more} other reasons" if more > 0 else "")
+
+
+def check_members(
+    counts: Mapping[str, Mapping[str, int]],
+    task: Question,
+    rejected: Mapping[str, Counter[str]] | None = None,
+) -> None:
     """Refuse a split in which a fold, or the hold-out, lacks a class.
+
+    Parameters
+    ----------
+    counts
+        Objects of each class in each fold.
+    task
+        The task.
+    rejected
+        Why labelled objects of each class are not usable, and how many.
 
     Raises
     ------
     ConfigError
-        Naming the class, how many objects it has, and the fold.
+        Naming the class, how many objects it has, the fold, and why others are not used.
     """
-    number = task.training.folds
+    rejected = rejected or {}
     for name, per_fold in counts.items():
-        in_folds = {fold: count for fold, count in per_fold.items() if fold != "holdout"}
-        total = sum(in_folds.values())
-        if total < number:
-            raise ConfigError(
-                f"class {name!r} has {total} usable labelled objects in the folds, fewer than "
-                f"training.folds = {number}: lower folds, add labels, or merge or drop the class"
-            )
-        empty = next((fold for fold, count in in_folds.items() if not count), None)
-        if empty is not None:
-            raise ConfigError(
-                f"class {name!r} with {total} objects has none in fold {empty} of {number}: "
-                "lower training.folds, add labels, or change seed"
-            )
-        if not per_fold.get("holdout", 1):
-            raise ConfigError(
-                f"class {name!r} with {total} objects in the folds has none in the hold-out: "
-                f"raise training.holdout = {task.training.holdout:g} or set it to 0, add labels, "
-                "or change seed"
-            )
+        reasons = rejected.get(name, Counter())
+        problem = _too_few(per_fold, task, reasons) or _empty(per_fold, task, reasons)
+        if problem is not None:
+            raise ConfigError(f"class {name!r} {problem}")
+
+
+def _too_few(per_fold: Mapping[str, int], task: Question, reasons: Counter[str]) -> str | None:
+    """Say that a class has fewer objects than there are folds."""
+    number, total = task.training.folds, _in_folds(per_fold).total()
+    if total >= number:
+        return None
+    problem = (
+        f"has {total} usable labelled objects in the folds, fewer than training.folds = {number}"
+    )
+    if total + reasons.total() < number:
+        return f"{problem}: lower folds, add labels, or merge or drop the class"
+    return (
+        f"{problem}, as {reasons.total()} of its labelled objects cannot be used "
+        f"({_told(reasons)}). Correct {CORRECT}"
+    )
+
+
+def _empty(per_fold: Mapping[str, int], task: Question, reasons: Counter[str]) -> str | None:
+    """Say that a fold, or the hold-out, lacks a class."""
+    in_folds, number = _in_folds(per_fold), task.training.folds
+    others = f" ({reasons.total()} more cannot be used: {_told(reasons)})" if reasons else ""
+    empty = next((fold for fold, count in in_folds.items() if not count), None)
+    if empty is not None:
+        return (
+            f"with {in_folds.total()} objects{others} has none in fold {empty} of {number}: "
+            "lower training.folds, add labels, or change seed"
+        )
+    if not per_fold.get("holdout", 1):
+        return (
+            f"with {in_folds.total()} objects in the folds{others} has none in the hold-out: "
+            f"raise training.holdout = {task.training.holdout:g} or set it to 0, add labels, "
+            "or change seed"
+        )
+    return None
+
+
+def _in_folds(per_fold: Mapping[str, int]) -> Counter[str]:
+    """Objects of a class in each fold, without the hold-out."""
+    return Counter({fold: count for fold, count in per_fold.items() if fold != "holdout"})
 
 
 def _placed(
@@ -304,6 +377,32 @@ def _without_straddlers(
         )
     counts = {"near_duplicate": (~kept).sum(), "near_duplicate_conflicting": divided.sum()}
     return table.filter(pa.array(kept)), {key: int(count) for key, count in counts.items()}
+
+
+def _rejected(
+    labels: Labels, unusable: Sequence[str], quality: Sequence[Path | str]
+) -> dict[str, Counter[str]]:
+    """Count why labelled objects of each class are not usable."""
+    names: dict[str, list[str]] = {}
+    for name in unusable:
+        names.setdefault(labels.classes[name], []).append(name)
+    return {label: reject_reasons(quality, of_class) for label, of_class in names.items()}
+
+
+def check_any(used: int, rejected: Mapping[str, Counter[str]]) -> None:
+    """Refuse a split of which all objects are rejected.
+
+    Raises
+    ------
+    ConfigError
+        With the commonest reasons.
+    """
+    reasons = sum(rejected.values(), Counter())
+    if not used and reasons:
+        raise ConfigError(
+            f"none of {reasons.total()} labelled objects can be used ({_told(reasons)}). Correct "
+            f"{CORRECT}"
+        )
 
 
 def _warn(labels: Labels, places: Mapping[str, Any], task: Question) -> None:
@@ -362,7 +461,11 @@ def run(
     counts["used"] = len(table)
     per_fold = members(table["label"].to_pylist(), table["fold"].to_numpy(), task)
     logger.info("labels: %s; in folds: %s", counts, per_fold)
-    check_members(per_fold, task)
+    if any(not count for counts in per_fold.values() for count in counts.values()):
+        unusable = [name for name in found.classes if places.get(name, ("", 0))[1] < 0]
+        rejected = _rejected(found, unusable, quality)
+        check_any(len(table), rejected)
+        check_members(per_fold, task, rejected)
     conflicting = found.conflicting[:FEW]
     told = {"counts": counts, "members": per_fold, "conflicting": conflicting}
     metadata = {key: json.dumps(value, sort_keys=True) for key, value in told.items()}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from luneta.config import ConfigError, Question
+from luneta.survey.ids import loose
 
 FEW = 5
+
+
+class OtherSpelling(ConfigError):
+    """Labels that name the survey's objects, spelt otherwise."""
 
 
 @dataclass(frozen=True)
@@ -120,42 +125,70 @@ def _two_groups(path: Path | str, name: str, groups: list[str], task: Question) 
     )
 
 
-def _loosely(name: str) -> str:
-    """Write a name as another table may: small letters; no leading zeros, `.0` or blanks."""
-    return re.sub(r"^0+(?=.)|\.0+$|[\s_]+", "", name.lower())
+def check_found(
+    labelled: Collection[str], cutouts: Collection[str] | pa.ChunkedArray, task: Question
+) -> str | None:
+    """Refuse labels whose names are not those of the survey.
 
-
-def check_found(labelled: Collection[str], cutouts: Collection[str], task: Question) -> str | None:
-    """Refuse labels whose names are not those of the cutouts.
-
-    A label table of which the survey covers a small part is none of these, so that most labels
+    A label table of which the survey covers a small part is not among these, so that most labels
     may lack a cutout; but not all, and not for the spelling of their names.
+
+    Parameters
+    ----------
+    labelled : collection of str
+        Names in the label tables.
+    cutouts : collection of str, or pyarrow.ChunkedArray
+        Names in the survey.
 
     Returns
     -------
     str or None
-        A warning, where more than half have no cutout.
+        A warning, where more than half have no cutout, or a few are spelt otherwise.
 
     Raises
     ------
+    OtherSpelling
+        If one in a hundred has a cutout by another spelling only: leading zeros, capitals, blanks,
+        or decimals.
     ConfigError
-        If none has a cutout; or if more than half have none, and most of these have one by
-        another spelling: leading zeros, capitals, blanks, or decimals.
+        If none has a cutout.
     """
-    absent = [name for name in labelled if name not in cutouts]
-    if 2 * len(absent) <= len(labelled):
+    names, known = _names(labelled), _names(cutouts)
+    absent = names.filter(pc.invert(pc.is_in(names, known)))
+    if not len(absent):
         return None
-    loose = {_loosely(name) for name in cutouts}
-    alike = sum(_loosely(name) in loose for name in absent)
+    alike = spelt_otherwise(absent, names, known)
     problem = (
-        f"id_column = {task.id_column!r}: {len(absent)} of {len(labelled)} labelled objects have "
-        f"no cutout; the label tables name {first_few(absent)}, the survey "
-        f"{first_few(cutouts) or 'none of them'}"
+        f"id_column = {task.id_column!r}: {len(absent)} of {len(names)} labelled objects have "
+        f"no cutout; the label tables name {first_few(absent[: FEW + 1].to_pylist())}, the survey "
+        f"{first_few(known[: FEW + 1].to_pylist()) or 'none of them'}"
     )
-    if len(absent) < len(labelled) and 2 * alike <= len(absent):
-        return problem
-    spelling = f" ({alike} differ in zeros, capitals, blanks or decimals alone)" if alike else ""
-    raise ConfigError(
-        f"{problem}{spelling}. Name the column of the label tables that holds the survey's "
-        f"object_id, and spell the names as there"
+    if len(alike):
+        problem += f" ({len(alike)} differ in zeros, capitals, blanks or decimals alone)"
+    if len(absent) < len(names) and 100 * len(alike) < len(names):
+        return problem if len(alike) or 2 * len(absent) > len(names) else None
+    refusal = OtherSpelling if len(alike) else ConfigError
+    raise refusal(
+        f"{problem}. Name the column of the label tables that holds the survey's object_id, and "
+        "spell the names as there"
     )
+
+
+def spelt_otherwise(absent: pa.Array, names: pa.Array, known: pa.Array) -> pa.Array:
+    """Choose the absent names that name an object of the survey by another spelling.
+
+    Parameters
+    ----------
+    absent, names : pyarrow.Array
+        Names that the survey does not have, and all names, of the label tables.
+    known : pyarrow.Array
+        Names in the survey.
+    """
+    free = known.filter(pc.invert(pc.is_in(known, names)))
+    return absent.filter(pc.is_in(loose(absent), loose(free)))
+
+
+def _names(names: Collection[str] | pa.ChunkedArray) -> pa.Array:
+    if isinstance(names, pa.ChunkedArray):
+        return names.combine_chunks()
+    return pa.array(list(names), pa.string())
