@@ -129,6 +129,23 @@ def test_numbers_of_odd_types_are_plain_numbers(tmp_path):
     assert found["code"].to_pylist() == [3, None]
 
 
+def test_a_uuid_is_written_out(tmp_path):
+    import uuid
+
+    name = "12345678-1234-5678-1234-567812345678"
+    column = pa.array([uuid.UUID(name).bytes, None], pa.uuid())
+    pq.write_table(pa.table({"id": column}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet")["id"].to_pylist() == [name, None]
+
+
+def test_a_uuid_of_duckdb_is_written_out(tmp_path):
+    import duckdb
+
+    name = "12345678-1234-5678-1234-567812345678"
+    duckdb.sql(f"copy (select '{name}'::uuid as id) to '{tmp_path}/t.parquet'")
+    assert read_table(tmp_path / "t.parquet")["id"].to_pylist() == [name]
+
+
 def test_parts_may_write_text_in_different_layouts(tmp_path):
     for name, kind in (("a", pa.string()), ("b", pa.large_string()), ("c", pa.string_view())):
         pq.write_table(pa.table({"id": pa.array([name], kind)}), tmp_path / f"{name}.parquet")

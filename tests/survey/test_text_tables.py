@@ -138,6 +138,11 @@ def test_text_that_is_numbers_but_for_its_spelling(words, decimal, numbers):
     assert (None if found is None else found.to_pylist()) == numbers
 
 
+def test_decimal_commas_in_one_column_and_points_in_another(tmp_path):
+    found = read(tmp_path, "id;m;n\na;1,5;1.25\nb;2,5;NULL\n")
+    assert (found["m"].to_pylist(), found["n"].to_pylist()) == ([1.5, 2.5], [1.25, None])
+
+
 def test_a_column_with_a_word_among_numbers_stays_text(tmp_path):
     found = read(tmp_path, "id,m\na,1.5\nb,faint\n")
     assert found["m"].to_pylist() == ["1.5", "faint"]

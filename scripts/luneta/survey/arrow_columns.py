@@ -119,8 +119,7 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
-        storage = [chunk.storage for chunk in column.chunks]
-        return plain_column(pa.chunked_array(storage, kind.storage_type))
+        return _plain_extension(column)
     if pa.types.is_dictionary(kind):
         return plain_column(column.cast(kind.value_type))
     if pa.types.is_run_end_encoded(kind):
@@ -135,9 +134,18 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return _plain_decimal(column) if pa.types.is_decimal(kind) else column
 
 
+def _plain_extension(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cast a column of an extension type to what it is stored as; a UUID is written out."""
+    if column.type == pa.uuid():
+        words = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([words], pa.string())
+    storage = [chunk.storage for chunk in column.chunks]
+    return plain_column(pa.chunked_array(storage, column.type.storage_type))
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds bytes, of any layout."""
-    return (
+    return kind != pa.uuid() and (
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
         or pa.types.is_fixed_size_binary(kind)

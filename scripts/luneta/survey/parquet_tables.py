@@ -59,7 +59,8 @@ class ParquetTable:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False):
                     values = (value.as_py() for value in batch.column(0) if value.is_valid)
-                    return bytes(next(values, b"")[:LONGEST_START])
+                    first = next(values, b"")
+                    return first[:LONGEST_START] if isinstance(first, bytes) else b""
         return b""
 
     def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
@@ -71,7 +72,18 @@ class ParquetTable:
         masks = [
             n for n in schema.names if _is_mask(n, schema) and n.removesuffix(".mask") in wanted
         ]
-        return _with_units(_masked(self._parts.to_table(columns=[*wanted, *masks]), masks), units)
+        rows = self._with_uuids(self._parts.to_table(columns=[*wanted, *masks]))
+        return _with_units(_masked(rows, masks), units)
+
+    def _with_uuids(self, table: pa.Table) -> pa.Table:
+        """Give UUIDs their type, which a dataset of files has lost."""
+        known = pq.read_schema(self._parts.files[0])
+        for position, name in enumerate(table.column_names):
+            if name in known.names and known.field(name).type == pa.uuid():
+                chunks = table.column(position).chunks
+                column = [pa.ExtensionArray.from_storage(pa.uuid(), chunk) for chunk in chunks]
+                table = table.set_column(position, name, pa.chunked_array(column, pa.uuid()))
+        return table
 
 
 def _is_other(field: pa.Field, schema: pa.Schema) -> bool:

@@ -175,6 +175,8 @@ def _typed(
         if "\0" not in name:
             is_open = pa.types.is_string(column.type) and name not in text_columns
             numbers = numbers_of_text(column, dialect.decimal) if is_open else None
+            if is_open and numbers is None and dialect.delimiter != ",":
+                numbers = numbers_of_text(column, ",")  # other columns may have points
             arrays[name] = _words(column) if numbers is None else numbers
     return table_of(arrays, units)
 
