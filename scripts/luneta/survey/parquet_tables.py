@@ -79,7 +79,8 @@ class ParquetTable:
         """Give UUIDs their type, which a dataset of files has lost."""
         known = pq.read_schema(self._parts.files[0])
         for position, name in enumerate(table.column_names):
-            if name in known.names and known.field(name).type == pa.uuid():
+            is_uuid = name in known.names and known.field(name).type == pa.uuid()
+            if is_uuid and table.schema.field(name).type != pa.uuid():
                 chunks = table.column(position).chunks
                 column = [pa.ExtensionArray.from_storage(pa.uuid(), chunk) for chunk in chunks]
                 table = table.set_column(position, name, pa.chunked_array(column, pa.uuid()))
