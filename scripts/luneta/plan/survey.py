@@ -17,6 +17,7 @@ from luneta.survey.detected import detected_columns, is_calibrated, measured_ban
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal_sources, shards_with, signature
+from luneta.survey.parquet_tables import parquet_files
 from luneta.survey.remote import is_remote
 from luneta.survey.shards import (
     deal_tiles,
@@ -241,7 +242,9 @@ class SurveyPlan:
     def list_files(self) -> list[str]:
         """Local files of a survey-wide list, or of the stamp table."""
         if not self.is_tiles:
-            names = [self.given["table"]]
+            table = Path(_file_of(self.given["table"]))
+            is_pattern = "*" in table.name and not table.exists()
+            names = [str(path) for path in parquet_files(table)] if is_pattern else [str(table)]
         else:
             names = list_files(self.given) if self._has_one_list else []
         return [_file_of(name) for name in names if not is_remote(name)]
