@@ -81,7 +81,7 @@ def _is_column(item) -> bool:
 
 
 def _columns(item: h5py.Group | h5py.Dataset) -> dict:
-    """Columns by name; of a group those of its most frequent kind: as long as the longest."""
+    """Columns by name; of a group those that are as long as the longest."""
     if isinstance(item, h5py.Dataset):
         return {name: _Field(item, name) for name in item.dtype.names}
     lists = {name: part for name, part in _items(item) if _is_column(part)}
