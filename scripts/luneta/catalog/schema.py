@@ -146,7 +146,7 @@ QUALITY_COLUMNS = (
 )
 
 
-def noise_column(band: str, calibrated: bool) -> Column:
+def noise_column(band: str, calibrated: bool = False) -> Column:
     """Describe the sky noise of a band; `calibrated`: whether it has a zero point."""
     text = f"Standard deviation of the sky in a pixel of the cutout in {band}"
     if not calibrated:

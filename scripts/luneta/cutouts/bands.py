@@ -13,7 +13,7 @@ from luneta.survey.calibration import (
     ZeroPoint,
     choose_planes,
     choose_zero_point,
-    saturation_level,
+    saturated_pixels,
 )
 from luneta.survey.constants import Fill, Judgement
 from luneta.survey.fits_headers import Unit
@@ -26,7 +26,6 @@ from luneta.survey.wcs import pixel_scale, read_grid, wcs_notes
 
 LARGEST_VALUE = 1e30
 ROWS_AT_ONCE = 512
-MOST_SATURATED = 0.1
 
 Windows = list[tuple[slice, slice]]
 
@@ -185,17 +184,9 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
 
 def _mark_saturated(image: BandImage, name: str) -> None:
     """Note the pixels that reach the level at which the header says the detector saturates."""
-    level = saturation_level(image.header)
-    if level is None:
-        return
-    with np.errstate(invalid="ignore"):
-        saturated = image.pixels >= level
-    if saturated.mean() > MOST_SATURATED:
-        image.notes.append(
-            f"{name}: its header calls pixels from {level:g} on saturated, which are "
-            f"{saturated.mean():.0%} of all; this is not believed"
-        )
-    elif saturated.any():
+    saturated, note = saturated_pixels(image.pixels, image.header, name)
+    image.notes += [] if note is None else [note]
+    if saturated is not None:
         image.saturated = saturated.astype(np.float32)
 
 

@@ -63,27 +63,33 @@ def source_factors(objects: pa.Table, scale: float | None, settings: dict) -> np
 
 
 def flux_factors(
-    objects: pa.Table, part: slice, band: str, zero_point: float | None, settings: dict
+    objects: pa.Table,
+    part: slice | np.ndarray,
+    band: str,
+    zero_point: float | np.ndarray | None,
+    settings: dict,
 ) -> np.ndarray:
     """Factor from counts to flux, corrected for Galactic dust, of each object.
 
     Parameters
     ----------
-    zero_point : float or None
-        AB magnitude of one count.
+    part : slice or numpy.ndarray
+        Which of the objects.
+    zero_point : float, numpy.ndarray or None
+        AB magnitude of one count, of all or of each object in `part`; NaN where there is none.
 
     Returns
     -------
     numpy.ndarray
         Of the objects in `part`, float64; to nanojansky if there is a zero point.
     """
-    given = NANOJANSKY if zero_point is None else zero_point
-    factor = np.full(len(objects), 10 ** (0.4 * (NANOJANSKY - given)))
+    given = np.asarray(np.nan if zero_point is None else zero_point, float)
+    factor = 10 ** (0.4 * (NANOJANSKY - np.where(np.isnan(given), NANOJANSKY, given)))
     dust = settings["cutouts"].get("extinction")
     if dust is not None and band in dust["coefficients"]:
-        reddening = np.nan_to_num(column(objects, dust["ebv"]))
-        factor *= 10 ** (0.4 * dust["coefficients"][band] * reddening)
-    return factor[part]
+        reddening = np.nan_to_num(column(objects, dust["ebv"])[part])
+        factor = factor * 10 ** (0.4 * dust["coefficients"][band] * reddening)
+    return np.broadcast_to(factor, np.arange(len(objects))[part].shape)
 
 
 def area_ratio(objects: pa.Table, settings: dict) -> np.ndarray:

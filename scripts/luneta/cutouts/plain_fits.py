@@ -6,24 +6,41 @@ import math
 import os
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
+from luneta.survey.calibration import KEYWORDS
 from luneta.survey.fits_headers import BLOCK, CARD, PIXEL_KEYWORDS
 
 END = b"END" + b" " * (CARD - 3)
 EXTENSION = b"XTENSION"
 SIMPLE = b"SIMPLE  =                    T"
 TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
-# Files with these keywords are left to the full reader, which checks or obeys them.
-UNUSUAL = frozenset(keyword.ljust(8).encode() for keyword in PIXEL_KEYWORDS)
-MANDATORY = tuple(
-    keyword.ljust(8).encode() for keyword in ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3")
-)
+MANDATORY = ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3")
+# Files with these keywords behind the mandatory ones are left to the full reader, which checks or
+# obeys them.
+UNUSUAL = frozenset(keyword.ljust(8).encode() for keyword in (*PIXEL_KEYWORDS, *MANDATORY))
+TELLING = frozenset(keyword.ljust(8).encode() for keyword in (*KEYWORDS, "HIERARCH"))
 _INTEGER = re.compile(rb"= +(-?\d+) *(?:/[ -~]*)?\Z")
 
 
-def read_plain(path: str) -> np.ndarray | None:
+class PlainImage(NamedTuple):
+    """The pixels of a file that is nothing but one image.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        As stored, big-endian and read-only, shape (y, x) or (plane, y, x).
+    is_silent : bool
+        Whether its header says nothing of the unit of its pixels.
+    """
+
+    pixels: np.ndarray
+    is_silent: bool
+
+
+def read_plain(path: str) -> PlainImage | None:
     """Read a FITS file that is nothing but one image.
 
     Parameters
@@ -33,26 +50,26 @@ def read_plain(path: str) -> np.ndarray | None:
 
     Returns
     -------
-    numpy.ndarray or None
-        Pixels as stored, big-endian and read-only, shape (y, x) or (plane, y, x). None where the
-        file is missing, broken, or anything else: the full reader then does it, or says what is
-        wrong.
+    PlainImage or None
+        None where the file is missing, broken, or anything else: the full reader then does it, or
+        says what is wrong.
     """
     try:
         content = _content(path)
     except (OSError, ValueError):
         return None
     start = _header_size(content)
-    return _pixels(content, start) if _is_plain(content[:start]) else None
-
-
-def _is_plain(header: bytes) -> bool:
-    """Whether a header says nothing of its pixels but their type and number, and that once."""
-    if not header.isascii() or b"\0" in header:
-        return False
-    keywords = [header[card : card + 8].upper() for card in range(0, len(header), CARD)]
-    once = all(keywords.count(keyword) <= 1 for keyword in MANDATORY)
-    return once and UNUSUAL.isdisjoint(keywords)
+    header = content[:start]
+    layout = _layout(header[CARD : 6 * CARD])
+    if start == 0 or layout is None or not header.isascii() or b"\0" in header:
+        return None
+    kind, shape = layout
+    first = (3 + len(shape)) * CARD
+    keywords = {header[card : card + 8].upper() for card in range(first, start, CARD)}
+    if not UNUSUAL.isdisjoint(keywords):
+        return None
+    pixels = _pixels(content, start, kind, shape)
+    return None if pixels is None else PlainImage(pixels, TELLING.isdisjoint(keywords))
 
 
 def _content(path: str) -> bytes:
@@ -74,12 +91,10 @@ def _header_size(content: bytes) -> int:
     return 0 if end < 0 else math.ceil((end + CARD) / BLOCK) * BLOCK
 
 
-def _pixels(content: bytes, start: int) -> np.ndarray | None:
+def _pixels(
+    content: bytes, start: int, kind: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray | None:
     """Read what follows the header, if that is as much as the header says and no more."""
-    layout = _layout(content[CARD : 6 * CARD])
-    if start == 0 or layout is None:
-        return None
-    kind, shape = layout
     count = math.prod(shape)
     end = start + math.ceil(count * kind.itemsize / BLOCK) * BLOCK
     if len(content) < end or not _may_follow(content[end : end + len(EXTENSION)]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ class Rejection:
         """Sum up what is wrong with an object's files."""
         flags = Flag(0)
         for fault in faults:
-            flags |= fault.flag
+            flags |= fault.flag or Flag(0)
         return cls(flags, "; ".join(dict.fromkeys(fault.reason for fault in faults)))
 
 
@@ -96,6 +96,12 @@ class Group:
         Arcsec per pixel, shape (objects,), float64; NaN where unknown or not asked for.
     missing : numpy.ndarray
         Whether a band is missing, shape (objects, band), bool.
+    zero_point : numpy.ndarray
+        AB magnitude of one count, shape (objects, band), float64; NaN where there is none.
+    per_area : numpy.ndarray
+        Whether pixels hold a surface brightness, shape (objects, band), bool.
+    is_known : numpy.ndarray
+        Whether the unit is known as far as the config asks for it, shape (objects, band), bool.
     filled : numpy.ndarray or None
         Whether any band is filled with a constant, shape (objects, y, x), bool.
     count : int
@@ -108,29 +114,44 @@ class Group:
     saturated: np.ndarray | None
     scale: np.ndarray
     missing: np.ndarray
+    zero_point: np.ndarray
+    per_area: np.ndarray
+    is_known: np.ndarray
     filled: np.ndarray | None = None
     count: int = 0
 
     @classmethod
-    def empty(cls, stamps: np.ndarray, with_mask: bool) -> Group:
+    def empty(cls, stamps: np.ndarray) -> Group:
         """Make a group to be filled; `stamps` is where the stamps will go."""
-        capacity, _, ny, nx = stamps.shape
+        capacity = len(stamps)
         return cls(
             slots=np.empty(capacity, np.int64),
             stamps=stamps,
             noise=np.full(stamps.shape[:2], np.nan, np.float32),
-            saturated=np.zeros((capacity, 1, ny, nx), np.float32) if with_mask else None,
+            saturated=None,
             scale=np.empty(capacity),
             missing=np.zeros(stamps.shape[:2], bool),
+            zero_point=np.full(stamps.shape[:2], np.nan),
+            per_area=np.zeros(stamps.shape[:2], bool),
+            is_known=np.ones(stamps.shape[:2], bool),
         )
 
     def take(self, chosen: slice | np.ndarray) -> Group:
         """Give some of the group's objects, chosen by a slice or by a mask of shape (objects,)."""
-        saturated, filled = (
-            None if array is None else array[chosen] for array in (self.saturated, self.filled)
-        )
-        arrays = (array[chosen] for array in (self.slots, self.stamps, self.noise))
-        return Group(*arrays, saturated, self.scale[chosen], self.missing[chosen], filled)
+        arrays = {
+            name: value[chosen]
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
+
+    def mark_saturated(self, index: int, saturated: np.ndarray | None) -> None:
+        """Add saturated pixels of an object, shape (y, x), bool."""
+        if saturated is None:
+            return
+        if self.saturated is None:
+            self.saturated = np.zeros((len(self.slots), 1, *saturated.shape), np.float32)
+        self.saturated[index, 0][saturated] = 1
 
 
 class StampCutter:
@@ -223,6 +244,8 @@ class StampCutter:
         parts = reader.read(names, self.row[slot])
         if reader.is_usable(parts):
             block.faults += parts.faults
+            if any(fault.flag is Flag.HEADER_CONFLICT for fault in parts.faults):
+                block.marked.append((Flag.HEADER_CONFLICT, np.array([slot])))
             return parts
         block.reject(slot, parts.faults)
         return None
@@ -231,7 +254,7 @@ class StampCutter:
         """Make room for as many stamps of a shape as shall be in memory at once."""
         capacity = LARGEST_GROUP // (4 * len(self.bands) * shape[0] * shape[1])
         stamps = (max(1, min(capacity, most)), len(self.bands), *shape)
-        return Group.empty(np.empty(stamps, np.float32), with_mask=self.names["mask"] is not None)
+        return Group.empty(np.empty(stamps, np.float32))
 
     def _add(self, group: Group, slot: int, part: Parts) -> None:
         """Copy an object's stamp into its group; what is masked or has no weight becomes NaN."""
@@ -243,10 +266,17 @@ class StampCutter:
             for band, plane, is_missing in zip(stamp, part.image, part.missing, strict=True):
                 band[...] = np.nan if is_missing else plane
         there = [number for number, is_missing in enumerate(part.missing) if not is_missing]
+        for number, zero_point in enumerate(part.zero_points):
+            if zero_point.value is not None:
+                group.zero_point[index, number] = zero_point.value
+            group.per_area[index, number] = zero_point.per_area
+            group.is_known[index, number] = zero_point.is_known
+        for number in there:
+            group.mark_saturated(index, part.saturated[number])
         for number in there if part.mask else ():
-            bad, saturated = bad_pixels(_native(part.mask[number]), self.settings["mask"])
+            bad, saturated = bad_pixels(_native(part.mask[number]), part.planes[number])
             stamp[number][bad] = np.nan
-            group.saturated[index, 0][saturated] = 1
+            group.mark_saturated(index, saturated if saturated.any() else None)
         for number in there if part.weight else ():
             noise = noise_of_weight(part.weight[number], self.settings["weight"])
             stamp[number][np.isnan(noise)] = np.nan
@@ -353,24 +383,21 @@ class StampCutter:
         if self.cutouts.get("noise") == "weight" and self.settings["weight"] != "relative":
             noise = np.where(np.isfinite(group.noise), group.noise, noise)
         growth = [noise_growth(self.cutouts["size"], float(value)) for value in factor]
-        noise = noise.astype(float) * np.array(growth)[:, None]
-        scale = np.stack(
-            [
-                flux_factors(
-                    self.objects,
-                    group.slots,
-                    band,
-                    self.settings.get("zero_points", {}).get(band),
-                    self.settings,
-                )
-                for band in self.bands
-            ],
-            axis=1,
-        )
-        block.measured.append(("sky_noise", group.slots, noise * scale))
+        # What a flux adds up, a surface brightness averages.
+        share = np.where(group.per_area, factor[:, None] ** -2.0, 1.0)
+        noise = noise.astype(float) * np.array(growth)[:, None] * share
+        columns = [
+            flux_factors(
+                self.objects, group.slots, band, group.zero_point[:, number], self.settings
+            )
+            for number, band in enumerate(self.bands)
+        ]
+        scale = np.stack(columns, axis=1)
+        sky_noise = np.where(group.is_known, noise * scale, np.nan)
+        block.measured.append(("sky_noise", group.slots, sky_noise))
         if self.cutouts["noise_units"]:
             scale = np.divide(1.0, noise, where=noise > 0, out=np.ones_like(noise))
-        return scale.astype(np.float32)
+        return (scale * share).astype(np.float32)
 
     def _centres(self, group: Group, level, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Pixel of each object, shape (objects,), int64: the stamp's centre, or the light there."""

@@ -13,9 +13,9 @@ from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
 from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
 from luneta.cutouts.table_pictures import SUFFIXES as TABLES
 from luneta.cutouts.table_pictures import picture_bytes
-from luneta.survey.fits_headers import require_file
+from luneta.survey.fits_headers import Unit, require_file
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, read_pixels, split_extension
+from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
 DATASETS = ("images", "image", "data")
@@ -54,6 +54,7 @@ class StampFiles:
         self._rows = np.unique(np.array([row for row in rows if row is not None], np.int64))
         self._arrays: dict[str, np.ndarray] = {}
         self._runs: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
+        self._silent: set[str] = set()
 
     def planes(self, names: Sequence[str], row: int | None = None) -> list[np.ndarray]:
         """Read one object's bands.
@@ -135,6 +136,23 @@ class StampFiles:
             return [pixels] * count
         return list(_bands(name, pixels, count, self._axes(name)))
 
+    def header(self, name: str, is_mask: bool = False) -> Unit | None:
+        """Return the header of a file that was read.
+
+        None if it is not FITS, or of an image whose header says nothing of its unit.
+
+        Parameters
+        ----------
+        is_mask : bool
+            Whether the header is asked for mask planes.
+        """
+        suffix = split_extension(name)[0].suffix.lower()
+        is_fits = suffix not in PICTURES and suffix != ".npy" and suffix not in HDF5
+        if not is_fits or (name in self._silent and not is_mask):
+            return None
+        with ImageFile(name) as image:
+            return image.unit
+
     def _axes(self, name: str) -> str:
         return "band_last" if is_picture(name) else self.axes
 
@@ -152,8 +170,10 @@ class StampFiles:
         return pixels
 
     def _read(self, name: str, row: int | None) -> np.ndarray:
-        if name.endswith(".fits") and (pixels := read_plain(name)) is not None:
-            return pixels
+        if name.endswith(".fits") and (plain := read_plain(name)) is not None:
+            if plain.is_silent:
+                self._silent.add(name)
+            return plain.pixels
         path, extension = split_extension(name)
         suffix = path.suffix.lower()
         if suffix in PICTURES:

@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from luneta.cutouts.stamp_files import StampFiles, differing
+from luneta.survey.calibration import (
+    ZeroPoint,
+    choose_planes,
+    choose_zero_point,
+    is_per_area,
+    saturated_pixels,
+)
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, split_extension
 from luneta.survey.remote import is_remote, local_copy
@@ -23,8 +30,8 @@ class Fault:
 
     Attributes
     ----------
-    flag : Flag
-        The defect.
+    flag : Flag or None
+        The defect; None: the file is odd, and can be used.
     reason : str
         What, and of which file.
     band : str or None
@@ -33,7 +40,7 @@ class Fault:
         The file.
     """
 
-    flag: Flag
+    flag: Flag | None
     reason: str
     band: str | None
     path: str | None
@@ -54,6 +61,13 @@ class Parts:
         cannot be used.
     missing : list of bool
         Whether a band is missing.
+    zero_points : list of ZeroPoint
+        What turns the counts of each band into fluxes.
+    saturated : list of (numpy.ndarray or None)
+        Pixels of each band that its header calls saturated, shape (y, x), bool; None: there are
+        none.
+    planes : list of dict
+        The config's `input.mask` section with the planes that hold for the mask of each band.
     """
 
     image: list[np.ndarray | None]
@@ -62,6 +76,9 @@ class Parts:
     scale: float = np.nan
     faults: list[Fault] = field(default_factory=list)
     missing: list[bool] = field(default_factory=list)
+    zero_points: list[ZeroPoint] = field(default_factory=list)
+    saturated: list[np.ndarray | None] = field(default_factory=list)
+    planes: list[dict] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,6 +137,8 @@ class StampReader:
                 planes = self._read_kind(kind, names.get(kind), local, row, parts)
                 setattr(parts, kind, planes)
             self._agree_in_shape(names, parts)
+            if self.is_usable(parts):
+                self._read_headers(names, local, parts)
             if self._asks_scale and self.is_usable(parts):
                 self._read_scale(names["image"], local, parts)
         return parts
@@ -195,6 +214,49 @@ class StampReader:
                     reason = f"{name} has shape {plane.shape}, {of} {wanted}"
                     error = ImageError(Flag.SHAPE_MISMATCH, reason, name)
                     self._note(error, numbers, name, parts)
+
+    def _read_headers(self, names: Mapping, local: dict, parts: Parts) -> None:
+        """Take over what the headers say of units, saturation and mask planes."""
+        there = [number for number, lost in enumerate(parts.missing) if not lost]
+        count = len(self._bands)
+        parts.zero_points = [ZeroPoint(None)] * count
+        parts.saturated = [None] * count
+        parts.planes = [self._settings["mask"]] * count
+        for number in there if self._settings["pixels"] == "flux" else ():
+            self._read_image_header(number, names["image"][number], local, parts)
+        asks_planes = parts.mask is not None and self._settings["mask"].get("planes")
+        for number in there if asks_planes else ():
+            name = names["mask"][number]
+            with _under_its_own_name(name, local) as path:
+                header = self._files.header(path, is_mask=True)
+            if header is not None:
+                planes, conflict = choose_planes(header, self._settings["mask"])
+                parts.planes[number] = planes
+                self._report(conflict, Flag.HEADER_CONFLICT, number, name, parts)
+
+    def _read_image_header(self, number: int, name: str, local: dict, parts: Parts) -> None:
+        with _under_its_own_name(name, local) as path:
+            header = self._files.header(path)
+            scale = self._settings.get("pixel_scale")
+            if header is not None and is_per_area(header):
+                with contextlib.suppress(ImageError):
+                    scale = pixel_scale(read_grid(path)[0])
+        band = self._bands[number]
+        parts.zero_points[number] = choose_zero_point(header, band, self._settings, scale)
+        conflict = parts.zero_points[number].conflict
+        self._report(conflict, Flag.HEADER_CONFLICT, number, name, parts)
+        if header is not None:
+            saturated, note = saturated_pixels(parts.image[number], header, name)
+            parts.saturated[number] = saturated
+            self._report(note, None, number, name, parts)
+
+    def _report(
+        self, reason: str | None, flag: Flag | None, number: int, name: str, parts: Parts
+    ) -> None:
+        """Note what is odd about a file that can be used."""
+        if reason is not None:
+            text = reason if reason.startswith(name) else f"{name}: {reason}"
+            parts.faults.append(Fault(flag, text, self._bands[number], name))
 
     def _read_scale(self, names: Sequence[str], local: dict, parts: Parts) -> None:
         """Arcsec per pixel by the image's own coordinate system, or else by the config."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 from astropy import units
 
 from luneta.survey.fits_headers import Unit, card_value
@@ -21,6 +22,11 @@ AGREEMENT = 0.02  # magnitudes by which config and header may differ
 _TOTAL = ("MAGZERO", "MZP_AB")
 _EITHER = ("MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
 _SATURATION = ("SATURATE", "SATLEVEL")
+_OF_HUBBLE = ("PHOTFLAM", "PHOTPLAM")
+# Of an image that has none of these, the header says nothing of the unit of its pixels. Every
+# reader of a header asks this list: no other keyword is used.
+KEYWORDS = ("FLUXMAG0", "BUNIT", *_TOTAL, *_EITHER, *_OF_HUBBLE, "FPA.ZP", *_SATURATION)
+MOST_SATURATED = 0.1
 _NANOMAGGY = re.compile(r"(nano-?magg(y|ies)|nmgy)", re.IGNORECASE)
 _PER_PIXEL = re.compile(r" */ *pix(els?)?$", re.IGNORECASE)
 _PER_AREA = re.compile(r"(/|per) ?\(?(sr|steradian|arcsec|sq)", re.IGNORECASE)
@@ -56,6 +62,8 @@ class HeaderZeroPoint:
 
 
 def _number(unit: Unit, keyword: str) -> float | None:
+    if keyword not in (*KEYWORDS, "EXPTIME"):
+        raise KeyError(keyword)
     value = unit.get_anywhere(keyword)
     is_number = type(value) in (int, float) and math.isfinite(value)
     return float(value) if is_number else None
@@ -151,7 +159,7 @@ def _of_physical_unit(unit: Unit, pixel_scale: float | None) -> Iterator[HeaderZ
 
 def _of_hubble(unit: Unit) -> Iterator[HeaderZeroPoint]:
     """AB zero point of HST by PHOTFLAM and PHOTPLAM (ACS Data Handbook, section 5.1)."""
-    flux, wavelength = _number(unit, "PHOTFLAM"), _number(unit, "PHOTPLAM")
+    flux, wavelength = (_number(unit, keyword) for keyword in _OF_HUBBLE)
     if flux and wavelength and flux > 0 and wavelength > 0:
         value = -2.5 * math.log10(flux) - 5 * math.log10(wavelength) - 2.408
         yield HeaderZeroPoint(value, f"PHOTFLAM = {flux:g}, PHOTPLAM = {wavelength:g}")
@@ -180,20 +188,22 @@ class ZeroPoint:
 
 
 def choose_zero_point(
-    unit: Unit, band: str, settings: Mapping, pixel_scale: float | None
+    unit: Unit | None, band: str, settings: Mapping, pixel_scale: float | None
 ) -> ZeroPoint:
     """Choose between the config's zero point of a band and the one that its header tells.
 
     Parameters
     ----------
+    unit : Unit or None
+        Header of the image; None for a format without one.
     settings : mapping
         `zero_points` and `zero_point` of the config's `input` section.
     pixel_scale : float or None
         Arcsec a pixel.
     """
     given = settings.get("zero_points", {}).get(band)
-    told = zero_point_of_header(unit, pixel_scale)
-    per_area = is_per_area(unit)
+    told = None if unit is None else zero_point_of_header(unit, pixel_scale)
+    per_area = unit is not None and is_per_area(unit)
     if settings.get("zero_point", "config") == "header":
         return _by_header(told, given, band, per_area)
     if given is None or told is None or told.agrees(given):
@@ -228,6 +238,41 @@ def saturation_level(unit: Unit) -> float | None:
     """Return the pixel value from which on a header calls a pixel saturated."""
     levels = (_number(unit, keyword) for keyword in _SATURATION)
     return next((level for level in levels if level is not None and level > 0), None)
+
+
+def saturated_pixels(
+    pixels: np.ndarray, header: Unit, name: str
+) -> tuple[np.ndarray | None, str | None]:
+    """Find the pixels that reach the level at which a header says the detector saturates.
+
+    A level that more than a tenth of the image reaches is not believed.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Shape (y, x), in the unit of the image.
+    name : str
+        Name of the image, for the note.
+
+    Returns
+    -------
+    saturated : numpy.ndarray or None
+        Shape of `pixels`, bool; None where there are none.
+    note : str or None
+        Why the level is not believed.
+    """
+    level = saturation_level(header)
+    if level is None:
+        return None, None
+    with np.errstate(invalid="ignore"):
+        saturated = pixels >= level
+    share = saturated.mean()
+    if share > MOST_SATURATED:
+        return None, (
+            f"{name}: its header calls pixels from {level:g} on saturated, which are {share:.0%} "
+            "of all; this is not believed"
+        )
+    return (saturated if share else None), None
 
 
 def header_planes(unit: Unit) -> dict[str, int]:

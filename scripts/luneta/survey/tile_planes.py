@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.wcs import WCS
 
-from luneta.survey.calibration import choose_planes, choose_zero_point, saturation_level
+from luneta.survey.calibration import choose_planes, choose_zero_point, saturated_pixels
 from luneta.survey.detected import detection_bands, measured_bands
 from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
@@ -24,7 +24,7 @@ from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid
 
 LEAST_MESH = 16
-MOST_SATURATED, SATURATED_SHARE = 0.1, 0.1
+SATURATED_SHARE = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ def read_image(files: BandFiles, settings: Mapping) -> BandPixels:
     bad = sentinel_pixels(stored, settings["mask"]["sentinels"])
     pixels = np.ascontiguousarray(stored, np.float32)
     bad |= ~np.isfinite(pixels)
-    saturated = saturated_pixels(pixels, header)
+    saturated, _ = saturated_pixels(pixels, header, files.image)
+    saturated = np.zeros(pixels.shape, bool) if saturated is None else saturated
     if files.mask:
         mask, mask_header = _required(files.mask, files.plane, bad.shape)
         masked = bad_pixels(mask, choose_planes(mask_header, settings["mask"])[0])
@@ -108,22 +109,6 @@ def read_image(files: BandFiles, settings: Mapping) -> BandPixels:
     if bad.all():
         raise ImageError(Flag.NO_DATA, f"{files.image} has no good pixel", files.image)
     return BandPixels(np.where(bad, np.float32(0), pixels), bad, saturated, noise, header)
-
-
-def saturated_pixels(pixels: np.ndarray, header: Unit) -> np.ndarray:
-    """Find the pixels that reach the level at which a header says the detector saturates.
-
-    A level that more than a tenth of the image reaches is not believed.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape of `pixels`, bool.
-    """
-    level = saturation_level(header)
-    with np.errstate(invalid="ignore"):
-        saturated = pixels >= (np.inf if level is None else level)
-    return saturated & (saturated.mean() <= MOST_SATURATED)
 
 
 def on_grid(plane: Plane, wcs: WCS, grid: tuple[WCS, tuple[int, int]], name: str) -> Plane:
