@@ -147,7 +147,7 @@ class StampFiles:
             Whether the header is asked for mask planes.
         """
         suffix = split_extension(name)[0].suffix.lower()
-        is_fits = suffix not in PICTURES and suffix != ".npy" and suffix not in HDF5
+        is_fits = suffix not in PICTURES | TABLES | HDF5 and suffix != ".npy"
         if not is_fits or (name in self._silent and not is_mask):
             return None
         with ImageFile(name) as image:
