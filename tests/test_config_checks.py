@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from luneta.config import ConfigError, validate
@@ -324,6 +325,70 @@ def test_of_very_many_lists_only_some_are_read_but_none_may_be_missing(
     check_paths(validate(survey))
     (tmp_path / "t2.csv").unlink()
     assert "input.sources: t2.csv: there is no such file" in only_problem(survey)
+
+
+def test_a_list_below_root_is_found(survey, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "sources.csv").rename(tmp_path / "lists/sources.csv")
+    assert "sources.csv: there is no such file; correct input.sources" in only_problem(survey)
+    survey["input"]["root"] = "lists"
+    check_paths(validate(survey))
+    survey["input"]["sources"] = "source.csv"
+    said = "source.csv: there is no such file, nor is there lists/source.csv; correct"
+    assert said in only_problem(survey)
+
+
+def test_each_file_of_a_list_must_have_the_columns(survey, tmp_path):
+    (tmp_path / "more.csv").write_text("object_id,ra,de\n2,2.0,3.0\n")
+    survey["input"]["sources"] = ["sources.csv", "more.csv"]
+    said = "input.columns.dec = 'dec': more.csv has no such column; did you mean de?"
+    assert said in only_problem(survey)
+    survey["input"]["sources"] = "*.cs"
+    assert "input.sources = '*.cs' matches no file" in only_problem(survey)
+    survey["input"]["sources"] = ["{tile}.csv"]
+    with pytest.raises(ConfigError, match="{tile} stands in one name alone"):
+        validate(survey)
+
+
+def test_a_column_of_arrays_is_told_from_one_that_is_not_there(survey, tmp_path):
+    rows = {"object_id": ["1"], "ra": [2.0], "dec": [3.0], "flux": [[1.0, 2.0]]}
+    pq.write_table(pa.table(rows), tmp_path / "sources.parquet")
+    survey["input"] |= {"sources": "sources.parquet", "keep": {"flux": "flux"}}
+    line = only_problem(survey)
+    assert "input.keep.flux = 'flux': sources.parquet: the column 'flux' holds an array" in line
+
+
+def test_a_label_column_of_arrays_is_told(survey, tmp_path):
+    rows = {"object_id": ["1"], "label": [["round", "disc"]]}
+    pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
+    survey["tasks"]["shape"]["labels"] = "labels.parquet"
+    said = "tasks.shape.labels: labels.parquet: the column 'label' holds an array of values"
+    assert said in only_problem(survey)
+
+
+def test_one_of_several_tables_is_found_by_its_columns_or_asked_for(survey, tmp_path):
+    stars = {"object_id": ["1"], "ra": [2.0], "dec": [3.0]}
+    tables = [fits.PrimaryHDU()]
+    for rows, name in (({"chip": [1]}, "INFO"), (stars, "STARS"), (stars, "MORE")):
+        tables.append(fits.BinTableHDU(Table(rows), name=name))
+    fits.HDUList(tables[:3]).writeto(tmp_path / "s.fits")
+    survey["input"]["sources"] = "s.fits"
+    check_paths(validate(survey))
+    fits.HDUList(tables).writeto(tmp_path / "s.fits", overwrite=True)
+    assert "input.sources: s.fits: 2 of its tables have the columns" in only_problem(survey)
+    survey["input"]["sources"] = "s.fits[MORE]"
+    check_paths(validate(survey))
+    survey["input"]["sources"] = "s.fits[LESS]"
+    assert "there is no table [LESS]; the file holds [1] [INFO]" in only_problem(survey)
+
+
+def test_templates_of_positions_and_names_ask_for_their_columns(survey, tmp_path):
+    (tmp_path / "sources.csv").write_text("l,b,RAh,RAm,DEd\n1.5,2.5,12,30,5\n")
+    columns = {"object_id": "G{l:.4f}{b:+.4f}", "ra": "{RAh}:{RAm}", "dec": "{DEd}:{DEm}"}
+    survey["input"]["columns"] = columns
+    assert "input.columns.dec = 'DEm': sources.csv has no such column" in only_problem(survey)
+    columns |= {"dec": "DEd", "object_id": None}
+    check_paths(validate(survey))
 
 
 def test_column_names_of_each_format(tmp_path):

@@ -6,7 +6,6 @@ survey goes on without it.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -140,24 +139,45 @@ def _unit_problems(given: Tiles) -> Iterator[str]:
 
 
 def _source_problems(given: Tiles, tiles: list[str], made: Callable) -> Iterator[str]:
+    from luneta.survey.remote import is_remote
+    from luneta.survey.source_files import absent_reason
+    from luneta.survey.table_choice import TableError, split_table
+
     yield from _unit_problems(given)
     columns = {f"input.columns.{k}": v for k, v in given.columns.model_dump().items() if v}
     columns |= {f"input.keep.{k}": v for k, v in given.keep.items()}
-    paths = dict.fromkeys(given.sources.replace("{tile}", tile) for tile in tiles)
-    for number, path in enumerate(path for path in paths if not made(path)):
-        if number < MOST_LISTS or not Path(path).exists():
-            yield from _column_problems("input.sources", path, columns)
+    try:
+        names = _list_names(given.model_dump(mode="json"), tiles)
+    except TableError as error:
+        yield str(error)
+        return
+    for number, name in enumerate(name for name in names if not made(name)):
+        is_there = is_remote(name) or Path(split_table(name)[0]).exists()
+        if not is_there:
+            yield f"input.sources: {absent_reason(name, given.root)}"
+        elif number < MOST_LISTS:
+            yield from _column_problems("input.sources", name, columns)
+
+
+def _list_names(given: Mapping, tiles: list[str]) -> list[str]:
+    """Files of the source list, or of those of the tiles."""
+    from luneta.survey.source_files import has_one_list, list_files, list_of_tile
+
+    if has_one_list(given["sources"]):
+        return list_files(given)
+    return list(dict.fromkeys(list_of_tile(given, tile) for tile in tiles))
 
 
 def _content_problems(config: Config, tiles: list[str]) -> Iterator[str]:
     """Read some of the lists of the tiles; a survey-wide list is read when it is dealt."""
     from luneta.survey.remote import is_remote
+    from luneta.survey.source_files import has_one_list, list_of_tile
     from luneta.table_checks import list_problems
 
-    sources, made = config.input.sources, _made_by_simulation(config)
-    if "{tile}" not in sources or is_remote(sources):
+    given, made = config.input.model_dump(mode="json"), _made_by_simulation(config)
+    if has_one_list(given["sources"]) or is_remote(given["sources"]):
         return
-    lists = {tile: sources.replace("{tile}", tile) for tile in tiles[:MOST_LISTS]}
+    lists = {tile: list_of_tile(given, tile) for tile in tiles[:MOST_LISTS]}
     yield from list_problems(config, {t: path for t, path in lists.items() if not made(path)})
 
 
@@ -179,20 +199,28 @@ def _stamp_problems(given: Stamps) -> Iterator[str]:
 
 
 def _column_problems(key: str, path: Path | str, columns: Mapping[str, str]) -> Iterator[str]:
+    from luneta.survey.names import parts_of
     from luneta.survey.remote import is_remote
-    from luneta.survey.sources import parts_of
-    from luneta.survey.tables import TableError
+    from luneta.survey.table_choice import TableError, not_a_value
+    from luneta.survey.tables import list_columns
 
     if is_remote(str(path)):
         return  # fetched when it is read
+    wanted = {where: parts_of(mapping) for where, mapping in columns.items()}
     try:
-        names = column_names(Path(path))
+        table = list_columns(path, [name for parts in wanted.values() for name in parts])
     except TableError as error:
         yield f"{key}: {error}"
         return
-    for column_key, mapping in columns.items():
-        for name in (name for name in parts_of(mapping) if name not in names):
-            yield f"{column_key} = {name!r}: {path} has no such column; {did_you_mean(name, names)}"
+    for where, parts in wanted.items():
+        for name in (name for name in parts if name not in table.names):
+            if name in table.pictures and columns[where] == name and "{" in where:
+                continue  # a stamp
+            if name in table.others:
+                yield f"{where} = {name!r}: {path}: {not_a_value(name, table.others[name])}"
+            else:
+                mend = did_you_mean(name, table.names)
+                yield f"{where} = {name!r}: {path} has no such column; {mend}"
 
 
 def column_names(path: Path) -> list[str]:
@@ -203,19 +231,8 @@ def column_names(path: Path) -> list[str]:
     TableError
         If the table cannot be read.
     """
-    import fitsio
+    from luneta.survey.tables import table_columns
 
-    from luneta.survey.tables import DELIMITERS, table_columns
-
-    try:
-        if path.suffix.lower() in DELIMITERS:
-            with path.open(newline="", encoding="utf-8-sig") as lines:
-                return next(csv.reader(lines, delimiter=DELIMITERS[path.suffix.lower()]), [])
-        if path.suffix.lower() in (".fits", ".fit"):
-            with fitsio.FITS(str(path)) as file:
-                return file[1].get_colnames()
-    except (OSError, ValueError, csv.Error, AttributeError, IndexError):
-        pass  # what reads the table whole fails too, and says why
     return table_columns(path)
 
 

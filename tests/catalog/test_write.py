@@ -281,6 +281,36 @@ def test_what_is_not_usable_is_no_outlier(survey):
     assert (table["lens_outlier"] == (table["lens_outlier_score"] > 0.5)).all()
 
 
+def test_a_kept_boolean_that_is_undefined_stays_so_in_every_reader(survey):
+    for path in survey["objects"]:
+        table = pq.read_table(path)
+        known = [None if name == "n1" else name < "n4" for name in table["object_id"].to_pylist()]
+        pq.write_table(table.append_column("is_star", pa.array(known, pa.bool_())), path)
+    survey["settings"]["keep"] = {**survey["settings"]["keep"], "is_star": "STAR"}
+    write.run(**survey)
+    (leaf,) = partition_files(survey["outputs"]["collection"])
+    rows = pq.read_table(leaf, partitioning=None)
+    expected = dict(zip(rows["object_id"].to_pylist(), rows["is_star"].to_pylist(), strict=True))
+    assert (expected["n0"], expected["n1"], expected["n5"]) == (True, None, False)
+    assert rows.schema.field("is_star").type == pa.bool_()
+    table = Table.read(leaf, format="parquet.votable")
+    assert dict(zip(table["object_id"], table["is_star"], strict=True)) == expected
+    frame = pd.read_parquet(leaf, partitioning=None, dtype_backend="pyarrow")
+    assert frame["is_star"].isna().sum() == 1
+    assert not (~frame["is_star"])[frame["object_id"] == "n0"].any()
+
+
+def test_a_kept_column_that_is_empty_everywhere_is_of_numbers(survey):
+    for path in survey["objects"]:
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("note", pa.nulls(len(table))), path)
+    write.run(**survey)
+    (leaf,) = partition_files(survey["outputs"]["collection"])
+    rows = pq.read_table(leaf, partitioning=None)
+    assert rows.schema.field("note").type == pa.float64()
+    assert rows["note"].null_count == len(rows)
+
+
 def test_quality_of_other_objects_is_an_error(survey):
     path = survey["quality"][1]
     pq.write_table(pq.read_table(path).slice(1), path)

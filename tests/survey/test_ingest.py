@@ -96,6 +96,49 @@ def test_repeated():
     assert repeated(["a", "b", "a", "a"]).tolist() == [False, False, True, True]
 
 
+def test_a_value_that_stands_for_none_is_told_and_not_folded(tmp_path, tile):
+    rows = {
+        "ID": list("abcdef"),
+        "RA": [150.0, -99.0, -999.0, 9999.0, 150.0, 725.5],
+        "DEC": [2.0, 2.0, -999.0, 9999.0, -99.0, 2.0],
+        "MAG": [1.0] * 6,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "s.parquet")
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings_for([tile]))
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [0, *[Flag.BAD_POSITION] * 5]
+    limit = "ra goes from 0 to 360 degrees"
+    assert objects["reject_reason"].to_pylist() == [
+        None,
+        f"the position is no point of the sky: ra is -99; {limit}",
+        f"the position is no point of the sky: ra is -999 and dec is -999; {limit}",
+        f"the position is no point of the sky: ra is 9999 and dec is 9999; {limit}",
+        "the position lies beyond the pole: dec is -99, and goes from -90 to 90 degrees",
+        f"the position is no point of the sky: ra is 725.5; {limit}",
+    ]
+
+
+def test_a_pixel_that_stands_for_none_is_told_or_the_sky_is_used(tmp_path, tile):
+    sky = tan_wcs().pixel_to_world([10.0, 20.0], [10.0, 20.0])
+    rows = {"ID": list("ab"), "X": [11.0, -999.0], "Y": [11.0, -999.0], "MAG": [1.0, 2.0]}
+    table = pa.table(rows)
+    pixels = {"object_id": "ID", "ra": None, "dec": None, "x": "X", "y": "Y"}
+    pq.write_table(table, tmp_path / "s.parquet")
+    settings = settings_for([tile], columns=pixels)
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings)
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [0, Flag.BAD_POSITION]
+    assert objects["reject_reason"][1].as_py() == "the position is none: x is -999 and y is -999"
+    for name, values in (("RA", sky.ra.deg), ("DEC", sky.dec.deg)):
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, tmp_path / "s.parquet")
+    settings = settings_for([tile], columns=pixels | {"ra": "RA", "dec": "DEC"})
+    run([tmp_path / "s.parquet"], tmp_path / "o.parquet", settings)
+    objects = pq.read_table(tmp_path / "o.parquet")
+    assert objects["flags"].to_pylist() == [0, 0]
+    np.testing.assert_allclose(objects["x"].to_numpy(), [10.0, 20.0], atol=1e-6)
+
+
 def test_each_impossible_position_has_its_own_reason(tmp_path, tile):
     rows = {
         "ID": list("abcde"),

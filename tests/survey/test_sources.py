@@ -109,7 +109,7 @@ def test_the_config_tells_what_an_odd_unit_means(unit):
         pick(table)
 
 
-def test_units_from_the_config_where_the_column_has_none():
+def test_units_of_the_config_go_before_those_of_the_column(caplog):
     assert one(12.51, 2.5, units={"ra": "hourangle"})[0] == pytest.approx(187.65)
     assert one("12 30 36", "2 30 0", units={"ra": "sexagesimal", "dec": "sexagesimal"}) == (
         pytest.approx(187.65),
@@ -119,7 +119,12 @@ def test_units_from_the_config_where_the_column_has_none():
     table = pa.table([["a"], [12.5], [0.0]], schema=pa.schema(
         [("id", pa.string()), field, ("dec", pa.float64())]
     ))  # fmt: skip
-    assert pick(table, units={"ra": "hourangle"}).ra[0] == 12.5
+    assert pick(table).ra[0] == 12.5
+    assert not caplog.messages
+    assert pick(table, units={"ra": "hourangle"}).ra[0] == pytest.approx(187.5)
+    assert caplog.messages == [
+        "column 'ra' has the unit 'deg', and is read in 'hourangle', as input.units.ra says"
+    ]
 
 
 def test_the_galactic_centre():
@@ -187,14 +192,75 @@ def test_an_equinox_that_is_none():
         one(1.0, 1.0, frame="fk4", equinox="1950B")
 
 
-def test_right_ascension_is_wrapped_and_impossible_positions_stay():
+def longitudes(*values, dec=1.0, **settings):
+    rows = {"id": [str(n) for n in range(len(values))], "ra": values, "dec": [dec] * len(values)}
+    return pick(pa.table(rows), **settings)
+
+
+@pytest.mark.parametrize("frame", ["icrs", "fk5"])
+def test_what_is_no_point_of_the_sky_stays_as_it_is(frame):
     table = pa.table(
         {"id": list("abcde"), "ra": [-10.0, 360.0, 725.5, np.inf, 5.0], "dec": [0.0] * 4 + [95.0]}
     )
-    found = pick(table, frame="icrs")
-    assert found.ra.tolist() == [350.0, 0.0, 5.5, np.inf, 5.0]
-    assert found.on_the_sky().tolist() == [True, True, True, False, False]
+    found = pick(table, frame=frame)
+    assert found.ra[[0, 2, 3, 4]].tolist() == [-10.0, 725.5, np.inf, 5.0]
+    assert found.dec[4] == 95.0
+    assert found.on_the_sky().tolist() == [False, True, False, False, False]
+    assert min(found.ra[1], 360 - found.ra[1]) < 1e-5
     assert pick(table, frame="galactic").dec[4] == 95.0
+
+
+def test_a_list_from_minus_180_to_180_is_wrapped():
+    found = longitudes(-180.0, -0.5, 0.0, 179.5)
+    assert found.ra.tolist() == [180.0, 359.5, 0.0, 179.5]
+    assert found.on_the_sky().all()
+
+
+def test_a_list_that_runs_across_360_is_wrapped():
+    assert longitudes(355.0, 360.0, 364.5).ra.tolist() == [355.0, 0.0, 4.5]
+    assert longitudes(100.0, 364.5).on_the_sky().tolist() == [True, False]
+
+
+def test_a_hair_beyond_the_limits_is_on_the_sky():
+    found = longitudes(360.0000001, -1e-7, 10.0, dec=-90.0000001)
+    assert found.on_the_sky().all()
+    assert found.ra[0] == pytest.approx(1e-7)
+    assert found.ra[1] == pytest.approx(360 - 1e-7)
+    assert found.dec.tolist() == [-90.0] * 3
+
+
+@pytest.mark.parametrize("none", [-99.0, -99.9, -999.0, -9999.0, 999.0, 9999.0, 1e20, -1e30])
+@pytest.mark.parametrize("unit", [None, "hourangle", "rad"])
+def test_values_that_stand_for_none_are_no_positions(none, unit):
+    found = longitudes(0.1, none, 5.5, units={"ra": unit} if unit else {})
+    assert found.on_the_sky().tolist() == [True, False, True]
+    if none < 0:
+        assert found.ra[1] == none
+    kinds = [pa.string(), pa.float32(), pa.float32()]
+    rows = pa.table({"id": ["a", "b"], "ra": [none, 1.0], "dec": [none, 1.0]})
+    rows = rows.cast(pa.schema(zip(rows.column_names, kinds, strict=True)))
+    assert pick(rows).on_the_sky().tolist() == [False, True]
+
+
+def test_the_same_value_twice_is_no_position_in_any_unit():
+    rows = pa.table({"id": ["a", "b"], "ra": [-9999.0, 7200.0], "dec": [-9999.0, 7200.0]})
+    found = pick(rows, units={"ra": "arcsec", "dec": "arcsec"})
+    assert found.on_the_sky().tolist() == [False, True]
+    assert (found.ra[0], found.dec[0], found.ra[1]) == (-9999.0, -9999.0, 2.0)
+
+
+def test_pixels_that_stand_for_none_are_none():
+    rows = pa.table({"id": list("abc"), "X": [-999.0, 20.0, -5.0], "Y": [-999.0, 30.0, 1e20]})
+    found = pick(rows, {"object_id": "id", "ra": None, "dec": None, "x": "X", "y": "Y"})
+    assert found.on_a_pixel().tolist() == [False, True, False]
+    assert found.x.tolist() == [-999.0, 19.0, -6.0]
+
+
+def test_a_motion_that_stands_for_none_is_none():
+    rows = pa.table({"id": ["a"], "ra": [10.0], "dec": [20.0], "pm": [-9999.0]})
+    columns = {**COLUMNS, "pm_ra": "pm", "pm_dec": "pm"}
+    found = pick(rows, columns, epoch=2016.0, image_epoch=2000.0)
+    np.testing.assert_allclose([found.ra[0], found.dec[0]], [10, 20], atol=1e-11)
 
 
 def test_pixel_positions_count_from_the_first_pixel():

@@ -17,7 +17,7 @@ from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
 from luneta.parquet import read_parquet, write_parquet
 from luneta.survey.ids import rounded
-from luneta.survey.sources import degrees, on_the_sky
+from luneta.survey.sources import degrees, on_the_sky, settled
 from luneta.survey.tables import TableError, read_table, text
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, 
         about = table.schema.field(names[what]).metadata or {}
         unit = about.get(b"unit", b"").decode() or None
         places.append(degrees(table[names[what]], unit, names[what]))
-    return *places, _whole_names(table, names["name"], path)
+    return *settled(*places), _whole_names(table, names["name"], path)
 
 
 def match(

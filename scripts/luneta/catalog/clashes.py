@@ -87,7 +87,10 @@ def made_columns(config: Config, detected: list[str]) -> list[Made]:
 def _of_config(config: Config, detected: list[str]) -> list[Made]:
     """List the columns of the catalog that this config asks for."""
     return [
-        *(Made(noise_column(band).name, f"input.bands = {band!r}") for band in config.input.bands),
+        *(
+            Made(noise_column(band, False).name, f"input.bands = {band!r}")
+            for band in config.input.bands
+        ),
         *(Made(name, "input.detection") for name in detected),
         *(Made(name, _key(name, config.input.keep)) for name in config.input.keep),
         *(made for name, task in config.tasks.items() if task.predict for made in _of(name, task)),
@@ -226,7 +229,7 @@ def _clashes_of_candidates(config: Config) -> Iterator[str]:
 def _reserved(keep: Mapping[str, str]) -> Iterator[str]:
     for name in keep:
         key = _key(name, keep)
-        if name.casefold().startswith(noise_column("").name):
+        if name.casefold().startswith(noise_column("", False).name):
             yield f"{key}: luneta writes columns of such names; {KEEP_OTHERWISE}"
         elif name.lower() in SQL_RESERVED:
             yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,8 @@ def _shared_metadata(fields: list[pa.Field]) -> dict[bytes, bytes] | None:
 def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     """Find the schema that holds the columns of all files, wide enough for each.
 
+    A column that is empty in all of them is of numbers.
+
     Raises
     ------
     CatalogError
@@ -82,7 +84,8 @@ def unified_schema(paths: Sequence[Path | str]) -> pa.Schema:
     holders = {
         name: [found.field(name) for found in schemas if name in found.names] for name in wide.names
     }
-    return pa.schema([field.with_metadata(_shared_metadata(holders[field.name])) for field in wide])
+    fields = [field.with_metadata(_shared_metadata(holders[field.name])) for field in wide]
+    return pa.schema([f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in fields])
 
 
 def check_rows(
@@ -186,10 +189,14 @@ def _add_columns(table: pa.Table, found: pa.Table, path: Path | str, shard: str)
     return table
 
 
-def cast(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+def cast(table: pa.Table, wanted: pa.Schema, decided: Collection[str] = ()) -> pa.Table:
     """Bring columns into the order and types of the catalog; a missing one is null.
 
-    Among booleans a null becomes false: astropy's reader fails on it, and `~` in pandas too.
+    Parameters
+    ----------
+    decided : collection of str
+        Booleans of luneta's own that are false where nothing is known. What a source list leaves
+        undefined stays null.
     """
 
     def column(field: pa.Field) -> pa.Array | pa.ChunkedArray:
@@ -197,7 +204,7 @@ def cast(table: pa.Table, wanted: pa.Schema) -> pa.Table:
             found = pa.nulls(len(table), field.type)
         else:
             found = table[field.name].cast(field.type)
-        return pc.fill_null(found, False) if pa.types.is_boolean(field.type) else found
+        return pc.fill_null(found, False) if field.name in decided else found
 
     return pa.table([column(field) for field in wanted], schema=wanted)
 

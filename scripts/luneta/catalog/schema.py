@@ -31,7 +31,11 @@ VOTABLE_TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the catalog; `length` is that of its longest string, in characters."""
+    """A column of the catalog.
+
+    `length` is that of its longest string, in characters, and 1 for booleans of which some are
+    null. Of a boolean that `is_decided`, what is not known is false.
+    """
 
     name: str
     type: pa.DataType
@@ -39,6 +43,7 @@ class Column:
     ucd: str | None = None
     description: str = ""
     length: int | None = None
+    is_decided: bool = False
 
     def field(self) -> pa.Field:
         """Give the Arrow field, with unit, UCD and description as its metadata."""
@@ -223,7 +228,7 @@ def task_columns(task: str, kind: str, classes: list[str]) -> list[Column]:
         Column(f"{task}_entropy", pa.float32(), None, None, entropy),
         Column(f"{task}_mutual_information", pa.float32(), None, None, shared),
         Column(f"{task}_outlier_score", pa.float32(), None, "stat.value", score),
-        Column(f"{task}_outlier", pa.bool_(), None, "meta.code", strange),
+        Column(f"{task}_outlier", pa.bool_(), None, "meta.code", strange, is_decided=True),
         Column(f"{task}_model_id", pa.string(), None, "meta.id;meta.software", model),
     ]
 
@@ -319,6 +324,8 @@ def _votable_field(votable: VOTableFile, column: Column) -> Field:
     # Of an unbounded string astropy makes an object column, which it cannot join to the data.
     size = f"{column.length}*" if column.length else "*"
     form = {"datatype": kind} if kind else {"datatype": "char", "arraysize": size}
+    if pa.types.is_boolean(column.type) and column.length:
+        form["arraysize"] = size  # astropy joins nothing but an object column to nulls
     field = Field(
         votable, name=column.name, ID=column.name, unit=column.unit, ucd=column.ucd, **form
     )
@@ -353,15 +360,21 @@ def votable_xml(name: str, columns: Sequence[Column], provenance: Mapping[str, s
 
 
 def with_lengths(columns: Sequence[Column], table: pa.Table) -> list[Column]:
-    """Measure the longest string of each string column of a table."""
+    """Measure the longest string of each string column of a table, and find booleans with nulls."""
 
     def measured(column: Column) -> Column:
+        if pa.types.is_boolean(column.type):
+            return replace(column, length=1 if table[column.name].null_count else None)
         if not pa.types.is_string(column.type):
             return column
         longest = pc.max(pc.utf8_length(table[column.name])).as_py() or 0
         return replace(column, length=max(longest, NULL_LENGTH))
 
     return [measured(column) for column in columns]
+
+
+def _is_long(column: Column) -> bool:
+    return bool(column.length) and pa.types.is_string(column.type)
 
 
 def arrow_schema(
@@ -373,7 +386,7 @@ def arrow_schema(
     reader warns, and fails on nulls.
     """
     provenance = provenance or {}
-    lengths = {f"table::len::{c.name}": str(c.length) for c in columns if c.length}
+    lengths = {f"table::len::{c.name}": str(c.length) for c in columns if _is_long(c)}
     metadata = {
         "IVOA.VOTable-Parquet.version": "1.0",
         "IVOA.VOTable-Parquet.content": votable_xml(name, columns, provenance),

@@ -257,11 +257,14 @@ def _shard(
         table = complete(shard, table)
     table = table.filter(pa.array(kept_rows(shard)))
     healpix = healpix_of(*(table[name].to_numpy().astype(float) for name in ("ra", "dec")))
-    lost = cast(table.filter(pa.array(healpix == NOWHERE)), _plain(job.columns))
+    decided = {column.name for column in job.columns if column.is_decided}
+    lost = cast(table.filter(pa.array(healpix == NOWHERE)), _plain(job.columns), decided)
     places = []
     if whole:
         rows = cast(
-            table.append_column(schema.HEALPIX, pa.array(healpix)), _plain(job.leaf_columns)
+            table.append_column(schema.HEALPIX, pa.array(healpix)),
+            _plain(job.leaf_columns),
+            decided,
         )
         parts = [*_primary_parts(layout, healpix, wanted), *_margin_parts(layout, healpix, wanted)]
         taken = ((path, rows.take(pa.array(chosen))) for path, chosen in parts)

@@ -81,15 +81,17 @@ class Mask(Section):
 class SourceColumns(Section):
     """Which column of the source list holds what."""
 
-    object_id: str = Field(
+    object_id: str | None = Field(
         "object_id",
-        description="Unique name of the object; from several columns as a template: "
-        '"{brickname}-{objid}".',
+        description="Unique name of the object; from several columns as a template, in which "
+        'Python\'s number formats may stand: "{brickname}-{objid}", "G{l:.4f}{b:+.4f}". Null: a '
+        "name by the position, such as J123049.42+122328.0.",
     )
     ra: str | None = Field(
         "ra",
         description="Right ascension (or galactic longitude); degrees unless the column has a "
-        "unit or `units` names one.",
+        'unit or `units` names one. From several columns as a template: "{RAh}:{RAm}:{RAs}", '
+        'dec: "{DE-}{DEd}:{DEm}:{DEs}".',
     )
     dec: str | None = Field("dec", description="Declination (or galactic latitude), likewise.")
     x: str | None = Field(
@@ -113,6 +115,8 @@ class SourceColumns(Section):
                 raise ValueError(f"{first} and {second} go together: name both, or set both null")
         if self.ra is None and self.x is None:
             raise ValueError("there is no position: name the columns ra and dec, or x and y")
+        if self.ra is None and self.object_id is None:
+            raise ValueError("object_id: null names objects by ra and dec: name these columns")
         return self
 
 
@@ -292,11 +296,12 @@ class Tiles(Survey):
         "come later make new shards.",
     )
     reshard: bool = RESHARD
-    sources: str | None = Field(
+    sources: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="Source list, a path or URL: FITS table, VOTable, ECSV, CSV, HDF5, Parquet, or "
-        "the folder of a HATS catalog. `{tile}` in it means one list a tile. Null with "
-        "`detection`.",
+        description="Source list, a path or URL, or several: FITS table, VOTable, ECSV, CSV or "
+        "other text, HDF5, Parquet, or the folder of a HATS catalog. A path may end in [TABLE], "
+        "and hold * for anything; a relative one starts in the working folder or, where nothing is "
+        "there, in `root`. `{tile}` in it means one list a tile. Null with `detection`.",
     )
     detection: Detection | None = Field(
         None, description="Find the objects on the images, where there is no source list."
@@ -306,8 +311,8 @@ class Tiles(Survey):
     )
     units: dict[Name, str] = Field(
         default_factory=dict,
-        description="Unit of a mapped column that has none of its own: {ra: hourangle}; text such "
-        "as 12:30:49.4 is understood without.",
+        description="Unit of a mapped column, which goes before one of its own: {ra: hourangle}; "
+        "text such as 12:30:49.4 is understood without.",
     )
     frame: Literal["icrs", "fk5", "fk4", "galactic"] = Field(
         "icrs", description="Frame of the list's positions."
@@ -367,7 +372,11 @@ class Tiles(Survey):
             raise ValueError("proper motions need epoch (of the list) and image_epoch")
         if moving and self.frame == "fk4":
             raise ValueError("proper motions in frame fk4 are not known; bring the list to fk5")
-        per_tile = self.sources is None or "{tile}" in self.sources
+        per_tile = self.sources is None or (
+            isinstance(self.sources, str) and "{tile}" in self.sources
+        )
+        if isinstance(self.sources, list) and any("{tile}" in name for name in self.sources):
+            raise ValueError("sources: {tile} stands in one name alone, not in one of several")
         if self.columns.ra is None and not per_tile and self.columns.tile is None:
             raise ValueError(
                 "pixel positions need a tile: name columns.tile, or one list a tile by {tile}"
@@ -383,9 +392,19 @@ class Tiles(Survey):
 class StampColumns(Section):
     """Which column of the stamp table holds what."""
 
-    object_id: str = Field("object_id", description="Unique name of the object.")
+    object_id: str | None = Field(
+        "object_id",
+        description="Unique name of the object, or a template, as of a source list. Null: a name "
+        "by the position.",
+    )
     ra: str | None = Field(None, description="Right ascension in degrees, if the table has it.")
     dec: str | None = Field(None, description="Declination in degrees, if the table has it.")
+
+    @model_validator(mode="after")
+    def _there_is_a_name(self) -> StampColumns:
+        if self.object_id is None and (self.ra is None or self.dec is None):
+            raise ValueError("object_id: null names objects by ra and dec: name these columns")
+        return self
 
 
 class Stamps(Survey):

@@ -11,6 +11,8 @@ import numpy as np
 from luneta.cutouts.plain_fits import read_plain
 from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
 from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
+from luneta.cutouts.table_pictures import SUFFIXES as TABLES
+from luneta.cutouts.table_pictures import picture_bytes
 from luneta.survey.fits_headers import Unit, require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
@@ -145,7 +147,7 @@ class StampFiles:
             Whether the header is asked for mask planes.
         """
         suffix = split_extension(name)[0].suffix.lower()
-        is_fits = suffix not in PICTURES and suffix != ".npy" and suffix not in HDF5
+        is_fits = suffix not in PICTURES | TABLES | HDF5 and suffix != ".npy"
         if not is_fits or (name in self._silent and not is_mask):
             return None
         with ImageFile(name) as image:
@@ -176,6 +178,9 @@ class StampFiles:
         suffix = path.suffix.lower()
         if suffix in PICTURES:
             return read_picture(path, _page(extension, name), self.display)
+        if suffix in TABLES:
+            content = picture_bytes(path, extension, row)
+            return read_picture(content, None, self.display, f"{name}, row {row}")
         if suffix == ".npy":
             array = self._array(path)
             return array if row is None else array[_checked(row, len(array), name)]
@@ -245,8 +250,8 @@ def _checked(row: int, length: int, name: str) -> int:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its suffix."""
-    return Path(split_extension(name)[0]).suffix.lower() in PICTURES
+    """Whether a file is a picture, or a table of pictures, by its suffix."""
+    return Path(split_extension(name)[0]).suffix.lower() in PICTURES | TABLES
 
 
 def _page(extension: str | int | None, name: str) -> int | None:

@@ -31,6 +31,7 @@ def tell_jobs(plan: Plan) -> None:
         "tiles": [tile.as_dict() for tile in found.tiles.values()],
         "versions": found.versions,
         "slices": {shard: str(path) for shard, path in found.slices.items()},
+        "lists": found.lists,
     }
     with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
         write_json(plan.index / PLAN, content, indent=None)
@@ -50,4 +51,5 @@ def told(config: Config) -> Found | None:
         return None
     tiles = map(Tile.from_dict, content["tiles"])
     slices = {shard: Path(path) for shard, path in content["slices"].items()}
-    return Found({tile.name: tile for tile in tiles}, content["versions"], slices)
+    tiles = {tile.name: tile for tile in tiles}
+    return Found(tiles, content["versions"], slices, content["lists"])

@@ -60,6 +60,7 @@ def named_files(plan: SurveyPlan) -> list[str]:
     """Files that the config names: tables, lists, labels, weights; none that the workflow makes."""
     config = plan.config.model_dump(mode="json")
     folders = [path for shard in plan.shards for path in plan.source_files(shard)]
+    folders += plan.list_files()
     named = [text for text in {*_values(config), *folders} if not is_remote(text)]
     return sorted(p for p in named if _is_given(plan, p) and (p in folders or _size(p) is not None))
 

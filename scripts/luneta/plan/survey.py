@@ -17,6 +17,7 @@ from luneta.survey.detected import detected_columns, is_calibrated, measured_ban
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal_sources, shards_with, signature
+from luneta.survey.parquet_tables import parquet_files
 from luneta.survey.remote import is_remote
 from luneta.survey.shards import (
     deal_tiles,
@@ -25,7 +26,9 @@ from luneta.survey.shards import (
     read_ledger,
     write_ledger,
 )
+from luneta.survey.source_files import has_one_list, list_files, list_of_tile
 from luneta.survey.stamp_index import deal_stamps
+from luneta.survey.table_choice import split_table
 from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 from luneta.table_checks import check_dealt
@@ -40,6 +43,7 @@ class Found:
     tiles: dict[str, Tile]
     versions: dict[str, str | None]
     slices: dict[str, Path]
+    lists: dict[str, str]
 
 
 class SurveyPlan:
@@ -69,6 +73,8 @@ class SurveyPlan:
         files that the simulation makes there is none.
     slices : dict
         Slice of a survey-wide list by shard; empty if each tile brings its own list.
+    lists : dict
+        The list of each tile that brings one, maybe with [TABLE] at its end.
     """
 
     def __init__(self, config: Config, tiles: dict[str, Tile], found: Found | None = None):
@@ -78,14 +84,18 @@ class SurveyPlan:
         self.given = config.input.model_dump(mode="json")
         self.is_tiles = isinstance(config.input, Tiles)
         self.tiles: dict[str, Tile] = {}
+        self.lists: dict[str, str] = {}
         self._anew: dict[str, str] = {}
         if found is not None:
             self.tiles, self.versions, self.slices = found.tiles, found.versions, found.slices
+            self.lists = found.lists
             return
         if self.is_tiles:
             self.tiles = self._in_shards(tiles)
         else:
             self._check_stamps_per_shard()
+        if self.given.get("sources") is not None and not self._has_one_list:
+            self.lists = {tile: list_of_tile(self.given, tile) for tile in self.tiles}
         self.versions = self._fingerprints()
         self.slices = self._deal()
         check_dealt(config, self.index, self.slices)
@@ -94,7 +104,7 @@ class SurveyPlan:
     @property
     def found(self) -> Found:
         """What has been found of the survey."""
-        return Found(self.tiles, self.versions, self.slices)
+        return Found(self.tiles, self.versions, self.slices, self.lists)
 
     @property
     def _size(self) -> int | None:
@@ -165,7 +175,7 @@ class SurveyPlan:
         return {name: str(split_extension(name)[0]) for name in names if not is_remote(name)}
 
     def _fingerprints(self) -> dict[str, str | None]:
-        lists = [path for tile in self.tiles for path in self._lists(tile) if not is_remote(path)]
+        lists = [_file_of(name) for name in self.lists.values() if not is_remote(name)]
         local = [path for path in {*self._path.values(), *lists} if not self._made(path)]
         return fingerprints(sorted(local), self.index / "files.json")
 
@@ -180,8 +190,7 @@ class SurveyPlan:
 
     @property
     def _has_one_list(self) -> bool:
-        sources = self.given.get("sources")
-        return sources is not None and "{tile}" not in sources
+        return has_one_list(self.given.get("sources"))
 
     def _check_label_tiles(self) -> None:
         known = [*self.tiles, *self.shards]
@@ -230,20 +239,25 @@ class SurveyPlan:
 
     # Files outside the rules' own naming
 
-    def _lists(self, tile: str) -> list[str]:
-        """The list that a tile brings, if it does."""
-        sources = self.given.get("sources")
-        return [] if sources is None or self._has_one_list else [sources.replace("{tile}", tile)]
+    def list_files(self) -> list[str]:
+        """Local files of a survey-wide list, or of the stamp table."""
+        if not self.is_tiles:
+            table = Path(_file_of(self.given["table"]))
+            is_pattern = "*" in table.name and not table.exists()
+            names = [str(path) for path in parquet_files(table)] if is_pattern else [str(table)]
+        else:
+            names = list_files(self.given) if self._has_one_list else []
+        return [_file_of(name) for name in names if not is_remote(name)]
 
     def sources(self, shard: str) -> list[str]:
         """Source lists that a shard is ingested from; none if its objects are detected."""
         if self.slices:
             return [str(self.slices[shard])]
-        return [path for tile in self.tiles_of(shard) for path in self._lists(tile.name)]
+        return [self.lists[t.name] for t in self.tiles_of(shard) if t.name in self.lists]
 
     def source_files(self, shard: str) -> list[str]:
         """Those source lists of a shard that are files; one named by URL is not watched."""
-        return [path for path in self.sources(shard) if not is_remote(path)]
+        return [_file_of(name) for name in self.sources(shard) if not is_remote(name)]
 
     def images(self, shard: str) -> list[str]:
         """Image files of a shard that can be read, or that the simulation will make.
@@ -281,7 +295,7 @@ class SurveyPlan:
 
     def delivery(self) -> dict:
         """Tiles with their shard and the fingerprints of their files, and of their lists."""
-        lists = {tile: self._version(path) for tile in self.tiles for path in self._lists(tile)}
+        lists = {tile: self._version(_file_of(name)) for tile, name in self.lists.items()}
         return {"tiles": {name: self._tile_state(t) for name, t in self.tiles.items()},
                 "lists": lists}  # fmt: skip
 
@@ -339,3 +353,8 @@ class SurveyPlan:
         shards = [shard for shard in self.shards if shard in found]
         write_json(memory, {"key": key, "shards": shards})
         return shards
+
+
+def _file_of(name: str) -> str:
+    """Path of a list, without the [TABLE] at its end."""
+    return str(split_table(name)[0])

@@ -29,7 +29,9 @@ from luneta.survey.footprints import (
     is_unwatched,
     survey_footprints,
 )
-from luneta.survey.sources import OUTSIDE_REASON, Sources, read_list
+from luneta.survey.source_files import list_files
+from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
+from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 
 OBJECTS = "objects.arrow"
@@ -196,20 +198,21 @@ def deal_sources(
     dict
         Path of each shard's slice; objects outside every tile make the shard `unplaced`.
     """
+    names = list_files(settings)
     key = digest(
         [
             settings,
             repr(tiles),
-            fingerprint(settings["sources"]),
+            [[name, fingerprint(str(split_table(name)[0]))] for name in names],
             source_digest(Path(__file__)),
             [versions.get(f.image) for tile in tiles.values() for f in tile.bands.values()],
         ]
     )
     if (paths := remembered(folder, key)) is not None:
         return paths
-    sources = read_list(settings["sources"], settings)
+    sources = read_lists(names, settings)
     if settings["columns"].get("tile") is not None:
-        rows, numbers = _placements_by_name(sources, tiles, settings["sources"])
+        rows, numbers = _placements_by_name(sources, tiles, str(settings["sources"]))
         return deal(_slices(sources, rows, numbers, tiles), folder, key)
     reference = settings["reference_band"] or settings["bands"][0]
     memory, remote = folder / "footprints.json", settings.get("remote")

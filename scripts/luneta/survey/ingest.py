@@ -135,8 +135,14 @@ def _position_reason(position: dict[str, float], missing: bool) -> str:
             return f"the position is not a number: {name} is NaN"
         if np.isinf(value):
             return f"the position is infinite: {name} is {value}"
-    dec = position["dec"]
-    return f"the position lies beyond the pole: dec is {dec:g}, and goes from -90 to 90 degrees"
+    if "ra" not in position:
+        values = " and ".join(f"{name} is {value:g}" for name, value in position.items())
+        return f"the position is none: {values}"
+    ra, dec = position["ra"], position["dec"]
+    if 0 <= ra <= 360:
+        return f"the position lies beyond the pole: dec is {dec:g}, and goes from -90 to 90 degrees"
+    values = f"ra is {ra:.10g}" + ("" if abs(dec) <= 90 else f" and dec is {dec:.10g}")
+    return f"the position is no point of the sky: {values}; ra goes from 0 to 360 degrees"
 
 
 def mark_positions(sources: Sources, flags: np.ndarray, reasons: np.ndarray) -> np.ndarray:
@@ -186,8 +192,8 @@ def place(
     placed = {
         "ra": sources.ra.copy(),
         "dec": sources.dec.copy(),
-        "x": sources.x.copy(),
-        "y": sources.y.copy(),
+        "x": np.where(sources.on_a_pixel() | ~sources.on_the_sky(), sources.x, np.nan),
+        "y": np.where(sources.on_a_pixel() | ~sources.on_the_sky(), sources.y, np.nan),
         "flags": np.zeros(count, np.int32),
         "reject_reason": np.full(count, None, object),
     }
@@ -350,15 +356,15 @@ def _with_positions(sources: Sources, stamps: Path, settings: Mapping) -> Source
 
 
 def _unplaced(sources: Sources) -> dict[str, np.ndarray]:
-    """Stamps have no place in a tile; only their names can be wrong."""
-    count = len(sources.object_id)
+    """Stamps have no place in a tile, and need none; what is no point of the sky is unknown."""
+    count, known = len(sources.object_id), sources.on_the_sky()
     flags, reasons = np.zeros(count, np.int32), np.full(count, None, object)
     named = mark_ids(sources.object_id, flags, reasons)
     mark(flags, reasons, named & repeated(sources.object_id), Flag.DUPLICATE_ID)
     nowhere = np.full(count, np.nan)
     return {
-        "ra": sources.ra,
-        "dec": sources.dec,
+        "ra": np.where(known, sources.ra, np.nan),
+        "dec": np.where(known, sources.dec, np.nan),
         "x": nowhere,
         "y": nowhere,
         "flags": flags,

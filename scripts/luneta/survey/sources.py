@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,20 +11,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from astropy import units
-from astropy.coordinates import FK4, FK5, ICRS, Angle, Galactic, SkyCoord
+from astropy.coordinates import FK4, FK5, ICRS, Galactic, SkyCoord
 from astropy.time import Time
 
-from luneta.survey.ids import rounded
 from luneta.survey.images import ImageError
+from luneta.survey.names import FIELD, object_names, parts_of, text_parts_of
+from luneta.survey.position_names import position_names
+from luneta.survey.positions import (
+    coordinate,
+    degrees,
+    known_unit,
+    no_pixel,
+    numbers,
+    on_the_sky,
+    pixel,
+    settled,
+)
 from luneta.survey.remote import local_copy
 from luneta.survey.tables import TableError, is_text, read_table, require_columns, text
+from luneta.survey.text_tables import without_nulls
+
+__all__ = [
+    "Sources", "concatenate", "degrees", "object_names", "on_the_sky", "parts_of", "read_list",
+    "read_lists", "read_sources", "select", "settled", "wanted_columns",
+]  # fmt: skip
 
 POSITION_COLUMNS = ("ra", "dec", "x", "y", "pm_ra", "pm_dec")
-PLAIN = r"^(?P<v>[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)$"
-COLONS = r"^(?P<s0>[+-]?)(?P<d>\d+)[: ](?P<m>\d+)[: ](?P<s>\d+\.?\d*)$"
-SEXAGESIMAL = {"ra": "hourangle", "dec": "deg"}
 OUTSIDE_REASON = "outside:reason"  # column of a slice; no kept column can bear this name
-VIZIER = {"h:m:s": "hourangle", "d:m:s": "deg"}
+NO_MOTION = (9999.0, 99999.0, 999999.0)  # mas/yr, by which lists say that there is none
+LARGEST_MOTION = 1e10
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,8 @@ class Sources:
     object_id : numpy.ndarray
         Names, shape (objects,), object; empty where there is none.
     ra, dec : numpy.ndarray
-        ICRS positions in degrees, shape (objects,), float64; NaN where missing.
+        ICRS positions in degrees, shape (objects,), float64; NaN where missing. What is no point
+        of the sky is there as the list gives it.
     tile : numpy.ndarray
         Name of the object's tile, shape (objects,), object; empty where it has none.
     kept : pyarrow.Table
@@ -78,157 +93,40 @@ class Sources:
 
     def on_a_pixel(self) -> np.ndarray:
         """Whether the list gives a position in pixels; shape (objects,), bool."""
-        return np.isfinite(self.x) & np.isfinite(self.y)
-
-
-def on_the_sky(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Whether positions in degrees are points of the sky; shape (objects,), bool."""
-    with np.errstate(invalid="ignore"):
-        return np.isfinite(ra) & (np.abs(dec) <= 90)
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Read a column as float64; NaN where missing."""
-    return np.asarray(column.cast(pa.float64()).fill_null(np.nan), float)
-
-
-def degrees(column: pa.ChunkedArray, unit: str | None, name: str) -> np.ndarray:
-    """Read a column of angles in degrees, hours or sexagesimal text as degrees.
-
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-        Numbers, or text such as `12h30m49.4s`.
-    unit : str or None
-        Unit of the numbers; degrees if None.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (objects,), float64, degrees; NaN where missing.
-
-    Raises
-    ------
-    TableError
-        If the text, or the unit, is no angle.
-    """
-    if is_text(column):
-        return _degrees_of_text(column, unit or "deg", name)
-    try:
-        values = _numbers(column)
-    except pa.ArrowException:
-        raise TableError(f"column {name!r} holds {column.type}, which is no angle") from None
-    if unit in (None, "deg"):
-        return values
-    try:
-        return values * units.Unit(unit).to(units.deg)
-    except (ValueError, units.UnitsError) as error:
-        raise TableError(f"column {name!r} has a unit that is no angle: {error}") from None
-
-
-def _degrees_of_text(column: pa.ChunkedArray, unit: str, name: str) -> np.ndarray:
-    """Read angles written out; the usual forms in bulk, the others one by one.
-
-    A row that is no angle is not a number; a column without any angle is refused.
-    """
-    words = pc.utf8_trim(column, characters=" \t").fill_null("")
-    written = np.asarray(pc.not_equal(words, ""), bool)
-    values = np.full(len(written), np.nan)
-    if unit in ("deg", "hourangle"):
-        values = _usual_sexagesimal(words) * (15 if unit == "hourangle" else 1)
-    rest = np.flatnonzero(written & np.isnan(values))
-    errors = {}
-    for row, word in zip(rest, words.take(pa.array(rest)).to_pylist(), strict=True):
-        try:
-            values[row] = Angle(word, unit).deg
-        except (ValueError, TypeError, units.UnitsError) as error:
-            errors[word] = error
-    if errors and np.isnan(values).all():
-        word, error = next(iter(errors.items()))
-        raise TableError(f"column {name!r} holds text that is no angle: {word!r} ({error})")
-    return values
-
-
-def _usual_sexagesimal(words: pa.ChunkedArray) -> np.ndarray:
-    """Read 12:30:49.4, 12 30 49.4 and plain numbers; NaN for all else; shape (objects,)."""
-    number, parts = (pc.extract_regex(words, pattern) for pattern in (PLAIN, COLONS))
-    plain = _numbers(pc.struct_field(number, "v"))
-    whole, minutes, seconds = (_numbers(pc.struct_field(parts, part)) for part in "dms")
-    whole = np.where((minutes >= 60) | (seconds >= 60), np.nan, whole)
-    sign = pc.fill_null(pc.equal(pc.struct_field(parts, "s0"), "-"), False)
-    size = whole + minutes / 60 + seconds / 3600
-    return np.where(np.isnan(plain), np.where(np.asarray(sign, bool), -size, size), plain)
-
-
-def _unit(table: pa.Table, name: str) -> str | None:
-    metadata = table.schema.field(name).metadata or {}
-    return metadata[b"unit"].decode() if b"unit" in metadata else None
-
-
-def _known_unit(table: pa.Table, name: str, key: str, given: str | None) -> str | None:
-    """Unit of a column; that of the config where the column has none, or one not known."""
-    unit = _unit(table, name)
-    if unit is None:
-        return given
-    if (written := unit.strip('"')) in VIZIER:
-        return VIZIER[written]
-    try:
-        units.Unit(unit)
-    except ValueError:
-        if given is None:
-            raise TableError(
-                f"column {name!r} has the unit {unit!r}, which is not known; say what it is by "
-                f"input.units.{key}"
-            ) from None
-        return given
-    return unit
-
-
-def _position(table: pa.Table, name: str | None, key: str, given: str | None) -> np.ndarray:
-    """Read a coordinate in degrees; text such as 12:30:49.4 without unit is hours in ra."""
-    if name is None:
-        return np.full(len(table), np.nan)
-    column, unit = table[name], _known_unit(table, name, key, given)
-    if pa.types.is_time(column.type):  # as CSV readers take 12:30:49
-        column = column.cast(pa.string())
-    if unit == "sexagesimal":
-        unit = SEXAGESIMAL[key]
-    elif unit is None and is_text(column):
-        first = next((t.strip() for t in column.to_pylist() if t and t.strip()), "")
-        unit = SEXAGESIMAL[key] if any(mark in first for mark in ": ") else None
-    return degrees(column, unit, name)
-
-
-def _pixel(table: pa.Table, name: str | None, first_pixel: int) -> np.ndarray:
-    """Read a pixel coordinate, counted from zero."""
-    if name is None:
-        return np.full(len(table), np.nan)
-    try:
-        return _numbers(table[name]) - first_pixel
-    except pa.ArrowInvalid as error:
-        raise TableError(f"column {name!r} holds text that is no pixel: {error}") from None
+        given = np.isfinite(self.x) & np.isfinite(self.y)
+        return given & ~no_pixel(self.x) & ~no_pixel(self.y)
 
 
 def _motion(table: pa.Table, name: str, key: str, given: str | None) -> np.ndarray:
     """Read a proper motion in mas/yr; zero where there is none."""
-    unit = _known_unit(table, name, key, given) or "mas/yr"
+    unit = known_unit(table, name, key, given) or "mas/yr"
     try:
         factor = units.Unit(unit).to(units.mas / units.yr)
-        return np.nan_to_num(_numbers(table[name]) * factor, posinf=0, neginf=0)
+        values = numbers(table[name])
     except (ValueError, units.UnitsError, pa.ArrowInvalid) as error:
         raise TableError(f"column {name!r} is no proper motion, as in mas/yr: {error}") from None
+    none = np.isin(np.abs(values), NO_MOTION) | (np.abs(values * factor) >= LARGEST_MOTION)
+    return np.where(none, 0, np.nan_to_num(values * factor, posinf=0, neginf=0))
 
 
 def _null(table: pa.Table, names: Sequence[str | None]) -> np.ndarray:
     """Whether any of the columns is empty; shape (rows,), bool."""
     empty = np.zeros(len(table), bool)
-    for name in filter(None, names):
+    for name in (part for mapping in filter(None, names) for part in _needed(table, mapping)):
         column = table[name]
-        null = pc.is_null(column)
-        if is_text(column):
-            null = pc.or_(null, pc.equal(pc.utf8_trim(column, characters=" ").fill_null(""), ""))
+        null = pc.is_null(without_nulls(column) if is_text(column) else column)
         empty |= np.asarray(null, bool)
     return empty
+
+
+def _needed(table: pa.Table, mapping: str) -> list[str]:
+    """Columns without which a coordinate is empty: of a template all but that of the sign."""
+    parts = parts_of(mapping)
+    return [part for part in parts if len(parts) == 1 or not _is_sign(table[part])]
+
+
+def _is_sign(column: pa.ChunkedArray) -> bool:
+    return is_text(column) and set(text(column)) <= set("+-\u2212") | {""}
 
 
 def _frame(name: str, equinox: str, epoch: float | None):
@@ -259,8 +157,8 @@ def to_icrs(
     Parameters
     ----------
     longitude, latitude : numpy.ndarray
-        Positions in the list's frame, degrees, shape (objects,), float64. Those that are no
-        points of the sky stay as they are.
+        Positions in the list's frame, degrees, shape (objects,), float64; longitudes from 0 to
+        360. Those that are no points of the sky stay as they are.
     settings : mapping
         `frame`, `equinox`, `epoch`, `image_epoch` of the config's `input` section.
     motion : tuple of numpy.ndarray, optional
@@ -286,8 +184,7 @@ def to_icrs(
         moved = motion and (motion[0][good], motion[1][good])
         sky = _moved(ra[good], dec[good], axes, moved, epoch, settings.get("image_epoch"))
         ra[good], dec[good] = sky.ra.deg, sky.dec.deg
-    finite = np.isfinite(ra)
-    ra[finite] %= 360
+    ra[good] %= 360
     return ra, dec
 
 
@@ -363,13 +260,13 @@ def select(
     names = {key: columns.get(key) for key in POSITION_COLUMNS}
     given = settings.get("units") or {}
     try:
-        sky = [_position(table, names[key], key, given.get(key)) for key in ("ra", "dec")]
+        sky = _on_the_list(table, names, settings)
         motion = None
         if names["pm_ra"] is not None:
             motion = tuple(_motion(table, names[k], k, given.get(k)) for k in ("pm_ra", "pm_dec"))
         ra, dec = to_icrs(*sky, settings, motion)
-        x, y = (_pixel(table, names[key], settings.get("first_pixel", 1)) for key in "xy")
-        names_of_rows = object_names(table, columns["object_id"])
+        x, y = (pixel(table, names[key], settings.get("first_pixel", 1)) for key in "xy")
+        names_of_rows = _names(table, columns.get("object_id"), ra, dec)
         tiles = tile if columns.get("tile") is None else text(table[columns["tile"]])
     except (TableError, pa.ArrowInvalid, UnicodeDecodeError) as error:  # bytes that are no text
         raise TableError(f"{path}: {error}") from None
@@ -386,53 +283,31 @@ def select(
     return replace(found, missing=empty & ~found.on_the_sky() & ~found.on_a_pixel())
 
 
+def _on_the_list(table: pa.Table, names: Mapping, settings: Mapping) -> tuple:
+    """Positions in the list's frame, in degrees; of a slice they have been judged before."""
+    (ra, raw_ra), (dec, raw_dec) = (
+        coordinate(table, names[key], key, settings) for key in ("ra", "dec")
+    )
+    return (ra, dec) if settings.get("is_slice") else settled(ra, dec, (raw_ra, raw_dec))
+
+
+def _names(table: pa.Table, mapping: str | None, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Names of the objects, made from their positions if no column holds any."""
+    if mapping is not None:
+        return object_names(table, mapping)
+    return _names_by_position(ra, dec)
+
+
+def _names_by_position(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    names, good = np.full(len(ra), "", object), on_the_sky(ra, dec)
+    names[good] = position_names(ra[good], dec[good])
+    return names
+
+
 def wanted_columns(columns: Mapping, keep: Mapping) -> list[str]:
     """Name the columns of a list that the config maps or keeps."""
     mapped = [part for name in columns.values() if name is not None for part in parts_of(name)]
     return list(dict.fromkeys([*mapped, *keep.values()]))
-
-
-def parts_of(name: str) -> list[str]:
-    """Name the columns that a mapping such as `{brickname}-{objid}` is made of.
-
-    Examples
-    --------
-    >>> parts_of("{brickname}-{objid}"), parts_of("ID")
-    (['brickname', 'objid'], ['ID'])
-    """
-    return re.findall(r"{([^{}]+)}", name) or [name]
-
-
-def object_names(table: pa.Table, mapping: str) -> np.ndarray:
-    """Read the objects' names from a column, or put them together from several.
-
-    Parameters
-    ----------
-    mapping : str
-        A column, or a template such as `{brickname}-{objid}`; a row that lacks a part has no name.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (objects,), object; empty where there is no name.
-
-    Raises
-    ------
-    TableError
-        If the names were rounded as numbers, so that several objects may share one.
-    """
-    names = parts_of(mapping)
-    for problem in (rounded(table[name], name) for name in names):
-        if problem is not None:
-            raise TableError(problem)
-    if names == [mapping]:
-        return text(table[mapping])
-    parts = {name: text(table[name]) for name in names}
-    whole = np.full(len(table), "", object)
-    for piece in re.split(r"({[^{}]+})", mapping):
-        whole = whole + parts.get(piece[1:-1], piece)
-    lacking = np.any([part == "" for part in parts.values()], axis=0)
-    return np.where(lacking, "", whole)
 
 
 def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
@@ -457,10 +332,36 @@ def read_list(path: Path | str, settings: Mapping, tile: str = "") -> Sources:
     if tile:
         columns["tile"] = None
     wanted = wanted_columns(columns, settings["keep"])
-    names = [*parts_of(columns["object_id"]), *([columns["tile"]] if columns.get("tile") else [])]
-    table = _fetched(str(path), names, wanted, settings.get("remote") or {})
+    table = _fetched(str(path), text_columns(columns), wanted, settings.get("remote") or {})
     rows = np.full(len(table), tile, object)
     return select(table, columns, settings["keep"], rows, path, settings)
+
+
+def read_lists(paths: Sequence[Path | str], settings: Mapping) -> Sources:
+    """Read a survey-wide list that lies in several files, one after the other.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        As of `read_list`, which tells the settings too.
+
+    Raises
+    ------
+    TableError
+        As `read_list`, and if the files do not go together.
+    """
+    found = concatenate([read_list(path, settings) for path in paths])
+    if settings["columns"].get("object_id") is None and len(paths) > 1:
+        return replace(found, object_id=_names_by_position(found.ra, found.dec))
+    return found
+
+
+def text_columns(columns: Mapping) -> list[str]:
+    """Name the mapped columns that are read as text: names, tiles, and parts of an angle."""
+    angles = [columns[key] for key in ("ra", "dec") if FIELD.search(columns.get(key) or "")]
+    parts = [part for angle in angles for part in parts_of(angle)]
+    tile = [columns["tile"]] if columns.get("tile") else []
+    return [*text_parts_of(columns.get("object_id")), *tile, *parts]
 
 
 def _fetched(name: str, text_columns, columns, remote: Mapping) -> pa.Table:
@@ -479,7 +380,7 @@ def _read_slice(path: Path, keep: Mapping) -> Sources:
     names = ["object_id", "ra", "dec", "tile", *(n for n in ("x", "y") if n in table.column_names)]
     same_names = {name: name for name in keep}
     nowhere = np.full(len(table), "", object)
-    as_written = {"first_pixel": 0}
+    as_written = {"first_pixel": 0, "is_slice": True}
     columns = dict(zip(names, names, strict=True))
     sources = select(table, columns, same_names, nowhere, path, as_written)
     if OUTSIDE_REASON not in table.column_names:
@@ -505,10 +406,36 @@ def read_sources(paths: Sequence[Path], settings: Mapping, tiles: Sequence[str])
 
 
 def concatenate(parts: Sequence[Sources]) -> Sources:
-    """Join source lists."""
+    """Join source lists.
+
+    Raises
+    ------
+    TableError
+        If a kept column has two units, or is of types that do not go together.
+    """
+    _check_units([part.kept.schema for part in parts])
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("object_id", "ra", "dec", "tile", "x", "y", "missing", "outside")
     }
-    kept = pa.concat_tables([part.kept for part in parts], promote_options="permissive")
+    try:
+        kept = pa.concat_tables([part.kept for part in parts], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(
+            f"the source lists do not go together: {error}; give a kept column one type in all"
+        ) from None
     return Sources(**arrays, kept=kept)
+
+
+def _check_units(schemas: Sequence[pa.Schema]) -> None:
+    """Insist that a column has one unit in all lists."""
+    found: dict[str, set[str]] = {}
+    for field in (field for schema in schemas for field in schema):
+        unit = (field.metadata or {}).get(b"unit", b"").decode()
+        found.setdefault(field.name, set()).add(unit)
+    for name, several in found.items():
+        if len(several) > 1:
+            raise TableError(
+                f"the kept column {name!r} has the units {sorted(several)} in different source "
+                f"lists; bring the lists to one unit, or keep the columns by different names"
+            )

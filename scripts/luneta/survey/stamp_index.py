@@ -16,9 +16,11 @@ from luneta.code_digest import source_digest
 from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
+from luneta.survey.parquet_tables import picture_rows
 from luneta.survey.remote import is_remote
-from luneta.survey.sources import select, wanted_columns
-from luneta.survey.tables import TableError, read_table, require_columns
+from luneta.survey.sources import select, text_columns, wanted_columns
+from luneta.survey.table_choice import Listing, split_table
+from luneta.survey.tables import TableError, list_columns, read_table
 
 OWN_COLUMNS = ("row", "refused", "signature")  # of a slice, beside those of the templates
 STACKS = (".npy", ".h5", ".hdf5", ".hdf")
@@ -50,8 +52,13 @@ class Template:
         return next(iter(string.Formatter().parse(self.text)), ("",))[0]
 
     def fill(self, table: pa.Table) -> list[str | None]:
-        """Fill in each row of a table; None where the row has no value for one of the columns."""
+        """Fill in each row of a table; None where the row has no value for one of the columns.
+
+        A column that the table does not have holds pictures, and no names.
+        """
         fields = self.fields
+        if any(name not in table.column_names for name in fields):
+            return [""] * len(table)
         if not fields:
             return [self.text.format()] * len(table)
         rows = zip(*(table[name].to_pylist() for name in fields), strict=True)
@@ -262,10 +269,13 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     dict
         Path of each shard's slice.
     """
-    table = _read(settings)
+    listed = _listed(settings)
+    table = _read(settings, listed)
     located, rows = locate(table, settings), stack_rows(table, settings)
+    if (pictures := _pictures(settings, listed)) is not None:
+        rows = _take_pictures(located, pictures, settings)
     signatures = file_signatures(located.names, located.refused)
-    parts = [settings, signature(settings["table"]), signatures, source_digest(Path(__file__))]
+    parts = [settings, signature(_file(settings)), signatures, source_digest(Path(__file__))]
     key = digest(parts)
     if (paths := remembered(folder, key)) is not None:
         return paths
@@ -282,17 +292,75 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     return deal(slices, folder, key)
 
 
-def _read(settings: Mapping) -> pa.Table:
-    """Read the columns of the stamp table that are asked for."""
-    fields = {name: t for t in templates(settings).values() for name in t.fields}
+def _file(settings: Mapping) -> Path:
+    """File of the stamp table, without the [TABLE] at its end."""
+    return Path(split_table(settings["table"])[0])
+
+
+def _pictures(settings: Mapping, listed: Listing) -> str | None:
+    """Column of the table that holds the objects' pictures; None if the pictures are files.
+
+    Raises
+    ------
+    TableError
+        If it is asked for in a way that cannot be.
+    """
+    columns = {name for t in templates(settings).values() for name in t.fields}
+    wanted = [name for name in listed.pictures if name in columns]
+    if not wanted:
+        return None
+    images = {key: t for key, t in templates(settings).items() if key.startswith("image_")}
+    others = [t for key, t in templates(settings).items() if key not in images]
+    for template in images.values():
+        if template.text != f"{{{wanted[0]}}}":
+            raise TableError(
+                f"{template.key} = {template.text!r}: the column {wanted[0]} holds pictures, and "
+                f"no names of files; write {{{wanted[0]}}} and nothing else, for all bands"
+            )
+    if settings.get("row") is not None or any(
+        wanted[0] in t.fields or not t.fields for t in others
+    ):
+        raise TableError(
+            f"{settings['table']}: the column {wanted[0]} holds the pictures themselves; leave "
+            f"input.row out, and name one mask or weight file an object, if there are any"
+        )
+    return wanted[0]
+
+
+def _take_pictures(located: Located, column: str, settings: Mapping) -> np.ndarray:
+    """Put the place of each picture into `located`; give the rows in their files."""
+    files, rows = picture_rows(_file(settings), column)
+    names = [f"{file}[{column}]" for file in files]
+    for name in located.names:
+        if name.startswith("image_"):
+            located.names[name] = names
+    return np.array(rows, np.int64)
+
+
+def _asked(settings: Mapping) -> list[str]:
+    """Name the columns that the config maps, keeps or fills into templates."""
     wanted = wanted_columns(settings["columns"], settings["keep"])
     wanted += [settings["row"]] if settings.get("row") else []
-    table = read_table(settings["table"], [settings["columns"]["object_id"], *fields])
+    fields = [name for t in templates(settings).values() for name in t.fields]
+    return list(dict.fromkeys([*wanted, *fields]))
+
+
+def _listed(settings: Mapping) -> Listing:
+    """List the columns of the stamp table; insist on those that the templates ask for."""
+    listed = list_columns(settings["table"], _asked(settings))
+    fields = {name: t for t in templates(settings).values() for name in t.fields}
     for name, template in fields.items():
-        if name not in table.column_names:
+        if name not in listed.names and name not in listed.others:
             raise TableError(
                 f"{settings['table']}: {template.key} = {template.text!r} asks for the column "
-                f"{name}; the table has {', '.join(table.column_names)}"
+                f"{name}; the table has {', '.join(listed.names)}"
             )
-    require_columns(table, wanted, settings["table"])
-    return table.select(list(dict.fromkeys([*wanted, *fields])))
+    return listed
+
+
+def _read(settings: Mapping, listed: Listing) -> pa.Table:
+    """Read the columns of the stamp table that are asked for; pictures stay where they are."""
+    asked = [name for name in _asked(settings) if name not in listed.pictures]
+    fields = [name for t in templates(settings).values() for name in t.fields]
+    table = read_table(settings["table"], [*text_columns(settings["columns"]), *fields], asked)
+    return table.select(asked)

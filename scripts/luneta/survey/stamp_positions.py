@@ -18,7 +18,7 @@ from luneta.survey.wcs import frame_of, read_grid
 # Files of these kinds are not opened: they hold no coordinate system that is read.
 WITHOUT_WCS = {
     ".npy", ".h5", ".hdf5", ".hdf", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp",
-    ".gif",
+    ".gif", ".parquet", ".pq", ".parq",
 }  # fmt: skip
 SAME_PLACE = 1e-9  # degrees
 MANY = 10  # stamps at one place

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.dataset as ds
 
-from luneta.survey.fits_headers import open_file, read_units, unreadable
+from luneta.survey.arrow_columns import plain_table
+from luneta.survey.fits_tables import FitsTables
+from luneta.survey.hdf5_tables import HDF5Tables
+from luneta.survey.parquet_tables import ParquetTable
+from luneta.survey.table_choice import (
+    Listing,
+    TableError,
+    choose,
+    refuse_arrays,
+    require_names,
+    split_table,
+)
+from luneta.survey.text_tables import ECSVTable, text_reader
+from luneta.survey.votables import VOTables
 
-ASTROPY_FORMATS = {
-    ".fits": "fits",
-    ".fit": "fits",
-    ".fits.gz": "fits",
-    ".fz": "fits",
-    ".vot": "votable",
-    ".votable": "votable",
-    ".xml": "votable",
-    ".ecsv": "ascii.ecsv",
-}
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
-PARQUET = (".parquet", ".pq")
+__all__ = [
+    "TableError", "is_text", "list_columns", "read_table", "require_columns", "table_columns",
+    "text",
+]  # fmt: skip
+
+FITS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.bz2", ".fz", ".ldac")
+VOTABLE = (".vot", ".votable", ".xml", ".vot.gz", ".votable.gz")
+ECSV = (".ecsv", ".ecsv.gz")
+DELIMITED = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2", ".tsv.bz2")
+ASCII = (".txt", ".dat", ".ascii", ".cat", ".tbl", ".mrt", ".txt.gz", ".dat.gz", ".cat.gz")
+PARQUET = (".parquet", ".pq", ".parq")
 HDF5 = (".h5", ".hdf5", ".hdf")
-SUFFIXES = (*ASTROPY_FORMATS, *DELIMITERS, *PARQUET, *HDF5)
-HATS_PROPERTIES = ("hats.properties", "properties")
-PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
-YAML = b"table_meta_yaml"
-VOPARQUET = b"IVOA.VOTable-Parquet.content"
-
-
-class TableError(ValueError):
-    """A table that cannot be read, or lacks a column; the message says how to mend it."""
+SUFFIXES = (*FITS, *VOTABLE, *ECSV, *DELIMITED, *ASCII, *PARQUET, *HDF5)
 
 
 def _suffix(path: Path) -> str:
@@ -52,286 +53,33 @@ def _suffix(path: Path) -> str:
     )
 
 
-def _decoded(data: np.ndarray) -> np.ndarray:
-    """Decode bytes as UTF-8; as Latin-1, which takes any byte, where they are not."""
-    try:
-        return np.char.decode(data, "utf-8")
-    except UnicodeDecodeError:
-        return np.char.decode(data, "latin-1")
-
-
-def _arrow_column(column) -> pa.Array:
-    values = np.ma.asarray(column)
-    mask = np.ma.getmaskarray(values)
-    data = values.data
-    if data.dtype.kind == "S":
-        data = _decoded(data)
-    if data.dtype.kind == "U":
-        data = np.char.strip(data, " \t")
-    elif not data.dtype.isnative:
-        data = data.astype(data.dtype.newbyteorder("="))
-    return pa.array(data, mask=mask if mask.any() else None)
-
-
-def _arrow_table(columns: dict, units: dict) -> pa.Table:
-    """Put columns together; `units` are kept as field metadata."""
-    arrays = {name: _arrow_column(column) for name, column in columns.items()}
-    fields = [
-        pa.field(name, array.type, metadata={"unit": str(units[name])} if units.get(name) else None)
-        for name, array in arrays.items()
-    ]
-    return pa.table(list(arrays.values()), schema=pa.schema(fields))
-
-
-def _check_fits(path: Path) -> None:
-    """Read headers strictly: astropy takes a wrong NAXIS at its word, and a short file for whole.
-
-    Raises
-    ------
-    ImageError
-        If a header up to the first table's is wrong, or the table breaks off.
-    """
-    with open_file(path) as file:
-        for unit in read_units(file, path):
-            if "TABLE" in unit.kind:
-                missing = unit.data + unit.size - path.stat().st_size
-                if missing > 0 and isinstance(file, io.FileIO):
-                    raise unreadable(path, f"is truncated: it ends {missing:,} bytes short")
-                return
-
-
-def _from_astropy(path: Path, form: str, columns: Sequence[str] | None) -> pa.Table:
-    from astropy.table import Table
-
-    if form == "fits":
-        _check_fits(path)
-    options = {"mask_invalid": False} if form == "fits" else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = Table.read(path, format=form, **options)
-    names = [name for name in table.colnames if _is_plain(table[name])]
-    _require(names, columns or (), path)
-    names = [name for name in names if columns is None or name in columns]
-    return _arrow_table(
-        {name: table[name] for name in names}, {name: table[name].unit for name in names}
-    )
-
-
-def _is_plain(column) -> bool:
-    """Whether a column has one number or word a row: no arrays, times or coordinates."""
-    from astropy.table import Column
-
-    if not isinstance(column, Column) or column.ndim != 1:
-        return False
-    return column.dtype.kind != "O" or not any(np.ndim(value) for value in column[:1])
-
-
-def _from_text(
-    path: Path, delimiter: str, text_columns: Sequence[str], columns: Sequence[str] | None
-) -> pa.Table:
-    table = pa.csv.read_csv(
-        path,
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in text_columns}
-        ),
-    )
-    _ = table.column_names  # raises if they are not UTF-8
-    return _picked(table, columns, path)
-
-
-def _from_hdf5(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    """Read the one-dimensional datasets of an HDF5 file, or the fields of its first table."""
-    import h5py
-
-    with h5py.File(path) as file:
-        sets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        tables = [item for item in sets.values() if item.dtype.names and item.ndim == 1]
-        if tables:
-            rows = tables[0][()]
-            found = {name: rows[name] for name in rows.dtype.names if rows[name].ndim == 1}
-        else:
-            lists = {name: item for name, item in sets.items() if item.ndim == 1}
-            length = max((len(item) for item in lists.values()), default=0)
-            found = {name: item for name, item in lists.items() if len(item) == length}
-        _require(list(found), columns or (), path)
-        wanted = [name for name in found if columns is None or name in columns]
-        values = {name: _hdf5_values(found[name]) for name in wanted}
-        units = {name: _hdf5_unit(found[name]) for name in wanted}
-    return _arrow_table(values, units)
-
-
-def _hdf5_values(item) -> np.ndarray:
-    values = np.asarray(item[()])
-    if values.dtype.kind == "O":
-        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], str)
-    return values
-
-
-def _hdf5_unit(item) -> str | None:
-    unit = getattr(item, "attrs", {}).get("unit")
-    return unit.decode() if isinstance(unit, bytes) else unit
-
-
-def _properties(folder: Path, name: str) -> dict[str, str]:
-    """Read a Java properties file, as HATS uses them."""
-    lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("=", 1) for line in lines if "=" in line and line[:1] not in "#!"]
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _parquet_files(path: Path) -> list[Path]:
-    """Find the files of a Parquet table: one, a folder of parts, a HATS catalog or collection."""
-    if path.is_file():
-        return [path]
-    if (path / "collection.properties").exists():
-        named = _properties(path, "collection.properties")
-        if "hats_primary_table_url" not in named:
-            raise TableError(f"{path}/collection.properties names no hats_primary_table_url")
-        return _parquet_files(path / named["hats_primary_table_url"])
-    pattern = "*.parquet"
-    if any((path / name).exists() for name in HATS_PROPERTIES):
-        pattern = "Norder=*/**/*.parquet"
-        path = path / "dataset" if (path / "dataset").is_dir() else path
-    files = sorted(
-        file
-        for file in path.rglob(pattern)
-        if file.is_file() and not file.name.startswith(("_", "."))
-    )
-    if not files and not path.exists():
-        raise FileNotFoundError(path)
-    if not files:
-        raise TableError(f"{path}: the folder holds no Parquet file; name a table, or a folder")
-    return files
-
-
-def _dataset(path: Path) -> ds.Dataset:
-    """Open Parquet parts as one table with the columns of all."""
-    files = [str(file) for file in _parquet_files(path)]
-    if len(files) == 1:
-        return ds.dataset(files, format="parquet", partitioning=None)
-    factory = ds.FileSystemDatasetFactory(
-        pa.fs.LocalFileSystem(), files, ds.ParquetFileFormat(), ds.FileSystemFactoryOptions()
-    )
-    return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
-
-
-def _parquet_names(schema: pa.Schema) -> list[str]:
-    return [
-        field.name
-        for field in schema
-        if not pa.types.is_nested(field.type)
-        and field.name not in PARTITION_COLUMNS
-        and not _is_mask(field.name, schema)
-    ]
-
-
-def _is_mask(name: str, schema: pa.Schema) -> bool:
-    """Whether a column is the mask that astropy writes beside a masked one."""
-    masked = name.removesuffix(".mask")
-    return masked != name and masked in schema.names and YAML in (schema.metadata or {})
-
-
-def _from_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    parts = _dataset(path)
-    names = _parquet_names(parts.schema)
-    _require(names, columns or (), path)
-    wanted = [name for name in names if columns is None or name in columns]
-    units = {**_astropy_units(parts.schema), **_voparquet_units(parts.schema)}
-    masks = [n for n in parts.schema.names if _is_mask(n, parts.schema)]
-    masks = [name for name in masks if name.removesuffix(".mask") in wanted]
-    return _with_units(_masked(parts.to_table(columns=[*wanted, *masks]), masks), units)
-
-
-def _masked(table: pa.Table, masks: Sequence[str]) -> pa.Table:
-    """Make the values missing that the masks beside them say are."""
-    for mask in masks:
-        position = table.schema.get_field_index(mask.removesuffix(".mask"))
-        field, column = table.schema.field(position), table.column(position)
-        column = pc.if_else(table[mask], pa.scalar(None, field.type), column)
-        table = table.set_column(position, field, column)
-    return table.drop_columns(list(masks))
-
-
-def _astropy_units(schema: pa.Schema) -> dict[str, str]:
-    """Units of a Parquet file written by astropy, which keeps them as YAML in its metadata."""
-    content = (schema.metadata or {}).get(YAML)
-    if content is None:
-        return {}
-    from astropy.table.meta import get_header_from_yaml
-
-    columns = get_header_from_yaml(content.decode().splitlines())["datatype"]
-    return {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
-
-
-def _voparquet_units(schema: pa.Schema) -> dict[str, str]:
-    """Units of a VOParquet file, which packs the header of a VOTable into its metadata."""
-    content = (schema.metadata or {}).get(VOPARQUET)
-    if content is None:
-        return {}
-    from astropy.io import votable
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = votable.parse(io.BytesIO(content)).get_first_table()
-    return {field.name: str(field.unit) for field in header.fields if field.unit}
-
-
-def _with_units(table: pa.Table, units: dict[str, str]) -> pa.Table:
-    """Give fields their unit, and keep no metadata but that."""
-    fields = []
-    for field in table.schema:
-        known = (field.metadata or {}).get(b"unit", b"").decode() or units.get(field.name)
-        fields.append(pa.field(field.name, field.type, metadata={"unit": known} if known else None))
-    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
-
-
-def _picked(table: pa.Table, columns: Sequence[str] | None, path: Path) -> pa.Table:
-    if columns is None:
-        return table
-    _require(table.column_names, columns, path)
-    return table.select([name for name in table.column_names if name in columns])
-
-
-def _read(path: Path, suffix: str, text_columns, columns) -> pa.Table:
+def _opened(path: Path, suffix: str, text_columns: Sequence[str]):
+    """Open a file's tables by the reader of its format."""
+    if suffix in FITS or (suffix in ASCII and _is_fits(path)):
+        return FitsTables(path)
+    if suffix in VOTABLE:
+        return VOTables(path)
+    if suffix in ECSV:
+        return ECSVTable(path)
     if suffix in PARQUET:
-        return _from_parquet(path, columns)
+        return ParquetTable(path)
     if suffix in HDF5:
-        return _from_hdf5(path, columns)
-    if suffix in DELIMITERS:
-        return _from_text(path, DELIMITERS[suffix], text_columns, columns)
-    return _from_astropy(path, ASTROPY_FORMATS[suffix], columns)
+        return HDF5Tables(path)
+    plain = suffix.removesuffix(".gz").removesuffix(".bz2")
+    return text_reader(path, plain, text_columns)
 
 
-def read_table(
-    path: Path | str, text_columns: Sequence[str] = (), columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Read a table of any known format; units stay as field metadata `unit`.
+def _is_fits(path: Path) -> bool:
+    """Whether a file is FITS, as catalogs of SExtractor are whose names end in .cat."""
+    with path.open("rb") as file:
+        return file.read(9) == b"SIMPLE  ="
 
-    Formats: FITS, VOTable, ECSV, CSV, TSV, Parquet (a file, a folder of parts, a HATS catalog or
-    collection) and HDF5. Columns of more than one dimension are left out.
 
-    Parameters
-    ----------
-    path : path
-        The format is chosen by the suffix; a folder is Parquet.
-    text_columns : sequence of str
-        Columns of a CSV or TSV that stay text, so that `007` is not read as 7.
-    columns : sequence of str, optional
-        Read these only, in the table's order; all if not given.
-
-    Raises
-    ------
-    TableError
-        If the suffix is unknown, a column is missing, or the file is missing or not what its
-        suffix says.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise _absent(path)
-    suffix = _suffix(path)
+@contextlib.contextmanager
+def _teaching(path: Path, suffix: str) -> Iterator[None]:
+    """Turn what the readers raise into errors that name the file."""
     try:
-        return _read(path, suffix, text_columns, columns)
+        yield
     except TableError:
         raise
     except FileNotFoundError:
@@ -343,39 +91,100 @@ def read_table(
         ) from error
 
 
-def _absent(path: Path) -> TableError:
-    return TableError(f"{path}: there is no such file; check the path in the config")
+def read_table(
+    path: Path | str, text_columns: Sequence[str] = (), columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a table of any known format; units stay as field metadata `unit`.
 
+    Formats: FITS, VOTable, ECSV, CSV, TSV and other text, Parquet (a file, a folder of parts, a
+    HATS catalog or collection) and HDF5. Columns of more than one value a row are left out. What
+    the file leaves undefined is null, and columns are of plain types: see
+    `luneta.survey.arrow_columns.plain_column`.
 
-def table_columns(path: Path | str) -> list[str]:
-    """Name the columns of a table, without reading its rows where the format is Parquet.
+    Parameters
+    ----------
+    path : path
+        The format is chosen by the suffix; a folder is Parquet. Which of several tables is meant
+        may be told in brackets at the end, as in `list.fits[2]`; without it, it is the only one
+        with the columns that are asked for.
+    text_columns : sequence of str
+        Columns of a CSV or TSV that stay text, so that `007` is not read as 7.
+    columns : sequence of str, optional
+        Read these only, in the table's order; all if not given.
 
     Raises
     ------
     TableError
-        As `read_table`.
+        If the suffix is unknown, a column is missing or holds arrays, several tables have the
+        columns, or the file is missing or not what its suffix says.
     """
-    path = Path(path)
-    if not path.exists() or _suffix(path) not in PARQUET:
-        return read_table(path).column_names
-    try:
-        return _parquet_names(_dataset(path).schema)
-    except (OSError, pa.ArrowInvalid):
-        return read_table(path).column_names  # fails too, and says why
+    file, key = _located(path)
+    suffix = _suffix(file)
+    with _teaching(file, suffix), contextlib.closing(_opened(file, suffix, text_columns)) as opened:
+        asked = text_columns if columns is None else columns
+        table = choose(opened.tables, key, _present(opened.tables, asked, columns), file)
+        refuse_arrays(table, asked, file)
+        return plain_table(opened.read(table, columns))
 
 
-def _require(found: Sequence[str], names: Sequence[str], path: Path | str) -> None:
-    missing = [name for name in dict.fromkeys(names) if name not in found]
-    if missing:
-        raise TableError(
-            f"{path}: there is no column {', '.join(map(repr, missing))}; the table has "
-            f"{', '.join(found)}. Correct the column mapping in the config"
-        )
+def _present(
+    tables: Sequence[Listing], asked: Sequence[str], columns: Sequence[str] | None
+) -> Sequence[str]:
+    """Columns to choose a table by: all that are asked for, if any table has them."""
+    if columns is None and not any(table.has(asked) for table in tables):
+        return ()  # whoever asks for all columns looks for its own
+    return asked
+
+
+def _located(path: Path | str) -> tuple[Path, int | str | None]:
+    file, key = split_table(path)
+    is_pattern = "*" in Path(file).name and bool(
+        next(Path(file).parent.glob(Path(file).name), None)
+    )
+    if not Path(file).exists() and not (is_pattern and _suffix(Path(file)) in PARQUET):
+        raise _absent(Path(file))
+    return Path(file), key
+
+
+def _absent(path: Path) -> TableError:
+    return TableError(f"{path}: there is no such file; check the path in the config")
+
+
+def list_columns(path: Path | str, columns: Sequence[str] = ()) -> Listing:
+    """List the columns of a table, without reading its rows where the format allows.
+
+    Parameters
+    ----------
+    path : path
+        As for `read_table`.
+    columns : sequence of str
+        Columns that will be asked for, by which one of several tables is chosen.
+
+    Raises
+    ------
+    TableError
+        As `read_table`, but for missing columns.
+    """
+    file, key = _located(path)
+    suffix = _suffix(file)
+    with _teaching(file, suffix), contextlib.closing(_opened(file, suffix, ())) as opened:
+        return choose(opened.tables, key, columns, file)
+
+
+def table_columns(path: Path | str) -> list[str]:
+    """Name the columns of a table that hold one value a row.
+
+    Raises
+    ------
+    TableError
+        As `list_columns`.
+    """
+    return list_columns(path).names
 
 
 def require_columns(table: pa.Table, names: Sequence[str], path: Path | str) -> None:
     """Raise TableError unless the table has the columns."""
-    _require(table.column_names, names, path)
+    require_names(table.column_names, names, path)
 
 
 def is_text(column: pa.ChunkedArray) -> bool:

@@ -1,0 +1,202 @@
+"""Reading FITS tables as they are stored, so that nothing is lost before it is looked at.
+
+The stored numbers are compared with TNULL before they are scaled (FITS 4.0, 7.2.2 and 7.3.2), which
+astropy does the other way round.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from astropy.io import fits
+
+from luneta.survey.arrow_columns import array_column, table_of, text_of_bytes
+from luneta.survey.fits_headers import ImageError, Unit, open_file, read_units, unreadable
+from luneta.survey.table_choice import Listing, TableError, require
+
+# SExtractor writes the header of its image as a table before that of the objects.
+HEADERS_AS_TABLES = ("LDAC_IMHEAD",)
+WHOLE = "BIJK"
+SIGNED = {"I": 2**15, "J": 2**31, "K": 2**63}
+FRACTIONS = "EFD"
+COMPLEX = "CM"
+POINTERS = "PQ"
+
+
+class FitsTables:
+    """The tables of a FITS file.
+
+    Parameters
+    ----------
+    path : path
+        Packed by gzip or bzip2, or not.
+
+    Attributes
+    ----------
+    tables : list of Listing
+        In the file's order.
+
+    Raises
+    ------
+    ImageError
+        If a header up to the first table's is wrong.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._units = _table_units(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._file = fits.open(path, disable_image_compression=True, memmap=True)
+            self.tables = [self._listing(unit) for unit in self._units]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _listing(self, unit: Unit) -> Listing:
+        columns = self._file[unit.number].columns
+        is_ascii = unit.kind == "TABLE"
+        others = {} if is_ascii else {c.name: w for c in columns if (w := _not_one_value(c))}
+        names = [column.name for column in columns if column.name not in others]
+        version = unit.get("EXTVER", 1)
+        keys = (unit.number, unit.name, f"{unit.name},{version}") if unit.name else (unit.number,)
+        is_usual = unit.name not in HEADERS_AS_TABLES
+        return Listing(keys, names, others, unit.number, is_usual)
+
+    def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
+        """Read columns of a table, in its order; all if not given.
+
+        Raises
+        ------
+        ImageError
+            If the table breaks off.
+        TableError
+            If a column cannot be read.
+        """
+        unit = next(unit for unit in self._units if unit.number == table.number)
+        require(table, columns or (), self._path)
+        _check_whole(self._path, unit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hdu = self._file[unit.number]
+            wanted = [c for c in hdu.columns if c.name in (columns or table.names)]
+            wanted = [c for c in wanted if c.name in table.names]
+            rows = hdu.data.view(np.ndarray) if hdu.data is not None else None
+            read = _ascii_column if unit.kind == "TABLE" else _binary_column
+            arrays = {c.name: read(c, _stored(rows, c, hdu), self._path) for c in wanted}
+            return table_of(arrays, {c.name: c.unit for c in wanted})
+
+
+def _stored(rows: np.ndarray | None, column: fits.Column, hdu) -> np.ndarray:
+    """Stored values of a column, shape (rows,) or, of bits, (rows, bytes)."""
+    if rows is None:
+        return np.empty(0, hdu.columns.dtype[column.name])
+    return rows[column.name]
+
+
+def _table_units(path: Path) -> list[Unit]:
+    """Headers of the tables, read strictly; what is wrong behind the first is left alone."""
+    units: list[Unit] = []
+    with open_file(path) as file:
+        try:
+            units.extend(_unpacked_tables(read_units(file, path), path))
+        except ImageError:
+            if not units:
+                raise
+    return units
+
+
+def _unpacked_tables(units: Iterator[Unit], path: Path) -> Iterator[Unit]:
+    for unit in units:
+        if unit.get("ZTABLE") is True:
+            raise unreadable(path, "holds a compressed table; unpack the file by funpack")
+        if "TABLE" in unit.kind and not unit.compressed:
+            yield unit
+
+
+def _check_whole(path: Path, unit: Unit) -> None:
+    """Insist that the file is as long as the table's header says."""
+    with open_file(path) as file:
+        missing = unit.data + unit.size - path.stat().st_size
+        if missing > 0 and isinstance(file, io.FileIO):
+            raise unreadable(path, f"is truncated: it ends {missing:,} bytes short")
+
+
+def _not_one_value(column: fits.Column) -> str | None:
+    """Say what a column of a binary table holds, if not one number or word a row."""
+    kind, repeat = column.format.format[:1], column.format.repeat
+    if kind in POINTERS:
+        return "an array of varying length in each row"
+    if kind == "A":
+        several = column.dim is not None and len(column._dims) > 1
+        return "several words in each row" if several else None
+    if kind in COMPLEX and repeat == 1:
+        return "complex numbers"
+    if repeat == 1:
+        return None
+    what = "bits" if kind == "X" else "numbers"
+    return f"an array of {repeat} {what} in each row" if repeat else "nothing"
+
+
+def _binary_column(column: fits.Column, stored: np.ndarray, path: Path) -> pa.Array:
+    kind = column.format.format[:1]
+    if kind == "A":
+        return text_of_bytes(stored if stored.ndim == 1 else stored.reshape(len(stored)))
+    if kind == "L":
+        return array_column(stored == ord("T"), ~np.isin(stored, (ord("T"), ord("F"))))
+    if kind == "X":
+        return array_column(stored.reshape(len(stored), -1)[:, 0] & 128 != 0)
+    if kind not in WHOLE + FRACTIONS:
+        raise TableError(f"{path}: column {column.name!r} has the unknown format {column.format}")
+    missing = stored == column.null if kind in WHOLE and _is_number(column.null) else None
+    return array_column(_scaled(stored, kind, column.bscale, column.bzero), missing)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _scaled(stored: np.ndarray, kind: str, scale, zero) -> np.ndarray:
+    """Physical values: whole numbers where only an offset makes unsigned ones of them."""
+    scale, zero = scale if _is_number(scale) else 1, zero if _is_number(zero) else 0
+    if scale == 1 and zero == 0:
+        return stored
+    if scale == 1 and kind in SIGNED and zero == SIGNED[kind]:
+        native = stored.astype(stored.dtype.newbyteorder("="))
+        unsigned = native.view(native.dtype.str.replace("i", "u"))
+        return unsigned ^ unsigned.dtype.type(zero)
+    if scale == 1 and kind == "B" and zero == -128:
+        return (stored ^ np.uint8(128)).view(np.int8)
+    return stored.astype(np.float64) * scale + zero
+
+
+def _ascii_column(column: fits.Column, stored: np.ndarray, path: Path) -> pa.Array:
+    """Read a column of an ASCII table; numbers that are blank or TNULL are missing."""
+    words = text_of_bytes(stored)
+    kind = column.format.format
+    if kind == "A":
+        return words
+    if column.null is not None and str(column.null).strip():
+        nulls = pa.array([str(column.null).strip()])
+        words = pc.if_else(pc.is_in(words, nulls), pa.scalar(None, pa.string()), words)
+    words = pc.utf8_ltrim(words, "+ ")
+    is_scaled = _is_number(column.bscale) or _is_number(column.bzero)
+    try:
+        if kind == "I" and not is_scaled:
+            return words.cast(pa.int64())
+        words = pc.replace_substring_regex(pc.utf8_upper(words), "D", "E")
+        numbers = words.cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{path}: column {column.name!r}: {error}") from None
+    scale, zero = column.bscale, column.bzero
+    if is_scaled:
+        numbers = pc.multiply(numbers, float(scale if _is_number(scale) else 1))
+        numbers = pc.add(numbers, float(zero if _is_number(zero) else 0))
+    return numbers

@@ -1,0 +1,253 @@
+"""Reading Parquet tables: a file, a folder of parts, a HATS catalog or collection."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from luneta.survey.arrow_columns import is_bytes, is_nested, with_missing
+from luneta.survey.table_choice import Listing, TableError, require
+
+HATS_PROPERTIES = ("hats.properties", "properties")
+PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
+YAML = b"table_meta_yaml"
+VOPARQUET = b"IVOA.VOTable-Parquet.content"
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+LONGEST_START, SAMPLE_ROWS = 8, 4
+LARGEST_GROUP = 2**29  # bytes of pictures that are read at once
+
+
+class ParquetTable:
+    """A table in one Parquet file or more.
+
+    Attributes
+    ----------
+    tables : list of Listing
+        The one table there is.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._parts = _dataset(path)
+        schema = self._parts.schema
+        plain = [field for field in schema if not _is_other(field, schema)]
+        pictures = tuple(field.name for field in plain if self._holds_pictures(field))
+        others = {f.name: _described(f.type) for f in plain if is_nested(f.type)}
+        others |= dict.fromkeys(pictures, "a picture in each row")
+        names = [field.name for field in plain if field.name not in others]
+        self.tables = [Listing((), names, others, pictures=pictures)]
+
+    def close(self) -> None:
+        """Forget the files."""
+
+    def _holds_pictures(self, field: pa.Field) -> bool:
+        """Whether a column holds the bytes of pictures: a struct with them, or bytes alone."""
+        if pa.types.is_struct(field.type):
+            kinds = {part.name: part.type for part in field.type}
+            return "bytes" in kinds and is_bytes(kinds["bytes"])
+        return is_bytes(field.type) and self._first_value(field.name).startswith(PICTURE_STARTS)
+
+    def _first_value(self, name: str) -> bytes:
+        """First bytes of a column, as far as its first rows hold any."""
+        for path in self._parts.files[:1]:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False):
+                    values = (value.as_py() for value in batch.column(0) if value.is_valid)
+                    first = next(values, b"")
+                    return first[:LONGEST_START] if isinstance(first, bytes) else b""
+        return b""
+
+    def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
+        """Read columns, in the table's order; all if not given."""
+        require(table, columns or (), self._path)
+        schema = self._parts.schema
+        wanted = [name for name in table.names if columns is None or name in columns]
+        units = {**_astropy_units(schema), **_voparquet_units(schema)}
+        masks = [
+            n for n in schema.names if _is_mask(n, schema) and n.removesuffix(".mask") in wanted
+        ]
+        rows = self._with_uuids(self._parts.to_table(columns=[*wanted, *masks]))
+        return _with_units(_masked(rows, masks), units)
+
+    def _with_uuids(self, table: pa.Table) -> pa.Table:
+        """Give UUIDs their type, which a dataset of files has lost."""
+        known = pq.read_schema(self._parts.files[0])
+        for position, name in enumerate(table.column_names):
+            is_uuid = name in known.names and known.field(name).type == pa.uuid()
+            if is_uuid and table.schema.field(name).type != pa.uuid():
+                chunks = table.column(position).chunks
+                column = [pa.ExtensionArray.from_storage(pa.uuid(), chunk) for chunk in chunks]
+                table = table.set_column(position, name, pa.chunked_array(column, pa.uuid()))
+        return table
+
+
+def _is_other(field: pa.Field, schema: pa.Schema) -> bool:
+    return field.name in PARTITION_COLUMNS or _is_mask(field.name, schema)
+
+
+def _is_mask(name: str, schema: pa.Schema) -> bool:
+    """Whether a column is the mask that astropy writes beside a masked one."""
+    masked = name.removesuffix(".mask")
+    return masked != name and masked in schema.names and YAML in (schema.metadata or {})
+
+
+def _described(kind: pa.DataType) -> str:
+    if pa.types.is_struct(kind):
+        return f"several values in each row ({', '.join(field.name for field in kind)})"
+    if pa.types.is_fixed_size_list(kind):
+        return f"an array of {kind.list_size} values in each row"
+    return "an array of values in each row"
+
+
+def _properties(folder: Path, name: str) -> dict[str, str]:
+    """Read a Java properties file, as HATS uses them."""
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and line[:1] not in "#!"]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Find the files of a Parquet table: one, a folder of parts, a HATS catalog or collection.
+
+    Raises
+    ------
+    TableError
+        If a folder holds none.
+    FileNotFoundError
+        If there is no such file or folder.
+    """
+    if path.is_file():
+        return [path]
+    if "*" in path.name and not path.exists():
+        return sorted(path.parent.glob(path.name))
+    if (path / "collection.properties").exists():
+        named = _properties(path, "collection.properties")
+        if "hats_primary_table_url" not in named:
+            raise TableError(f"{path}/collection.properties names no hats_primary_table_url")
+        return parquet_files(path / named["hats_primary_table_url"])
+    pattern = "*.parquet"
+    if any((path / name).exists() for name in HATS_PROPERTIES):
+        pattern = "Norder=*/**/*.parquet"
+        path = path / "dataset" if (path / "dataset").is_dir() else path
+    files = sorted(
+        file
+        for file in path.rglob(pattern)
+        if file.is_file() and not file.name.startswith(("_", "."))
+    )
+    if not files and not path.exists():
+        raise FileNotFoundError(path)
+    if not files:
+        raise TableError(f"{path}: the folder holds no Parquet file; name a table, or a folder")
+    return files
+
+
+def picture_rows(path: Path, column: str) -> tuple[list[str], list[int]]:
+    """Find where the pictures of a table's rows lie.
+
+    Returns
+    -------
+    files : list of str
+        Parquet file of each row, in the order of the table.
+    rows : list of int
+        Row in that file.
+
+    Raises
+    ------
+    TableError
+        If a row group is too large to be read for the sake of some rows.
+    """
+    files, rows = [], []
+    for file in map(str, parquet_files(path)):
+        about = pq.read_metadata(file)
+        _check_groups(file, about, column)
+        files += [file] * about.num_rows
+        rows += range(about.num_rows)
+    return files, rows
+
+
+def _check_groups(file: str, about: pq.FileMetaData, column: str) -> None:
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        parts = (group.column(n) for n in range(group.num_columns))
+        named = [part for part in parts if part.path_in_schema in (column, f"{column}.bytes")]
+        if sum(part.total_uncompressed_size for part in named) > LARGEST_GROUP:
+            raise TableError(
+                f"{file}: {group.num_rows:,} pictures lie in one row group of more than "
+                f"{LARGEST_GROUP:,} bytes, and a group is read whole; write the file anew with "
+                f"pyarrow.parquet.write_table(table, file, row_group_size=1000)"
+            )
+
+
+def _dataset(path: Path) -> ds.Dataset:
+    """Open Parquet parts as one table with the columns of all."""
+    files = [str(file) for file in parquet_files(path)]
+    if len(files) == 1:
+        return ds.dataset(files, format="parquet", partitioning=None)
+    try:
+        factory = _factory(files)
+        return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
+    except pa.ArrowTypeError:  # text of several layouts, maybe
+        schemas = [pa.schema([_plain(field) for field in pq.read_schema(f)]) for f in files]
+        return _factory(files).finish(pa.unify_schemas(schemas, promote_options="permissive"))
+
+
+def _factory(files: list[str]) -> ds.FileSystemDatasetFactory:
+    system, options = pa.fs.LocalFileSystem(), ds.FileSystemFactoryOptions()
+    return ds.FileSystemDatasetFactory(system, files, ds.ParquetFileFormat(), options)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Field of a part as the parts have it in common: text of any layout is text."""
+    kind = field.type
+    while pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return field.with_type(pa.string() if is_text else kind)
+
+
+def _masked(table: pa.Table, masks: Sequence[str]) -> pa.Table:
+    """Make the values missing that the masks beside them say are."""
+    for mask in masks:
+        position = table.schema.get_field_index(mask.removesuffix(".mask"))
+        column = with_missing(table.column(position), table[mask])
+        table = table.set_column(position, table.schema.field(position), column)
+    return table.drop_columns(list(masks))
+
+
+def _astropy_units(schema: pa.Schema) -> dict[str, str]:
+    """Units of a Parquet file written by astropy, which keeps them as YAML in its metadata."""
+    content = (schema.metadata or {}).get(YAML)
+    if content is None:
+        return {}
+    from astropy.table.meta import get_header_from_yaml
+
+    columns = get_header_from_yaml(content.decode().splitlines())["datatype"]
+    return {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
+
+
+def _voparquet_units(schema: pa.Schema) -> dict[str, str]:
+    """Units of a VOParquet file, which packs the header of a VOTable into its metadata."""
+    content = (schema.metadata or {}).get(VOPARQUET)
+    if content is None:
+        return {}
+    from astropy.io import votable
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = votable.parse(io.BytesIO(content)).get_first_table()
+    return {field.name: str(field.unit) for field in header.fields if field.unit}
+
+
+def _with_units(table: pa.Table, units: dict[str, str]) -> pa.Table:
+    """Give fields their unit, and keep no metadata but that."""
+    fields = []
+    for field in table.schema:
+        known = (field.metadata or {}).get(b"unit", b"").decode() or units.get(field.name)
+        fields.append(pa.field(field.name, field.type, metadata={"unit": known} if known else None))
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))

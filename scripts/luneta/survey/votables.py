@@ -1,0 +1,73 @@
+"""Reading VOTable files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from astropy.io import votable
+from astropy.io.votable.tree import Field, TableElement
+
+from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
+from luneta.survey.table_choice import Listing, require
+
+WORDS = ("char", "unicodeChar")
+
+
+class VOTables:
+    """The tables of a VOTable file.
+
+    Attributes
+    ----------
+    tables : list of Listing
+        In the file's order; numbers count from 0.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._found = list(votable.parse(str(path)).iter_tables())
+        self.tables = [_listing(number, table) for number, table in enumerate(self._found)]
+
+    def close(self) -> None:
+        """Forget the tables."""
+        self._found = []
+
+    def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
+        """Read columns of a table, in its order; all if not given."""
+        require(table, columns or (), self._path)
+        found = self._found[table.number]
+        wanted = [n for n in table.names if columns is None or n in columns]
+        fields = {field.ID: field for field in found.fields}
+        arrays = {name: _column(found.array[name], fields[name]) for name in wanted}
+        return table_of(arrays, {name: fields[name].unit for name in wanted})
+
+
+def _listing(number: int, table: TableElement) -> Listing:
+    keys = dict.fromkeys([number, *(word for word in (table.ID, table.name) if word)])
+    others = {field.ID: what for field in table.fields if (what := _not_one_value(field))}
+    names = [field.ID for field in table.fields if field.ID not in others]
+    return Listing(tuple(keys), names, others, number)
+
+
+def _not_one_value(field: Field) -> str | None:
+    """Say what a column holds, if not one number or word a row."""
+    size = str(field.arraysize or "1")
+    if field.datatype in WORDS:
+        return "several words in each row" if "x" in size else None
+    if field.datatype.endswith("Complex"):
+        return "complex numbers"
+    return None if size == "1" else f"an array (arraysize {size}) in each row"
+
+
+def _column(values: np.ma.MaskedArray, field: Field) -> pa.Array:
+    values = np.ma.asarray(values)
+    missing = np.ma.getmaskarray(values)
+    data = values.data
+    if data.dtype.kind == "O":
+        return with_missing(object_column(list(data)), pa.array(missing))
+    return array_column(data.reshape(len(data)), missing)
