@@ -147,7 +147,7 @@ def test_summary_tells_the_numbers(results):
     root, arguments = results
     text = summary(root)
     content = json.loads(arguments["metrics"]["lens"].read_text())
-    assert "600 objects: 578 usable, 22 rejected; 2 files" in text
+    assert "578 usable, 22 rejected; 2 files could not be used, 2 used with doubts (see" in text
     beyond = sum(
         (table["dec"] > 90).sum() for table in map(pd.read_parquet, root.glob("objects/*"))
     )

@@ -22,12 +22,14 @@ from luneta.reporting.tables import counted, measured
 def _objects_line(catalog: Path) -> str:
     found = reckon(catalog, *(catalog.with_name(f"{n}.parquet") for n in ("rejects", "overlaps")))
     beside = f"; {counted(found.overlaps, 'cutout')} better in another tile"
+    doubtful = total(found.doubtful_files)
+    doubts = f", {doubtful:,} used with doubts (see the report)" if doubtful else ""
     nowhere = pq.read_metadata(catalog.with_name(WITHOUT_POSITION)).num_rows
     where = f"; {counted(nowhere, 'object')} without position ({WITHOUT_POSITION})"
     return (
         f"{counted(found.usable + found.rejected, 'object')}: {found.usable:,} usable, "
         f"{found.rejected:,} rejected; {counted(total(found.unusable_files), 'file')} could not "
-        f"be used{beside if found.overlaps else ''}{where if nowhere else ''}"
+        f"be used{doubts}{beside if found.overlaps else ''}{where if nowhere else ''}"
     )
 
 
