@@ -20,7 +20,7 @@ from luneta.survey.fits_headers import card_value
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
-from luneta.survey.wcs import frame_of, is_singular, read_grid, to_pixels, wcs_cards
+from luneta.survey.wcs import frame_of, is_singular, read_grid, to_pixels, to_world, wcs_cards
 
 # Uneven, so that a cubic distortion does not look like a scale.
 _PROBES = (0.0, 0.2, 0.55, 1.0)
@@ -221,8 +221,7 @@ def _probes(shape: tuple[int, int]) -> np.ndarray:
 def _probed(image: str, wcs: WCS, shape: tuple[int, int]) -> _Grid:
     ny, nx = shape
     pixels = _probes(shape)
-    world = wcs.all_pix2world(pixels, 0)
-    lon, lat = world[:, wcs.wcs.lng], world[:, wcs.wcs.lat]
+    lon, lat = to_world(wcs, *pixels.T)
     return _Grid(image, (int(ny), int(nx)), pixels, lon, lat, frame_of(wcs))
 
 

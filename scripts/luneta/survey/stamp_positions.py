@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from luneta.survey.images import ImageError, split_extension
 from luneta.survey.remote import is_remote, local_copy
-from luneta.survey.wcs import frame_of, read_grid
+from luneta.survey.wcs import frame_of, read_grid, to_world
 
 # Files of these kinds are not opened: they hold no coordinate system that is read.
 WITHOUT_WCS = {
@@ -76,8 +76,7 @@ def _centre(names: Sequence[str], remote: Mapping | None) -> tuple[WCS, float, f
             continue  # the cutouts job says what is wrong with it
         if nx == len(names) > 1:  # a cube (y, x, band), whose first axis is not of the sky
             continue
-        place = wcs.all_pix2world([[nx // 2, ny // 2]], 0)[0]
-        longitude, latitude = place[wcs.wcs.lng], place[wcs.wcs.lat]
+        longitude, latitude = (float(v) for v in to_world(wcs, nx // 2, ny // 2))
         return None if _is_dummy(wcs, longitude, latitude) else (wcs, longitude, latitude)
     return None
 

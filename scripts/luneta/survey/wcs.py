@@ -365,11 +365,21 @@ def to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> SkyCoord:
+    return SkyCoord(*to_world(wcs, x, y), unit="deg", frame=frame_of(wcs))
+
+
+def to_world(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn zero-based pixel positions into longitude and latitude of the image's own frame.
+
+    Returns
+    -------
+    longitude, latitude : numpy.ndarray
+        Degrees, shape of `x`, float64; NaN where the projection has no sky.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         world = wcs.all_pix2world(x, y, 0)
-    lon, lat = world[wcs.wcs.lng], world[wcs.wcs.lat]
-    return SkyCoord(lon, lat, unit="deg", frame=frame_of(wcs))
+    return world[wcs.wcs.lng], world[wcs.wcs.lat]
 
 
 def frame_of(wcs: WCS) -> BaseCoordinateFrame:
