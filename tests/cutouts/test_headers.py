@@ -83,6 +83,7 @@ class Cut:
         return [entry["reason"] for entry in self.files if entry["flag"] == flag]
 
 
+HUBBLE = {"PHOTFLAM": 7.0e-20, "PHOTPLAM": 8045.0}
 HEADERS = {  # with the AB magnitude of one count, by hand
     "FLUXMAG0": ({"FLUXMAG0": 10**10.8}, 27.0),
     "MAGZERO": ({"MAGZERO": 30.25}, 30.25),
@@ -214,7 +215,68 @@ def test_a_saturation_level_within_the_sky_is_not_believed(tmp_path):
     files = {"r": BandFiles(write(tmp_path / "r.fits", image(sky=100.0), SATURATE=50.0))}
     cut = Cut(tmp_path, files)
     assert cut.has(Flag.SATURATED) == [False, False]
-    assert "50 on saturated, which are 100% of all; this is not believed" in cut.reasons("note")[0]
+    assert "50 on saturated, which lies within the sky of the image" in cut.reasons("note")[0]
+
+
+@pytest.mark.parametrize("level", [50.0, 109.0, 300.0])
+def test_a_saturation_level_is_judged_alike_whole_and_in_windows(tmp_path, level):
+    pixels = image(sky=100.0)
+    pixels[:30, :30] = np.inf  # padding is no saturation
+    files = {"r": BandFiles(write(tmp_path / "r.fits", pixels, SATURATE=level))}
+    whole, windows = (Cut(tmp_path, files, subset_below=below) for below in (0, 100))
+    assert whole.has(Flag.SATURATED) == windows.has(Flag.SATURATED) == [level == 300.0] * 2
+    assert whole.reasons("note") == windows.reasons("note")
+    assert len(whole.reasons("note")) == (level < 200)
+
+
+@pytest.mark.parametrize(
+    ("cards", "value"),
+    [
+        ({"MAGZERO": -99.0}, None),
+        ({"MAGZERO": 9999.0}, None),
+        ({"MAGZERO": "25.0"}, 25.0),
+        ({"MAGZERO": -99.0, "MAGZPT": 27.0}, 27.0),
+        ({"HIERARCH FPA.ZP": 25.0, "EXPTIME": 1.0}, 25.0),
+        (
+            {"PHOTFLAM": 7.0e-20, "PHOTPLAM": 8045.0, "BUNIT": "ELECTRONS/S", "EXPTIME": 100.0},
+            25.952,
+        ),
+        ({"PHOTFLAM": 7.0e-20, "PHOTPLAM": 8045.0, "BUNIT": "ELECTRONS", "EXPTIME": 100.0}, 30.952),
+        ({"PHOTFLAM": 7.0e-20, "PHOTPLAM": 8045.0, "BUNIT": "ELECTRONS"}, None),
+        ({"BUNIT": "MJY/SR"}, 31.4 - 2.5 * np.log10(1e15 * (0.2 * np.pi / 648000) ** 2)),
+    ],
+)
+def test_zero_points_that_are_sentinels_text_or_of_another_unit(tmp_path, cards, value):
+    with ImageFile(write(tmp_path / "x.fits", image(), **cards)) as file:
+        told = zero_point_of_header(file.unit, SCALE)
+    assert told.value == (None if value is None else pytest.approx(value, abs=1e-3))
+
+
+def test_a_magnitude_that_may_be_of_one_count_per_second_is_used_and_told(tmp_path):
+    cards = {"MAGZPT": 25.0, "EXPTIME": 100.0}
+    files = {"r": BandFiles(write(tmp_path / "r.fits", image(), **cards))}
+    cut = Cut(tmp_path, files, {"zero_point": "header"})
+    assert cut.noise == pytest.approx([2 * 10 ** (0.4 * 6.4)] * 2, rel=0.05)
+    assert "set input.zero_points.r = 30.000" in cut.reasons("header_conflict")[0]
+    rate = {"r": BandFiles(write(tmp_path / "r.fits", image(), **cards, BUNIT="adu/s"))}
+    assert Cut(tmp_path, rate, {"zero_point": "header"}).reasons("header_conflict") == []
+
+
+@pytest.mark.parametrize("unit", ["Jy/beam", "Jy beam-1", "K", "MJy ster^-1", "mag/arcsec^2"])
+def test_what_cannot_be_added_up_is_averaged(tmp_path, unit):
+    files = {"r": BandFiles(write(tmp_path / "r.fits", image(50.0), BUNIT=unit))}
+    cut = Cut(tmp_path, files, background="none", extent={"unit": "arcsec", "side": 12.8})
+    assert np.nanmedian(cut.images) == pytest.approx(50.0, rel=1e-3)
+
+
+def test_a_zero_point_of_the_config_that_is_the_headers_means_the_flux_of_a_pixel(tmp_path):
+    files = {"r": BandFiles(write(tmp_path / "r.fits", image(50.0), BUNIT="MJy/sr"))}
+    extent = {"background": "none", "extent": {"unit": "arcsec", "side": 12.8}}
+    value = 31.4 - 2.5 * np.log10(1e15 * (0.2 * np.pi / 648000) ** 2)
+    by_config = Cut(tmp_path, files, {"zero_points": {"r": value}}, **extent)
+    by_header = Cut(tmp_path, files, {"zero_point": "header"}, **extent)
+    np.testing.assert_allclose(by_config.images, by_header.images, rtol=1e-5)
+    assert by_config.has(Flag.HEADER_CONFLICT) == [False, False]
 
 
 def test_no_saturation_level(tmp_path):
@@ -253,6 +315,13 @@ def test_planes_that_contradict_the_masks_header_are_flagged(tmp_path, cards):
     assert cut.has(Flag.HEADER_CONFLICT) == [True, True]
     assert "SAT, bit 2 in the header" in cut.reasons("header_conflict")[0]
     assert "input.mask.planes.saturated = 1" in cut.reasons("header_conflict")[0]
+
+
+def test_a_bit_that_the_header_gives_to_another_plane_is_told(tmp_path):
+    cut = masked(tmp_path, NAMES, MP_SAT=1, MP_NO_DATA=2)
+    assert cut.has(Flag.HEADER_CONFLICT) == [True, True]
+    assert "bit 2, NO_DATA in the header" in cut.reasons("header_conflict")[0]
+    assert "input.mask.planes.detected = 2" in cut.reasons("header_conflict")[0]
 
 
 def test_planes_of_the_config_hold_where_the_mask_numbers_none(tmp_path):

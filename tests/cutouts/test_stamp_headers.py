@@ -97,6 +97,26 @@ def test_a_star_that_reaches_the_saturation_level_is_saturated(tmp_path):
     assert files == []
 
 
+def test_a_bright_object_that_fills_its_stamp_is_saturated_all_the_same(tmp_path):
+    y, x = np.indices((SIDE, SIDE)) - SIDE // 2
+    bright = pixels() + (1000 * np.exp(-(x**2 + y**2) / 72)).astype(np.float32)
+    assert (bright > 700).mean() > 0.05
+    names = [write(tmp_path / "r.fits", bright, SATURATE=700.0)]
+    _, quality, files = cut(tmp_path, names)
+    assert has(quality, Flag.SATURATED) == [True]
+    assert files == []
+
+
+def test_what_is_odd_about_a_stamp_is_noted(tmp_path):
+    name = write(tmp_path / "r.fits", pixels())
+    with open(name, "ab") as file:  # noqa: PTH123
+        file.write(b"\n")
+    _, quality, files = cut(tmp_path, [name])
+    assert quality["flags"].tolist() == [0]
+    assert [entry["flag"] for entry in files] == ["note"]
+    assert "1 bytes without meaning follow" in files[0]["reason"]
+
+
 LSST = {"MP_SAT": 2, "HIERARCH MP_DETECTED": 5}
 
 

@@ -105,7 +105,7 @@ def test_bytes_that_are_no_picture_are_refused(tmp_path):
 
 def test_a_row_or_file_that_is_not_there_is_refused(tmp_path):
     write(tmp_path / "t.parquet", [0])
-    assert StampFiles().header(f"{tmp_path}/t.parquet[image]") is None
+    assert StampFiles().header(f"{tmp_path}/t.parquet[image]") == (None, ())
     with pytest.raises(ImageError, match="no row 7"):
         picture_bytes(tmp_path / "t.parquet", "image", 7)
     with pytest.raises(ImageError, match="cannot be read"):

@@ -174,6 +174,44 @@ def test_two_values_of_one_keyword_are_refused(tmp_path):
         read_grid(str(path))
 
 
+@pytest.mark.parametrize(
+    ("system", "cards", "words"),
+    [
+        ("TPV", {"PV1_1": "abc"}, "PV1_1 of its coordinate system is 'abc', not a number"),
+        ("SIP", {"A_2_0": "NaN"}, "A_2_0 of its coordinate system is 'NaN', not a number"),
+        ("TAN", {"LONPOLE": "x"}, "LONPOLE of its coordinate system is 'x', not a number"),
+    ],
+)
+def test_a_number_that_is_none_is_named(tmp_path, system, cards, words):
+    with pytest.raises(ImageError, match=words):
+        grid_of(tmp_path / "x.fits", SYSTEMS[system] | cards)
+
+
+@pytest.mark.parametrize("name", ["SIP", "TAN", "TNX"])
+def test_the_planes_of_a_cube_lie_where_its_first_two_axes_say(tmp_path, name):
+    usual, _ = grid_of(tmp_path / "usual.fits", SYSTEMS[name])
+    for number, more in enumerate([{}, third(3)]):
+        cube, shape = grid_of(tmp_path / f"{number}.fits", SYSTEMS[name] | more, (3, 150, 170))
+        assert shape == (150, 170)
+        np.testing.assert_allclose(to_sky(cube, X, Y), to_sky(usual, X, Y), atol=1e-10)
+
+
+@pytest.mark.parametrize("keyword", ["MJD-OBS", "WAT1_001", "CHECKSUM", "A_2_0"])
+def test_a_keyword_that_is_not_used_may_stand_twice(tmp_path, keyword):
+    path = tmp_path / "x.fits"
+    grid_of(path, TAN)
+    content = path.read_bytes()
+    end = content.index(b"END" + b" " * 77)
+    cards = b"".join(f"{keyword:<8}= {value:>20}".encode().ljust(80) for value in (1.0, 2.0))
+    path.write_bytes(content[:end] + cards + b"END".ljust(80) + content[end + 240 :])
+    assert read_grid(str(path))[1] == (150, 170)
+
+
+def test_hierarch_does_not_stand_for_a_keyword_of_the_standard(tmp_path):
+    wcs, _ = grid_of(tmp_path / "x.fits", TAN | {"HIERARCH EQUINOX": 1950.0})
+    assert to_sky(wcs, 84.0, 74.0)[0] == pytest.approx(150.0)
+
+
 def extension(path, primary, inner):
     first, second = fits.PrimaryHDU(), fits.ImageHDU(np.zeros((150, 170), np.int16), name="SCI")
     first.header.update(primary)

@@ -29,6 +29,8 @@ NUMBERS = {
     "BOFFSET": [-12.5, 0.0],
     "OBJECT": ["'END'", "'BSCALE'"],
     "DATASUM": ["'0'", "'1'"],
+    "PCOUNT": [0, 4000],
+    "GCOUNT": [1, 2],
 }
 
 
@@ -147,6 +149,15 @@ def test_a_keyword_that_changes_pixels_is_seen_however_it_is_written(tmp_path, w
     path.write_bytes(header_of(cards) + pixels.tobytes().ljust(2880, b"\0"))
     assert read_plain(str(path)) is None
     assert StampFiles().read(str(path))[0, 2] == 5.0
+
+
+def test_hierarch_scales_no_pixel(tmp_path):
+    cards = [*layout(16, SHAPE), b"HIERARCH BSCALE = 2.0".ljust(80)]
+    pixels = np.arange(35, dtype=">i2").reshape(SHAPE)
+    path = tmp_path / "x.fits"
+    path.write_bytes(header_of(cards) + pixels.tobytes().ljust(2880, b"\0"))
+    np.testing.assert_array_equal(read_plain(str(path)).pixels, pixels)
+    np.testing.assert_array_equal(read_pixels(str(path)), pixels)
 
 
 def test_a_keyword_of_pixels_with_two_values_is_refused(tmp_path):

@@ -20,11 +20,10 @@ from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
 from luneta.survey.images import ImageError, ImageFile
-from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
+from luneta.survey.masks import LARGEST_VALUE, bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
 from luneta.survey.wcs import pixel_scale, read_grid, wcs_notes
 
-LARGEST_VALUE = 1e30
 ROWS_AT_ONCE = 512
 
 Windows = list[tuple[slice, slice]]
@@ -166,8 +165,8 @@ def read_band(files: BandFiles, settings: dict, windows: Windows | None = None) 
         If a file is missing or broken, shapes differ, or no pixel is good.
     """
     image = _read(files, windows)
-    _mark_saturated(image, files.image)
     _drop_values(image.pixels, settings["mask"].get("sentinels", []))
+    _mark_saturated(image, files.image)
     if not _has_good(image.pixels):
         raise _no_data(files.image, f"has no good pixel: {_kinds(files, windows)}")
     if files.mask:

@@ -17,7 +17,9 @@ END = b"END" + b" " * (CARD - 3)
 EXTENSION = b"XTENSION"
 SIMPLE = b"SIMPLE  =                    T"
 TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
-MANDATORY = ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3")
+MANDATORY = (
+    "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "PCOUNT", "GCOUNT", "XTENSION", "SIMPLE",
+)  # fmt: skip
 # Files with these keywords behind the mandatory ones are left to the full reader, which checks or
 # obeys them.
 UNUSUAL = frozenset(keyword.ljust(8).encode() for keyword in (*PIXEL_KEYWORDS, *MANDATORY))
@@ -62,6 +64,8 @@ def read_plain(path: str) -> PlainImage | None:
     header = content[:start]
     layout = _layout(header[CARD : 6 * CARD])
     if start == 0 or layout is None or not header.isascii() or b"\0" in header:
+        return None
+    if header[header.rindex(END) + CARD :].strip(b" "):
         return None
     kind, shape = layout
     first = (3 + len(shape)) * CARD

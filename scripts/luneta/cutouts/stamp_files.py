@@ -136,8 +136,8 @@ class StampFiles:
             return [pixels] * count
         return list(_bands(name, pixels, count, self._axes(name)))
 
-    def header(self, name: str, is_mask: bool = False) -> Unit | None:
-        """Return the header of a file that was read.
+    def header(self, name: str, is_mask: bool = False) -> tuple[Unit | None, tuple[str, ...]]:
+        """Return the header of a file that was read, and what is odd about the file.
 
         None if it is not FITS, or of an image whose header says nothing of its unit.
 
@@ -149,9 +149,9 @@ class StampFiles:
         suffix = split_extension(name)[0].suffix.lower()
         is_fits = suffix not in PICTURES | TABLES | HDF5 and suffix != ".npy"
         if not is_fits or (name in self._silent and not is_mask):
-            return None
+            return None, ()
         with ImageFile(name) as image:
-            return image.unit
+            return image.unit, image.notes
 
     def _axes(self, name: str) -> str:
         return "band_last" if is_picture(name) else self.axes

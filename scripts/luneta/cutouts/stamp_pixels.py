@@ -8,8 +8,8 @@ import numpy as np
 
 from luneta.cutouts.resample import resample, source_side, weights
 from luneta.cutouts.sky import MAD_TO_SIGMA
+from luneta.survey.masks import LARGEST_VALUE
 
-LARGEST_VALUE = 1e30
 MOST_SAMPLES = 2048
 
 

@@ -18,6 +18,7 @@ from luneta.survey.calibration import (
 )
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, split_extension
+from luneta.survey.masks import LARGEST_VALUE, sentinel_pixels
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.wcs import pixel_scale, read_grid
 
@@ -228,7 +229,7 @@ class StampReader:
         for number in there if asks_planes else ():
             name = names["mask"][number]
             with _under_its_own_name(name, local) as path:
-                header = self._files.header(path, is_mask=True)
+                header, _ = self._files.header(path, is_mask=True)
             if header is not None:
                 planes, conflict = choose_planes(header, self._settings["mask"])
                 parts.planes[number] = planes
@@ -236,7 +237,7 @@ class StampReader:
 
     def _read_image_header(self, number: int, name: str, local: dict, parts: Parts) -> None:
         with _under_its_own_name(name, local) as path:
-            header = self._files.header(path)
+            header, notes = self._files.header(path)
             scale = self._settings.get("pixel_scale")
             if header is not None and is_per_area(header):
                 with contextlib.suppress(ImageError):
@@ -246,9 +247,17 @@ class StampReader:
         conflict = parts.zero_points[number].conflict
         self._report(conflict, Flag.HEADER_CONFLICT, number, name, parts)
         if header is not None:
-            saturated, note = saturated_pixels(parts.image[number], header, name)
-            parts.saturated[number] = saturated
-            self._report(note, None, number, name, parts)
+            good = self._good_pixels(parts.image[number])
+            parts.saturated[number], note = saturated_pixels(good, header, name)
+            for text in (*notes, note):
+                self._report(text, None, number, name, parts)
+
+    def _good_pixels(self, plane: np.ndarray) -> np.ndarray:
+        """Copy a band with NaN for what is no measured value; shape (y, x), float32."""
+        good = plane.astype(np.float32)
+        good[~(np.abs(good) < LARGEST_VALUE)] = np.nan
+        good[sentinel_pixels(good, self._settings["mask"].get("sentinels", []))] = np.nan
+        return good
 
     def _report(
         self, reason: str | None, flag: Flag | None, number: int, name: str, parts: Parts

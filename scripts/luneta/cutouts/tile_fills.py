@@ -24,10 +24,9 @@ from luneta.survey.constants import (
 )
 from luneta.survey.fits_headers import Unit
 from luneta.survey.images import ImageFile
-from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
+from luneta.survey.masks import LARGEST_VALUE, bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.tiles import BandFiles
 
-LARGEST_VALUE = 1e30
 SCREENED = 128  # pixels of a cutout
 RARER = 4  # values as rare in the tile may be common in a cutout
 NOTHING = Judgement([], [], is_quantised=False)

@@ -36,7 +36,7 @@ from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
-from luneta.survey.wcs import pixel_scale, read_grid
+from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky
 
 OBJECTS_AT_ONCE = 512
 SKY_WINDOW, LEAST_WINDOW = 1.5, 64
@@ -173,8 +173,7 @@ class TileCutter:
         wcs = None if band == self.reference else on_reference_grid(files, self.grid)
         windows = self._windows(files, band) if wcs is None else None
         image, windows = self._read(files, windows)
-        if wcs is None:
-            self._mask_fills(image)
+        self._mask_fills(image, wcs)
         if image.fills:
             what = self.tile.name, band, files.image
             self.quality.note_file(Flag.CONSTANT, describe(files.image, image.fills), *what)
@@ -189,12 +188,25 @@ class TileCutter:
             self._settle(image)
         return image
 
-    def _mask_fills(self, image: BandImage) -> None:
-        """Mask values that fill a cutout, rare as they may be in the tile."""
-        if limit := self.settings["mask"].get("constant"):
-            side = int(np.ceil(self.size * self.factor.max()))
-            where = image.pixels, self.x, self.y, side, limit, image.values
-            image.mask_fills(fills_of_cutouts(*where))
+    def _mask_fills(self, image: BandImage, wcs: WCS | None) -> None:
+        """Mask values that fill a cutout, rare as they may be in the tile.
+
+        Parameters
+        ----------
+        wcs : astropy.wcs.WCS or None
+            Coordinate system of the band; None if it has the reference band's grid.
+        """
+        limit = self.settings["mask"].get("constant")
+        if not limit:
+            return
+        x, y, scale = self.x, self.y, 1.0
+        if wcs is not None:
+            x, y = to_pixels(wcs, *to_sky(self.grid[0], x, y))
+            scale = pixel_scale(self.grid[0]) / pixel_scale(wcs)
+        known = np.isfinite(x) & np.isfinite(y)
+        side = max(1, int(np.ceil(self.size * self.factor.max() * scale)))
+        where = image.pixels, x[known], y[known], side, limit, image.values
+        image.mask_fills(fills_of_cutouts(*where))
 
     def _report(self, image: BandImage, band: str) -> None:
         """Flag the objects if config and headers contradict each other; note what is odd."""

@@ -35,8 +35,9 @@ PIXEL_KEYWORDS = (
 )  # fmt: skip
 _LAYOUT = re.compile(
     r"BITPIX|NAXIS\d*|PCOUNT|GCOUNT|XTENSION|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+)"
-    r"|T(FIELDS|FORM\d+)|THEAP|" + "|".join(PIXEL_KEYWORDS)
+    r"|" + "|".join(k for k in PIXEL_KEYWORDS if k != "CHECKSUM")  # whose value is never used
 )
+_TABLE_LAYOUT = re.compile(r"T(FIELDS|FORM\d+)|THEAP")
 _PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _NO_FILES = {
     stat.S_IFDIR: "a directory",
@@ -298,12 +299,19 @@ def _keyword_and_card(card: bytes) -> tuple[str, bytes]:
     """Return a card's keyword in capitals, and the card; one of HIERARCH in the usual form."""
     long = _HIERARCH.match(card)
     if long is not None:
-        card = long[1][:8].ljust(8) + b"= " + long[2]
-        return long[1].decode("latin-1").upper(), card
+        name = long[1].decode("latin-1").upper()
+        card = (long[1][:8].ljust(8) + b"= " + long[2]).ljust(CARD)
+        # A name that the standard could mean is not what it means.
+        return (name if _is_long(name) else f"HIERARCH {name}"), card
     written = card[:8].decode("latin-1")
     if not written.isupper():
         card = written.upper().encode("latin-1", "replace")[:8].ljust(8) + card[8:]
     return written.rstrip().upper(), card
+
+
+def _is_long(name: str) -> bool:
+    """Whether only HIERARCH can write a keyword, or it names a mask plane of LSST."""
+    return len(name) > 8 or not re.fullmatch(r"[A-Z0-9_-]+", name) or name.startswith("MP_")
 
 
 def _read_header(file: BinaryIO, path, number: int, start: int) -> _Header | None:
@@ -402,7 +410,11 @@ def _unit(path, number: int, header: _Header, start: int) -> Unit:
 
 def _refuse_ambiguous_layout(path, number: int, header: _Header) -> None:
     """Refuse a header that says two things of its pixels: which one holds is not known."""
-    for keyword in filter(_LAYOUT.fullmatch, header.ambiguous):
+    is_image = "ZIMAGE" in header.cards
+    for keyword in header.ambiguous:
+        matters = _LAYOUT.fullmatch(keyword) or (is_image and _TABLE_LAYOUT.fullmatch(keyword))
+        if not matters:
+            continue
         first = card_value(header.cards[keyword], None)
         last = card_value(header.ambiguous[keyword], None)
         raise unreadable(

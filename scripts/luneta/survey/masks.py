@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+LARGEST_VALUE = 1e30  # what is larger is no measured value
+
 
 def _integers(mask: np.ndarray) -> np.ndarray:
     """Mask as integers; one stored as floats is rounded, and what is no number is all bits."""

@@ -18,7 +18,7 @@ from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
 from luneta.survey.images import ImageError, ImageFile, split_extension
-from luneta.survey.masks import bad_pixels, noise_of_weight, sentinel_pixels
+from luneta.survey.masks import LARGEST_VALUE, bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.measure import Plane, without_sky
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
@@ -93,8 +93,9 @@ def read_image(files: BandFiles, settings: Mapping) -> BandPixels:
     stored, header = _required(files.image, files.plane)
     bad = sentinel_pixels(stored, settings["mask"]["sentinels"])
     pixels = np.ascontiguousarray(stored, np.float32)
-    bad |= ~np.isfinite(pixels)
-    saturated, _ = saturated_pixels(pixels, header, files.image)
+    bad |= ~(np.abs(pixels) < LARGEST_VALUE)
+    good = np.where(bad, np.float32(np.nan), pixels)
+    saturated, _ = saturated_pixels(good, header, files.image)
     saturated = np.zeros(pixels.shape, bool) if saturated is None else saturated
     if files.mask:
         mask, mask_header = _required(files.mask, files.plane, bad.shape)

@@ -29,8 +29,13 @@ _KEYWORD = re.compile(
 )
 _FRAME_KEYWORDS = ("RADESYS", "RADECSYS", "EQUINOX", "EPOCH", "DATE-OBS", "MJD-OBS")
 _SIP = re.compile(r"(A|B|AP|BP)_(ORDER|DMAX|\d_\d)")
+_THIRD_AXIS = re.compile(r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[3-9]|(CD|PC)[3-9]_\d|WCSAXES")
+_WAT = re.compile(r"WAT[1-9]_\d{3}")
 _RECORDS = re.compile(r"(DP|DQ)[1-9]|D2IM.*")  # a keyword of these stands in several cards
-_NUMBER = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]")
+_NUMBER = re.compile(
+    r"(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|PV[1-9]_\d{1,2}|(A|B|AP|BP)_\d_\d"
+    r"|LONPOLE|LATPOLE|PROJP\d{1,2}"
+)
 _EQUINOX = re.compile(r"[JB]?(\d{4}(?:\.\d*)?)")
 _FRAMES = {  # as written in RADESYS, and what wcslib knows it by
     "ICRS": "ICRS",
@@ -121,13 +126,17 @@ def wcs_cards(unit: Unit, name: str) -> dict[str, bytes]:
     cards = _inherited(unit)
     if not any(keyword.startswith("CTYPE") for keyword in cards):
         raise _no_wcs(name, f"it has no celestial coordinate system ({_axis_types(unit)})")
+    cards = _without_leftovers(_with_known_types(cards))
     _refuse_ambiguous(cards, unit, name)
     _refuse_no_numbers(cards, name)
-    cards = _with_known_types(cards)
-    cards = _with_known_frame(cards, name)
-    if has_leftover_sip(cards):
-        cards = {keyword: c for keyword, c in cards.items() if not _SIP.fullmatch(keyword)}
-    return cards
+    return _with_known_frame(cards, name)
+
+
+def _without_leftovers(cards: dict[str, bytes]) -> dict[str, bytes]:
+    """Leave out coefficients of conventions that the axis types do not ask for."""
+    unused = [_SIP] if has_leftover_sip(cards) else []
+    unused += [] if iraf_wcs.is_iraf(cards) else [_WAT]
+    return {k: c for k, c in cards.items() if not any(each.fullmatch(k) for each in unused)}
 
 
 def _inherited(unit: Unit) -> dict[str, bytes]:
@@ -145,7 +154,8 @@ def _inherited(unit: Unit) -> dict[str, bytes]:
 def _refuse_ambiguous(cards: Mapping[str, bytes], unit: Unit, name: str) -> None:
     """Refuse a keyword that stands twice with two values: libraries differ on which one counts."""
     for keyword, last in unit.ambiguous.items():
-        if keyword in cards and not _RECORDS.fullmatch(keyword) and keyword != "DATE-OBS":
+        is_used = keyword in cards and keyword not in ("DATE-OBS", "MJD-OBS")
+        if is_used and not _RECORDS.fullmatch(keyword):
             raise _no_wcs(
                 name,
                 f"{keyword} stands twice in its header, as {card_value(cards[keyword])!r} and as "
@@ -240,7 +250,8 @@ def _celestial(unit: Unit, name: str) -> WCS:
     if any(keyword.startswith(("CPDIS", "D2IMDIS")) for keyword in cards):
         wcs = _with_lookup_tables(unit, cards, name)
     else:
-        wcs = WCS(_wcs_header(unit, cards, name))
+        has_sip = any(_SIP.fullmatch(keyword) for keyword in cards)
+        wcs = WCS(_wcs_header(unit, cards, name), naxis=2 if has_sip else None)
     wcs = _of_image_axes(wcs, unit, name)
     _refuse_turned_polynomials(wcs, cards, name)
     _refuse_singular(wcs, cards, name)
@@ -262,7 +273,7 @@ def _with_lookup_tables(unit: Unit, cards: Mapping[str, bytes], name: str) -> WC
         for keyword, card in cards.items():
             if not _RECORDS.match(keyword):
                 header[keyword] = card_value(card)
-        return WCS(header, file)
+        return WCS(header, file, naxis=2 if len(unit.shape) > 2 else None)
 
 
 def _of_image_axes(wcs: WCS, unit: Unit, name: str) -> WCS:
@@ -329,8 +340,11 @@ def _wcs_header(unit: Unit, cards: Mapping[str, bytes], name: str) -> bytes:
         value = card_value(cards[keyword]) if keyword in cards else 0
         if value not in range(most + 1):
             raise _no_wcs(name, f"{keyword} is {value!r}; it is at most {most}")
-    lengths = {f"NAXIS{n}": length for n, length in enumerate(unit.shape[::-1], start=1)}
-    first = {"SIMPLE": True, "NAXIS": len(unit.shape), **lengths}
+    axes = unit.shape[::-1]
+    if not any(_THIRD_AXIS.fullmatch(keyword) for keyword in cards):
+        axes = axes[:2]  # astropy takes SIP of an image of two axes only
+    lengths = {f"NAXIS{n}": length for n, length in enumerate(axes, start=1)}
+    first = {"SIMPLE": True, "NAXIS": len(axes), **lengths}
     used = {keyword: card for keyword, card in cards.items() if not keyword.startswith("WAT")}
     if iraf_wcs.is_iraf(cards):
         used |= iraf_wcs.standard_cards(cards)
