@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
+from luneta.survey.hdf5_files import is_own_link, own_dataset, own_item
 from luneta.survey.table_choice import Listing, require
 
 # Attributes by which writers tell the value that stands for none.
@@ -71,9 +72,8 @@ def _tables(group: h5py.Group, depth: int = 0) -> Iterator[tuple[str, h5py.Group
 
 def _items(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     for name in group:
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.HardLink) and not name.endswith(META):
-            yield name, group[name]
+        if is_own_link(group, name) and not name.endswith(META):
+            yield name, own_item(group, name)
 
 
 def _is_column(item) -> bool:
@@ -167,10 +167,13 @@ def _unit(item, name: str, part) -> str | None:
 
 def _about(item) -> dict[str, str]:
     """Units of a dataset of records that astropy wrote; empty if it is of another writer."""
-    if not isinstance(item, h5py.Dataset) or f"{item.name}{META}" not in item.file:
+    if not isinstance(item, h5py.Dataset):
+        return {}
+    about = own_dataset(item.file, f"{item.name}{META}")
+    if about is None:
         return {}
     from astropy.table.meta import get_header_from_yaml
 
-    lines = [line.decode() for line in item.file[f"{item.name}{META}"][()]]
+    lines = [line.decode() for line in about[()]]
     columns = get_header_from_yaml(lines)["datatype"]
     return {column["name"]: str(column.get("unit") or "") for column in columns}

@@ -353,7 +353,8 @@ class AsciiTable:
             options["converters"] = dict.fromkeys(text_columns, words)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._table = reader.read(data.decode("utf-8"), **options)
+            lines = re.split(r"\r\n|\n|\r", data.decode("utf-8"))  # a str may be taken for a path
+            self._table = reader.read([*lines, ""], **options)
         names = [n for n in self._table.colnames if self._table[n].ndim == 1]
         others = {n: "an array in each row" for n in self._table.colnames if n not in names}
         self.tables = [Listing((), names, others)]
