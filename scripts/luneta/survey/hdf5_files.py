@@ -30,13 +30,12 @@ def own_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     for part in filter(None, name.split("/")):
         if not isinstance(item, h5py.Group):
             return None
-        link = item.get(part, getlink=True) if part in item.keys() else None
-        if link is None:
+        if not item.id.links.exists(part.encode()):
             return None
-        if not isinstance(link, h5py.HardLink):
+        if not is_own_link(item, part):
             raise TableError(
-                f"{group.file.filename}: {name!r} is a link ({type(link).__name__}), and luneta "
-                f"follows none; name the dataset itself, or copy it into the file with h5copy"
+                f"{group.file.filename}: {name!r} is a soft or external link, and luneta follows "
+                f"none; name the dataset itself, or copy it into the file with h5copy"
             )
         item = item[part]
     _refuse_other_files(item)
@@ -62,7 +61,7 @@ def own_dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
 
 def is_own_link(group: h5py.Group, name: str) -> bool:
     """Whether an item of a group is no soft or external link."""
-    return isinstance(group.get(name, getlink=True), h5py.HardLink)
+    return group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
 
 
 def _refuse_other_files(item: h5py.Group | h5py.Dataset) -> None:

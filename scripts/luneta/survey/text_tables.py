@@ -353,8 +353,7 @@ class AsciiTable:
             options["converters"] = dict.fromkeys(text_columns, words)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            lines = re.split(r"\r\n|\n|\r", data.decode("utf-8"))  # a str may be taken for a path
-            self._table = reader.read([*lines, ""], **options)
+            self._table = reader.read(_text_lines(data), **options)
         names = [n for n in self._table.colnames if self._table[n].ndim == 1]
         others = {n: "an array in each row" for n in self._table.colnames if n not in names}
         self.tables = [Listing((), names, others)]
@@ -375,6 +374,12 @@ class AsciiTable:
         is_open = pa.types.is_string(array.type) and name not in self._text
         numbers = numbers_of_text(array) if is_open else None
         return _words(array) if numbers is None else numbers
+
+
+def _text_lines(data: bytes) -> list[str]:
+    """Split text into two lines or more: astropy takes a single one for the name of a file."""
+    lines = re.split(r"\r\n|\n|\r", data.decode("utf-8").rstrip("\r\n"))
+    return lines if len(lines) > 1 else [*lines, ""]
 
 
 def _ascii_form(data: bytes) -> dict:
