@@ -18,6 +18,12 @@ UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?$")
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eEdD][+-]?\d+)?$")
+# A comma that is decimal for certain: no group of thousands looks like it.
+DECIMAL_COMMA = re.compile(
+    r"[+-]?(0*,\d+|0\d*,\d+|\d{4,},\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?$"
+)
+POINTED = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?$")
+GROUPS = re.compile(r"[+-]?\d{1,3}((,\d{3}){2,}|(,\d{3})+\.\d*)$")
 SEPARATOR = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 WORD = re.compile(r"[^\s]+$")
 
@@ -38,6 +44,8 @@ class Dialect:
         One character.
     decimal : str
         What stands before the fraction of a number: `.` or `,`.
+    has_commas : bool
+        Whether commas are decimal where a column has them, be there points in others or not.
     """
 
     names: list[str]
@@ -45,6 +53,7 @@ class Dialect:
     start: int
     delimiter: str
     decimal: str
+    has_commas: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,8 @@ def find_dialect(data: bytes, suffix: str, path: Path | str) -> Dialect:
         )
     rows = rows[len(rows) - sum(line.end > start for line in lines if not line.is_comment) :]
     units, start, rows = _units(lines, rows, start, delimiter)
-    return Dialect(header, units, start, delimiter, _decimal(rows, delimiter))
+    decimal, has_commas = _decimal(rows, delimiter), _has_commas(rows, delimiter)
+    return Dialect(header, units, start, delimiter, decimal, has_commas)
 
 
 def _lines(data: bytes) -> list[_Line]:
@@ -203,16 +213,41 @@ def _units(
     """Units of the columns, from the line above one of dashes, as VizieR writes them."""
     plain = [line for line in lines if not line.is_comment and line.end > start]
     for number in range(min(2, len(rows))):
-        if len(rows[number]) > 1 and all(re.fullmatch("-+", field) for field in rows[number]):
+        above = rows[number - 1] if number else []
+        if _is_line(rows[number]) and not any(map(_is_number, above)):
             units = rows[0] if number == 1 else []
             return units, plain[number].end, rows[number + 1 :]
     return [], start, rows
 
 
+def _is_line(row: list[str]) -> bool:
+    """Whether a row is a line of dashes; of `--` alone it is a row of missing values."""
+    is_drawn = len(row) > 1 and all(re.fullmatch("-+", field) for field in row)
+    return is_drawn and max(map(len, row)) > len("--")
+
+
+def _has_commas(rows: list[list[str]], delimiter: str) -> bool:
+    """Whether a comma is decimal for certain; behind tabs one column alone may hold pairs."""
+    if delimiter == ",":
+        return False
+    fields = [(n, word) for row in rows for n, word in enumerate(row)]
+    if not any(DECIMAL_COMMA.match(word) for _, word in fields):
+        return False
+    columns = {n for n, word in fields if COMMA_NUMBER.match(word)}
+    return delimiter == ";" or len(columns) > 1
+
+
 def _decimal(rows: list[list[str]], delimiter: str) -> str:
-    """What stands before the fraction of numbers: a comma if numbers have commas and no points."""
+    """What stands before the fraction of numbers: a comma if numbers have commas and no points.
+
+    Where each comma might set off thousands, as in 21,345, it is decimal if the delimiter is a
+    semicolon, which those use whose comma is decimal.
+    """
     if delimiter == ",":
         return "."
     fields = [field for row in rows for field in row]
-    points = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", field) for field in fields)
-    return "," if not points and any(map(COMMA_NUMBER.match, fields)) else "."
+    if any(map(POINTED.match, fields)) or not any(map(COMMA_NUMBER.match, fields)):
+        return "."
+    if any(map(DECIMAL_COMMA.match, fields)):
+        return ","
+    return "," if delimiter == ";" and not any(map(GROUPS.match, fields)) else "."

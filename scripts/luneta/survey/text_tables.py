@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import logging
 import re
@@ -23,6 +24,7 @@ from luneta.survey.arrow_columns import (
 )
 from luneta.survey.table_choice import Listing, TableError, require
 from luneta.survey.text_dialect import (
+    DECIMAL_COMMA,
     DELIMITERS,
     SAMPLE_BYTES,
     Dialect,
@@ -53,10 +55,19 @@ MARKS = ("--", "---", "\\N", "...", "....")
 SINGLE = ("-", "*", "?", ".", "_", "MASKED", "MISSING", "UNDEFINED", "NODATA")
 CASES = (str.upper, str.lower, str.capitalize)
 NULLS = ("", *MARKS, "NaN", "-NaN", *(case(word) for word in WORDS for case in CASES))
+# Numbers in groups of thousands, by what sets them off; and those that only such groups explain.
 THOUSANDS = {
-    ".": (r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$", ","),
-    ",": (r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$", "."),
+    ",": r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$",
+    ".": r"^[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?$",
 }
+PROOFS = {
+    ",": r"^[+-]?[1-9]\d{0,2}((,\d{3}){2,}|(,\d{3})+\.\d*)$",
+    ".": r"^[+-]?[1-9]\d{0,2}((\.\d{3}){2,}|(\.\d{3})+,\d*)$",
+}
+WHOLE_NUMBER = r"^[+-]?\d+$"
+FORTRAN = r"^([+-]?[\d.]+)D([+-]?\d+)$"
+CLEAR_FORTRAN = r"^[+-]?[\d.]+D[+-]|^[+-]?\d*\.\d*D|D\d\d"
+LARGEST_INT = 2.0**63
 
 TYPED = ("mrt", "cds", "ipac")  # forms of text whose header tells the types
 
@@ -75,7 +86,10 @@ def unpacked(path: Path) -> bytes:
 def _start(path: Path) -> bytes:
     opener = PACKERS.get(path.suffix.lower(), open)
     with opener(path, "rb") as file:
-        return file.read(SAMPLE_BYTES)
+        start = file.read(SAMPLE_BYTES)
+    last = max(start.rfind(b"\n"), start.rfind(b"\r"))
+    is_cut = len(start) == SAMPLE_BYTES and last > 0
+    return start[: last + 1] if is_cut else start
 
 
 class TextTable:
@@ -107,10 +121,23 @@ class TextTable:
         """Read columns, in the table's order; all if not given."""
         require(table, columns or (), self._path)
         data = decode_check(unpacked(self._path), self._path)
-        rows = _without_comments(data, self._dialect, self._path)
-        found = _read_rows(rows, self._dialect, self._text, columns)
-        units = dict(zip(self._dialect.names, self._dialect.units, strict=False))
-        return _typed(found, self._dialect, self._text, units)
+        dialect = self._dialect_of(data)
+        rows = _without_comments(data, dialect, self._path)
+        found = _read_rows(rows, dialect, self._text, columns)
+        units = dict(zip(dialect.names, dialect.units, strict=False))
+        return _typed(found, dialect, self._text, units, self._path)
+
+    def _dialect_of(self, data: bytes) -> Dialect:
+        """How the bytes are written that are read: the file's first ones may decode otherwise."""
+        dialect = find_dialect(data, self._suffix, self._path)
+        if dialect.names != self._dialect.names:
+            raise TableError(
+                f"{self._path}: its first lines name the columns "
+                f"{', '.join(self._dialect.names)}, but the whole file reads as "
+                f"{', '.join(dialect.names)}: it may be UTF-8 at first and Latin-1 later, or begin "
+                f"with very many comments; save it anew as CSV UTF-8"
+            )
+        return dialect
 
 
 def _without_comments(data: bytes, dialect: Dialect, path: Path) -> pa.Buffer:
@@ -153,32 +180,82 @@ def _read_rows(rows: pa.Buffer, dialect: Dialect, text_columns: Sequence[str], c
         names = [name if names.count(name) == 1 else f"{name}\0{n}" for n, name in enumerate(names)]
     if names and not names[-1]:  # each line ends in a delimiter
         names = [*names[:-1], "\0"]
+    wanted = columns and [name for name in names if name in columns]
+    as_text = [name for name in text_columns if name in names]
+    table = _parsed(rows, dialect, names, as_text, wanted)
+    large = [name for name in table.column_names if _may_be_large(table[name])]
+    if not large:
+        return table
+    exact = _parsed(rows, dialect, names, large, large)
+    for name in large:
+        position = table.column_names.index(name)
+        table = table.set_column(position, name, exact[name])
+    return table
+
+
+def _parsed(rows: pa.Buffer, dialect: Dialect, names, as_text, wanted) -> pa.Table:
     return pa.csv.read_csv(
         pa.BufferReader(rows),
         read_options=pa.csv.ReadOptions(column_names=names),
         parse_options=pa.csv.ParseOptions(delimiter=dialect.delimiter),
         convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in text_columns if name in names},
-            include_columns=columns and [name for name in names if name in columns],
+            column_types=dict.fromkeys(as_text, pa.string()),
+            include_columns=wanted,
             null_values=NULLS,
             decimal_point=dialect.decimal,
         ),
     )
 
 
+def _may_be_large(column: pa.ChunkedArray) -> bool:
+    """Whether numbers may be integers beyond int64, which Arrow reads as doubles."""
+    if not pa.types.is_float64(column.type):
+        return False
+    ends = pc.min_max(column).as_py()
+    is_large = any(v is not None and abs(v) >= LARGEST_INT for v in ends.values())
+    return is_large and pc.all(pc.equal(pc.floor(column), column)).as_py()
+
+
 def _typed(
-    table: pa.Table, dialect: Dialect, text_columns: Sequence[str], units: Mapping[str, str]
+    table: pa.Table,
+    dialect: Dialect,
+    text_columns: Sequence[str],
+    units: Mapping[str, str],
+    path: Path,
 ) -> pa.Table:
     """Make numbers of text that is numbers but for what stands for none, and trim the rest."""
     arrays = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if "\0" not in name:
             is_open = pa.types.is_string(column.type) and name not in text_columns
-            numbers = numbers_of_text(column, dialect.decimal) if is_open else None
-            if is_open and numbers is None and dialect.delimiter != ",":
-                numbers = numbers_of_text(column, ",")  # other columns may have points
+            numbers = numbers_of_text(column, _comma_or_point(column, dialect)) if is_open else None
             arrays[name] = _words(column) if numbers is None else numbers
+            if is_open and numbers is None:
+                _warn_of_commas(arrays[name], name, path)
     return table_of(arrays, units)
+
+
+def _comma_or_point(column: pa.ChunkedArray, dialect: Dialect) -> str:
+    """What is decimal in a column: other columns may differ."""
+    if dialect.decimal == "," or dialect.has_commas:
+        return ","
+    words = pc.utf8_trim(column, characters=BLANKS)
+    is_proof = pc.match_substring_regex(words, f"^(?:{DECIMAL_COMMA.pattern})")
+    return "," if dialect.delimiter == ";" and pc.any(is_proof).as_py() else "."
+
+
+def _warn_of_commas(words: pa.ChunkedArray, name: str, path: Path) -> None:
+    """Say that a column stays text whose commas or points may be decimal or set off thousands."""
+    words = words.drop_null()
+    is_number = pc.match_substring_regex(words, r"^[+-]?\d[\d.,]*$")
+    if len(words) and pc.all(is_number).as_py():
+        log.warning(
+            "%s: the column %r stays text: in numbers such as %r it is open what is decimal and "
+            "what sets off thousands; write them with a decimal point and without thousands",
+            path,
+            name,
+            words[0].as_py(),
+        )
 
 
 def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -192,13 +269,19 @@ def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedArray | None:
     """Read text as numbers, if all of it is numbers or stands for none.
 
-    Understood are signs, thousands set off by commas (points, if the decimal is a comma), and the
-    D of Fortran's exponents.
+    Understood are signs, the D of Fortran's exponents where it is clear (1.5D3, 1D+3, 1D03), and
+    thousands set off by commas or points where a value of the column proves them, such as
+    1,234,567 or 1,234.5: 21,345 alone may be either.
+
+    Parameters
+    ----------
+    decimal : {".", ","}
+        What is decimal in the table; `,` where a column has commas and nothing proves otherwise.
 
     Returns
     -------
     pyarrow.ChunkedArray or None
-        int64 or float64; None if there is a word, or no number.
+        int64, uint64 or float64; None if there is a word, no number, or an integer beyond these.
     """
     words = pc.utf8_trim(column, characters=BLANKS)
     first = next((w for w in words.slice(0, 1000).to_pylist() if w and not _is_none(w)), None)
@@ -209,14 +292,46 @@ def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedAr
     words = with_missing(upper, pc.is_in(upper, nulls))
     if words.null_count == len(words):
         return None
-    pattern, mark = THOUSANDS[decimal]
-    grouped = pc.match_substring_regex(words, pattern)
-    words = pc.if_else(grouped, pc.replace_substring(words, mark, ""), words)
-    if decimal == ",":
-        words = pc.replace_substring(words, ",", ".")
+    words = _with_points(words, decimal)
+    if words is None:
+        return None
     words = pc.replace_substring_regex(words, r"^\+", "")
-    words = pc.replace_substring_regex(words, r"^([+-]?[\d.]+)D([+-]?\d+)$", r"\1E\2")
-    return _cast(words)
+    is_fortran = pc.match_substring_regex(words, FORTRAN)
+    is_clear = pc.match_substring_regex(words, CLEAR_FORTRAN)
+    if _any(pc.and_not(is_fortran, is_clear)):
+        return None
+    return _cast(pc.replace_substring_regex(words, FORTRAN, r"\1E\2"))
+
+
+def _any(flags: pa.ChunkedArray) -> bool:
+    return bool(pc.any(flags).as_py())
+
+
+def _with_points(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
+    """Write numbers with a decimal point and without thousands; None if it is open which is which.
+
+    A comma that is left in the result makes it no number.
+    """
+    proven = [m for m, proof in PROOFS.items() if _any(pc.match_substring_regex(words, proof))]
+    if len(proven) > 1:
+        return None
+    for mark in proven:
+        is_grouped = pc.match_substring_regex(words, THOUSANDS[mark])
+        words = pc.if_else(is_grouped, pc.replace_substring(words, mark, ""), words)
+        decimal = "." if mark == "," else ","
+    has_points = _any(pc.match_substring(words, "."))
+    if decimal == "." or (not proven and not _any(pc.match_substring(words, ","))):
+        is_open = (
+            decimal == ","
+            and has_points
+            and not _any(
+                pc.and_not(
+                    pc.match_substring(words, "."), pc.match_substring_regex(words, THOUSANDS["."])
+                )
+            )
+        )
+        return None if is_open else words
+    return None if has_points else pc.replace_substring(words, ",", ".")
 
 
 def _is_none(word: str) -> bool:
@@ -231,11 +346,12 @@ def without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _cast(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    for kind in (pa.int64(), pa.float64()):
-        try:
+    """Cast text to the first type that takes all of it; integers never become doubles."""
+    is_whole = pc.all(pc.match_substring_regex(words, WHOLE_NUMBER)).as_py()
+    kinds = (pa.int64(), pa.uint64()) if is_whole else (pa.float64(),)
+    for kind in kinds:
+        with contextlib.suppress(pa.ArrowInvalid):
             return words.cast(kind)
-        except pa.ArrowInvalid:
-            continue
     return None
 
 
