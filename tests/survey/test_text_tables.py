@@ -346,3 +346,26 @@ def test_a_late_letter_of_latin_1_loses_no_row(tmp_path):
     found = read(tmp_path, b"# \xc3\xa9\xc3\xa9\nid,note\n" + rows.encode() + b"\xe9n,z\n")
     assert found.num_rows == 20001
     assert found["id"][20000].as_py() == "én"
+
+
+def test_commented_lines_that_may_be_rows_are_told(tmp_path, caplog):
+    found = read(tmp_path, "id,ra\n#1,1.0\n#2,2.0\nc,3.0\n# end\n")
+    assert found["id"].to_pylist() == ["c"]
+    assert "2 lines that begin with # are left out as comments" in caplog.text
+    assert "the first '#1,1.0'" in caplog.text
+
+
+def test_commented_lines_between_rows_that_may_be_rows_are_refused(tmp_path):
+    with pytest.raises(TableError, match="1 lines between the rows begin with #.*'#2,2.0'.*quotes"):
+        read(tmp_path, "id,ra\na,1.0\n#2,2.0\nc,3.0\n")
+    text = "id,ra\na,1.0\n# second half\nc,3.0\n"
+    assert read(tmp_path, text)["id"].to_pylist() == ["a", "c"]
+
+
+def test_a_remark_of_as_many_words_is_no_header(tmp_path):
+    found = read(tmp_path, "# made,byhand\nname,label\na,lens\n")
+    assert found.to_pylist() == [{"name": "a", "label": "lens"}]
+    with pytest.raises(TableError, match="no line names the columns"):
+        read(tmp_path, "# made,byhand\nname,2\na,lens\n")
+    found = read(tmp_path, "# id,mag\na,2.5\nb,NULL\n")
+    assert found.to_pylist() == [{"id": "a", "mag": 2.5}, {"id": "b", "mag": None}]

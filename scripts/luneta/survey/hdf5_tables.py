@@ -136,7 +136,20 @@ def _values(part, item, name: str) -> pa.Array:
     values = np.asarray(part[()])
     if values.dtype.kind == "O":
         return object_column(list(values))
-    return array_column(values, _filled(values, _attributes(part, item, name)))
+    attributes = _attributes(part, item, name)
+    missing = _filled(values, attributes)
+    return array_column(_unpacked(values, attributes), missing)
+
+
+def _unpacked(values: np.ndarray, attributes: Mapping) -> np.ndarray:
+    """Physical values of numbers that are stored scaled, as netCDF and CF define it."""
+    scale, offset = (
+        float(np.atleast_1d(attributes.get(key, usual))[0])
+        for key, usual in (("scale_factor", 1), ("add_offset", 0))
+    )
+    if values.dtype.kind not in "iuf" or (scale, offset) == (1, 0):
+        return values
+    return values.astype(np.float64) * scale + offset
 
 
 def _attributes(part, item, name: str) -> dict:

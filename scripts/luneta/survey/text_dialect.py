@@ -24,6 +24,7 @@ DECIMAL_COMMA = re.compile(
 )
 POINTED = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?$")
 GROUPS = re.compile(r"[+-]?\d{1,3}((,\d{3}){2,}|(,\d{3})+\.\d*)$")
+NO_NUMBER = ("", "-", "--", "---", "\\N", "NA", "N/A", "<NA>", "NAN", "NULL", "NONE", "INF", "-INF")
 SEPARATOR = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 WORD = re.compile(r"[^\s]+$")
 
@@ -123,7 +124,7 @@ def find_dialect(data: bytes, suffix: str, path: Path | str) -> Dialect:
     if not lines:
         return _only_comments(comments, suffix, path)
     delimiter = _delimiter(lines[0].text, suffix)
-    rows = [_fields(line.text, delimiter) for line in lines if not line.is_comment]
+    rows = [fields_of(line.text, delimiter) for line in lines if not line.is_comment]
     header, start = _header(comments, lines, rows, delimiter)
     if header is None:
         raise TableError(
@@ -150,7 +151,8 @@ def _lines(data: bytes) -> list[_Line]:
     return found
 
 
-def _fields(line: str, delimiter: str) -> list[str]:
+def fields_of(line: str, delimiter: str) -> list[str]:
+    """Split a line into its fields, trimmed."""
     rows = csv.reader([line], delimiter=delimiter, skipinitialspace=delimiter != "\t")
     return [field.strip() for field in next(rows, [])]
 
@@ -174,15 +176,17 @@ def _only_comments(comments: list[_Line], suffix: str, path: Path | str) -> Dial
         raise ValueError("the file is empty; its first line must name the columns")
     names = comments[-1].uncommented
     delimiter = _delimiter(names, suffix)
-    return Dialect(_fields(names, delimiter), [], comments[-1].end, delimiter, ".")
+    return Dialect(fields_of(names, delimiter), [], comments[-1].end, delimiter, ".")
 
 
 def _header(
     comments: Sequence[_Line], lines: Sequence[_Line], rows: list[list[str]], delimiter: str
 ) -> tuple[list[str] | None, int]:
     """Names of the columns, and the first byte behind them: a plain line, or the last comment."""
-    commented = _fields(comments[-1].uncommented, delimiter) if comments else []
-    if comments and _may_name(commented, rows[0]) and not _names_columns(rows):
+    commented = fields_of(comments[-1].uncommented, delimiter) if comments else []
+    is_close = bool(comments) and not re.search(r"\s", comments[-1].text.strip())
+    may_name = _may_name(commented, rows[0]) and not _names_columns(rows)
+    if may_name and (_holds_numbers(rows) or (is_close and not any(map(_is_number, rows[0])))):
         return commented, comments[-1].end
     if comments and any(map(_is_number, rows[0])):
         return None, 0
@@ -193,6 +197,16 @@ def _may_name(commented: list[str], row: list[str]) -> bool:
     """Whether a comment can be the line of names: one word for each field of a row."""
     same = len(commented) == len(row) and len(set(commented)) == len(commented)
     return same and len(row) > 1 and all(WORD.match(name) for name in commented)
+
+
+def _holds_numbers(rows: list[list[str]]) -> bool:
+    """Whether the first row has a number, and all others have one (or nothing) there too."""
+    places = [n for n, field in enumerate(rows[0]) if _is_number(field)]
+    return any(all(_may_be_number(row, n) for row in rows[1:]) for n in places)
+
+
+def _may_be_number(row: list[str], place: int) -> bool:
+    return len(row) <= place or row[place].upper() in NO_NUMBER or _is_number(row[place])
 
 
 def _names_columns(rows: list[list[str]]) -> bool:

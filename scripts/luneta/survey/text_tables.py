@@ -29,6 +29,7 @@ from luneta.survey.text_dialect import (
     SAMPLE_BYTES,
     Dialect,
     decode_check,
+    fields_of,
     find_dialect,
     is_delimited,
 )
@@ -67,6 +68,7 @@ PROOFS = {
 WHOLE_NUMBER = r"^[+-]?\d+$"
 FORTRAN = r"^([+-]?[\d.]+)D([+-]?\d+)$"
 CLEAR_FORTRAN = r"^[+-]?[\d.]+D[+-]|^[+-]?\d*\.\d*D|D\d\d"
+LONGEST_ROW = 100_000  # characters; csv reads no longer field
 LARGEST_INT = 2.0**63
 
 TYPED = ("mrt", "cds", "ipac")  # forms of text whose header tells the types
@@ -167,7 +169,42 @@ def _uncommented(rows: bytes, dialect: Dialect, path: Path) -> bytes:
             f"names that begin with # into quotes"
         )
     log.info("%s: %d lines that begin with # are comments", path, count)
+    _check_comments(rows.decode("utf-8").split("\n"), dialect, path)
     return left
+
+
+def _check_comments(lines: Sequence[str], dialect: Dialect, path: Path) -> None:
+    """Warn of comments that may be rows; refuse them between rows, where an id may begin with #."""
+    if len(dialect.names) < 2:
+        return
+    plain = [n for n, line in enumerate(lines) if line.strip() and not _is_comment(line)]
+    commented = [n for n, line in enumerate(lines) if _is_comment(line)]
+    like_rows = [n for n in commented if _counts_fields(lines[n], dialect)]
+    between = [n for n in like_rows if plain and plain[0] < n < plain[-1]]
+    if between:
+        raise TableError(
+            f"{path}: {len(between)} lines between the rows begin with # and have a field for each "
+            f"column, the first {lines[between[0]][:80]!r}, so they may be rows or comments; put "
+            f"the first field into quotes if they are rows, or delete them"
+        )
+    if like_rows:
+        log.warning(
+            "%s: %d lines that begin with # are left out as comments, though they have a field for "
+            "each column, the first %r; put the first field into quotes if they are rows",
+            path,
+            len(like_rows),
+            lines[like_rows[0]][:80],
+        )
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _counts_fields(line: str, dialect: Dialect) -> bool:
+    if len(line) > LONGEST_ROW or line.count(dialect.delimiter) < len(dialect.names) - 1:
+        return False
+    return len(fields_of(line, dialect.delimiter)) == len(dialect.names)
 
 
 def _read_rows(rows: pa.Buffer, dialect: Dialect, text_columns: Sequence[str], columns) -> pa.Table:
