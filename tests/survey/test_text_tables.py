@@ -369,3 +369,8 @@ def test_a_remark_of_as_many_words_is_no_header(tmp_path):
         read(tmp_path, "# made,byhand\nname,2\na,lens\n")
     found = read(tmp_path, "# id,mag\na,2.5\nb,NULL\n")
     assert found.to_pylist() == [{"id": "a", "mag": 2.5}, {"id": "b", "mag": None}]
+
+
+def test_commas_that_nothing_proves_are_decimal_between_semicolons_and_told(tmp_path, caplog):
+    assert read(tmp_path, "id;ra\na;150,123\nb;21,345\n")["ra"].to_pylist() == [150.123, 21.345]
+    assert "commas are read as decimal, as the delimiter is a semicolon" in caplog.text

@@ -124,6 +124,12 @@ class TextTable:
         require(table, columns or (), self._path)
         data = decode_check(unpacked(self._path), self._path)
         dialect = self._dialect_of(data)
+        if dialect.decimal == "," and not dialect.has_commas and dialect.delimiter == ";":
+            log.warning(
+                "%s: commas are read as decimal, as the delimiter is a semicolon; no number among "
+                "the first rows proves it, so remove commas that set off thousands",
+                self._path,
+            )
         rows = _without_comments(data, dialect, self._path)
         found = _read_rows(rows, dialect, self._text, columns)
         units = dict(zip(dialect.names, dialect.units, strict=False))
