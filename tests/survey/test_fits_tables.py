@@ -206,3 +206,10 @@ def test_a_table_without_rows(tmp_path):
     rows = np.empty(0, dtype=[("a", ">i4"), ("s", "S3")])
     path = write(tmp_path / "t.fits", table_hdu(rows, {"a": {"TFORM": "J"}, "s": {"TFORM": "3A"}}))
     assert read_table(path).to_pydict() == {"a": [], "s": []}
+
+
+def test_an_undefined_value_and_a_scale_written_as_text(tmp_path):
+    found = one_column(tmp_path, [10, -999], ">i4", TFORM="J", TNULL="-999")
+    assert found.to_pylist() == [10, None]
+    found = one_column(tmp_path, [10, -999], ">i4", TFORM="J", TNULL="-999", TSCAL="0.5", TZERO="1")
+    assert found.to_pylist() == [6.0, None]

@@ -222,3 +222,20 @@ def test_a_table_is_the_same_in_every_format(tmp_path, file, columns):
         about = kept.schema.field(name).metadata or {}
         assert about.get(b"unit", b"").decode() == (unit or ""), (file, name)
     assert kept.schema.field("word").type == pa.string()
+
+
+def test_columns_of_hdf5_are_scaled_as_their_attributes_say_but_for_what_is_missing(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["ra"] = np.array([100, -1, 300], "i2")
+        file["ra"].attrs.update({"scale_factor": 0.5, "add_offset": [10.0], "_FillValue": -1})
+        file["id"] = np.array([2**62 + 1, 2, 3], "i8")
+        file["id"].attrs["scale_factor"] = 1
+    found = read_table(tmp_path / "t.h5")
+    assert found["ra"].to_pylist() == [60.0, None, 160.0]
+    assert found["id"].to_pylist() == [2**62 + 1, 2, 3]
+
+
+def test_two_ids_of_latin_1_stay_two(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file.create_dataset("id", data=[b"a\xe9", b"a\xe8"], dtype=h5py.string_dtype("ascii"))
+    assert read_table(tmp_path / "t.h5")["id"].to_pylist() == ["a\xe9", "a\xe8"]

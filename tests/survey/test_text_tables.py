@@ -123,9 +123,24 @@ def test_marks_that_are_no_words_are_missing_everywhere(tmp_path, mark):
     [
         (["1,234.5", "12.5", "N/A"], ".", [1234.5, 12.5, None]),
         (["1.234,5", "12,5", None], ",", [1234.5, 12.5, None]),
-        (["1,234", "5"], ".", [1234, 5]),
+        (["1,234", "5"], ".", None),
+        (["1,234", "5"], ",", [1.234, 5.0]),
+        (["1,234,567", "1,234", "5"], ".", [1234567, 1234, 5]),
+        (["1,234,567", "1,234", "5"], ",", [1234567, 1234, 5]),
+        (["1.234", "5"], ",", None),
+        (["1.234", "5.25"], ",", [1.234, 5.25]),
+        (["0.123", "5.125"], ",", [0.123, 5.125]),
+        (["1.234", "12,5"], ",", None),
+        (["1.234.567", "12,5"], ".", [1234567.0, 12.5]),
+        (["1,234.5", "1.234,5"], ".", None),
+        (["1D2", "3D4"], ".", None),
+        (["1.5D2", "2d0"], ".", None),
+        (["1D+2", "1D02"], ".", [100.0, 100.0]),
+        (["11094340384428888064", "5"], ".", [11094340384428888064, 5]),
+        (["11094340384428888064", "-5"], ".", None),
+        (["111094340384428888064", "5"], ".", None),
         (["+1.5", "-2"], ".", [1.5, -2.0]),
-        (["1.5D+03", "2d0"], ".", [1500.0, 2.0]),
+        (["1.5D+03", "2.d0"], ".", [1500.0, 2.0]),
         ([" 7 ", "8"], ".", [7, 8]),
         (["12,34", "5"], ".", None),
         (["1.5", "faint"], ".", None),
@@ -267,3 +282,95 @@ def test_a_position_that_is_left_out_in_words_is_missing(tmp_path):
     found = read_list(tmp_path / "t.csv", {"columns": columns, "keep": {}})
     assert found.missing.tolist() == [False, True, False]
     assert found.on_the_sky().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_three_digits_behind_a_comma_are_no_thousands(tmp_path, mark):
+    text = "id,ra,dec,m\na,150#123,2#5,1.5\nb,150#456,3#25,2.5\n".replace(",", mark)
+    found = read(tmp_path, text.replace("#", ","))
+    assert found["ra"].to_pylist() == [150.123, 150.456]
+    assert found["dec"].to_pylist() == [2.5, 3.25]
+    assert found["m"].to_pylist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['id,n,m\na,"21,345",1.5\nb,"1,234",2.5\n', "id\tn\tm\na\t21,345\t1.5\nb\t1,234\t2.5\n",
+     "id;n;m\na;21,345;1.5\nb;1,234;2.5\n", "id\tn\na\t21,345\nb\t1,234\n"],
+)  # fmt: skip
+def test_commas_that_may_be_decimal_or_thousands_stay_text(tmp_path, text, caplog):
+    assert read(tmp_path, text)["n"].to_pylist() == ["21,345", "1,234"]
+    assert "the column 'n' stays text: in numbers such as '21,345'" in caplog.text
+
+
+def test_a_column_with_decimal_commas_among_points_stays_text_in_a_tsv(tmp_path):
+    text = "id\tpair\tm\na\t3,7\t1.5\nb\t4,12\t2.5\n"
+    assert read(tmp_path, text, "list.tsv")["pair"].to_pylist() == ["3,7", "4,12"]
+
+
+def test_points_below_the_first_lines_of_a_table_with_decimal_commas(tmp_path):
+    rows = "".join(f"{n};1,5;2\n" for n in range(60))
+    found = read(tmp_path, "id;m;n\n" + rows + "60;1,5;1.234\n")
+    assert found["n"].to_pylist() == [*["2"] * 60, "1.234"]
+
+
+def test_ids_beyond_int64_keep_every_digit(tmp_path):
+    ids = [11094340384428888064, 11094340384428888065, 5]
+    text = "name,specObjID,x\n" + "".join(f"n,{i},1e300\n" for i in ids)
+    for name in ("t.csv", "t.txt"):
+        found = read(tmp_path, text if name == "t.csv" else text.replace(",", " "), name)
+        assert found["specObjID"].to_pylist() == ids
+        assert str(found.schema.field("specObjID").type) == "uint64"
+        assert found["x"].to_pylist() == [1e300] * 3
+
+
+def test_a_row_of_marks_is_no_line_of_dashes(tmp_path):
+    found = read(tmp_path, "x,y\n1,2\n--,--\n3,4\n")
+    assert found["x"].to_pylist() == [1, None, 3]
+    found = read(tmp_path, "x,y\n--,--\n3,4\n")
+    assert found["x"].to_pylist() == [None, 3]
+    found = read(tmp_path, "x,y\n1,2\n---,---\n3,4\n")
+    assert found["x"].to_pylist() == [1, None, 3]
+
+
+def test_no_row_is_lost_where_a_letter_crosses_the_end_of_the_sample(tmp_path):
+    for shift in (0, 1):
+        head = "# " + "é" * 30 + "\nid,note\na,x\nb,x\n"
+        fill = "#" + "c" * ((1 << 20) - 100 - len(head.encode()) - shift) + "\n"
+        found = read(tmp_path, head + fill + "é" * 200 + ",y\nlast,z\n")
+        assert found["id"].to_pylist() == ["a", "b", "é" * 200, "last"]
+
+
+def test_a_late_letter_of_latin_1_loses_no_row(tmp_path):
+    rows = ("é" * 30 + ",x\n") * 20000
+    found = read(tmp_path, b"# \xc3\xa9\xc3\xa9\nid,note\n" + rows.encode() + b"\xe9n,z\n")
+    assert found.num_rows == 20001
+    assert found["id"][20000].as_py() == "én"
+
+
+def test_commented_lines_that_may_be_rows_are_told(tmp_path, caplog):
+    found = read(tmp_path, "id,ra\n#1,1.0\n#2,2.0\nc,3.0\n# end\n")
+    assert found["id"].to_pylist() == ["c"]
+    assert "2 lines that begin with # are left out as comments" in caplog.text
+    assert "the first '#1,1.0'" in caplog.text
+
+
+def test_commented_lines_between_rows_that_may_be_rows_are_refused(tmp_path):
+    with pytest.raises(TableError, match="1 lines between the rows begin with #.*'#2,2.0'.*quotes"):
+        read(tmp_path, "id,ra\na,1.0\n#2,2.0\nc,3.0\n")
+    text = "id,ra\na,1.0\n# second half\nc,3.0\n"
+    assert read(tmp_path, text)["id"].to_pylist() == ["a", "c"]
+
+
+def test_a_remark_of_as_many_words_is_no_header(tmp_path):
+    found = read(tmp_path, "# made,byhand\nname,label\na,lens\n")
+    assert found.to_pylist() == [{"name": "a", "label": "lens"}]
+    with pytest.raises(TableError, match="no line names the columns"):
+        read(tmp_path, "# made,byhand\nname,2\na,lens\n")
+    found = read(tmp_path, "# id,mag\na,2.5\nb,NULL\n")
+    assert found.to_pylist() == [{"id": "a", "mag": 2.5}, {"id": "b", "mag": None}]
+
+
+def test_commas_that_nothing_proves_are_decimal_between_semicolons_and_told(tmp_path, caplog):
+    assert read(tmp_path, "id;ra\na;150,123\nb;21,345\n")["ra"].to_pylist() == [150.123, 21.345]
+    assert "commas are read as decimal, as the delimiter is a semicolon" in caplog.text

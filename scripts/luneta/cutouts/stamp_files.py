@@ -15,6 +15,7 @@ from luneta.cutouts.table_pictures import SUFFIXES as TABLES
 from luneta.cutouts.table_pictures import picture_bytes
 from luneta.survey.fits_headers import Unit, require_file
 from luneta.survey.flags import Flag
+from luneta.survey.hdf5_files import own_dataset
 from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
@@ -232,10 +233,10 @@ class StampFiles:
 
 
 def _dataset(file: h5py.File, path: Path, name) -> h5py.Dataset:
-    if name is not None and isinstance(file.get(str(name)), h5py.Dataset):
-        return file[str(name)]
-    if name is None and (found := next((n for n in DATASETS if n in file), None)):
-        return file[found]
+    named = DATASETS if name is None else (str(name),)
+    datasets = (own_dataset(file, one) for one in named)
+    if (dataset := next((d for d in datasets if d is not None), None)) is not None:
+        return dataset
     wanted = f"no dataset {name!r}" if name else f"none of the datasets {', '.join(DATASETS)}"
     there = ", ".join(file) or "nothing"
     raise ImageError(Flag.UNREADABLE_FILE, f"{path} has {wanted}; it holds {there}", path)

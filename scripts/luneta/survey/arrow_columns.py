@@ -67,9 +67,19 @@ def array_column(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Ar
 
 def object_column(values: Sequence) -> pa.Array:
     """Put Python objects into an Arrow array: text, or numbers all of one kind."""
-    values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+    values = _words_of_bytes(values)
     words = pa.array(values, pa.string()) if all(_is_word(v) for v in values) else pa.array(values)
     return empty_to_null(pc.utf8_trim(words, " \t")) if pa.types.is_string(words.type) else words
+
+
+def _words_of_bytes(values: Sequence) -> list:
+    """Decode bytes as `decoded` does: all as UTF-8, or else all as Latin-1."""
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            return [v.decode(encoding) if isinstance(v, bytes) else v for v in values]
+        except UnicodeDecodeError:
+            continue
+    raise AssertionError("Latin-1 takes any byte")
 
 
 def _is_word(value) -> bool:

@@ -6,9 +6,11 @@ astropy does the other way round.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +92,42 @@ class FitsTables:
             wanted = [c for c in wanted if c.name in table.names]
             rows = hdu.data.view(np.ndarray) if hdu.data is not None else None
             read = _ascii_column if unit.kind == "TABLE" else _binary_column
-            arrays = {c.name: read(c, _stored(rows, c, hdu), self._path) for c in wanted}
+            known = {c.name: _coded(c, n, unit) for n, c in enumerate(hdu.columns, start=1)}
+            arrays = {
+                c.name: read(known[c.name], _stored(rows, c, hdu), self._path) for c in wanted
+            }
             return table_of(arrays, {c.name: c.unit for c in wanted})
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """How a column is coded: its format and the cards TNULLn, TSCALn and TZEROn."""
+
+    name: str
+    format: object
+    null: object
+    bscale: object
+    bzero: object
+
+
+def _coded(column: fits.Column, number: int, unit: Unit) -> _Coded:
+    """Take the cards from the header, as astropy ignores numbers that are written as text."""
+    null, scale, zero = (_number_in(unit, f"{key}{number}") for key in ("TNULL", "TSCAL", "TZERO"))
+    null = column.null if null is None or unit.kind == "TABLE" else null  # there it is text
+    scale = column.bscale if scale is None else scale
+    zero = column.bzero if zero is None else zero
+    return _Coded(column.name, column.format, null, scale, zero)
+
+
+def _number_in(unit: Unit, key: str) -> int | float | None:
+    """Read a number that is written as text; None if the card is no text, or no number."""
+    value = unit.get(key)
+    if not isinstance(value, str):
+        return None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value.strip().upper().replace("D", "E"))
+    return None
 
 
 def _stored(rows: np.ndarray | None, column: fits.Column, hdu) -> np.ndarray:
@@ -145,7 +181,7 @@ def _not_one_value(column: fits.Column) -> str | None:
     return f"an array of {repeat} {what} in each row" if repeat else "nothing"
 
 
-def _binary_column(column: fits.Column, stored: np.ndarray, path: Path) -> pa.Array:
+def _binary_column(column: _Coded, stored: np.ndarray, path: Path) -> pa.Array:
     kind = column.format.format[:1]
     if kind == "A":
         return text_of_bytes(stored if stored.ndim == 1 else stored.reshape(len(stored)))
@@ -177,7 +213,7 @@ def _scaled(stored: np.ndarray, kind: str, scale, zero) -> np.ndarray:
     return stored.astype(np.float64) * scale + zero
 
 
-def _ascii_column(column: fits.Column, stored: np.ndarray, path: Path) -> pa.Array:
+def _ascii_column(column: _Coded, stored: np.ndarray, path: Path) -> pa.Array:
     """Read a column of an ASCII table; numbers that are blank or TNULL are missing."""
     words = text_of_bytes(stored)
     kind = column.format.format

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
+from luneta.survey.hdf5_files import is_own_link, own_dataset, own_item
 from luneta.survey.table_choice import Listing, require
 
 # Attributes by which writers tell the value that stands for none.
@@ -71,9 +72,8 @@ def _tables(group: h5py.Group, depth: int = 0) -> Iterator[tuple[str, h5py.Group
 
 def _items(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     for name in group:
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.HardLink) and not name.endswith(META):
-            yield name, group[name]
+        if is_own_link(group, name) and not name.endswith(META):
+            yield name, own_item(group, name)
 
 
 def _is_column(item) -> bool:
@@ -136,7 +136,20 @@ def _values(part, item, name: str) -> pa.Array:
     values = np.asarray(part[()])
     if values.dtype.kind == "O":
         return object_column(list(values))
-    return array_column(values, _filled(values, _attributes(part, item, name)))
+    attributes = _attributes(part, item, name)
+    missing = _filled(values, attributes)
+    return array_column(_unpacked(values, attributes), missing)
+
+
+def _unpacked(values: np.ndarray, attributes: Mapping) -> np.ndarray:
+    """Physical values of numbers that are stored scaled, as netCDF and CF define it."""
+    scale, offset = (
+        float(np.atleast_1d(attributes.get(key, usual))[0])
+        for key, usual in (("scale_factor", 1), ("add_offset", 0))
+    )
+    if values.dtype.kind not in "iuf" or (scale, offset) == (1, 0):
+        return values
+    return values.astype(np.float64) * scale + offset
 
 
 def _attributes(part, item, name: str) -> dict:
@@ -167,10 +180,13 @@ def _unit(item, name: str, part) -> str | None:
 
 def _about(item) -> dict[str, str]:
     """Units of a dataset of records that astropy wrote; empty if it is of another writer."""
-    if not isinstance(item, h5py.Dataset) or f"{item.name}{META}" not in item.file:
+    if not isinstance(item, h5py.Dataset):
+        return {}
+    about = own_dataset(item.file, f"{item.name}{META}")
+    if about is None:
         return {}
     from astropy.table.meta import get_header_from_yaml
 
-    lines = [line.decode() for line in item.file[f"{item.name}{META}"][()]]
+    lines = [line.decode() for line in about[()]]
     columns = get_header_from_yaml(lines)["datatype"]
     return {column["name"]: str(column.get("unit") or "") for column in columns}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from luneta.survey.arrow_columns import is_bytes, is_nested, with_missing
 from luneta.survey.table_choice import Listing, TableError, require
+from luneta.survey.votables import parse_votable
 
 HATS_PROPERTIES = ("hats.properties", "properties")
 PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
@@ -68,7 +68,7 @@ class ParquetTable:
         require(table, columns or (), self._path)
         schema = self._parts.schema
         wanted = [name for name in table.names if columns is None or name in columns]
-        units = {**_astropy_units(schema), **_voparquet_units(schema)}
+        units = {**_astropy_units(schema), **_voparquet_units(schema, self._path)}
         masks = [
             n for n in schema.names if _is_mask(n, schema) and n.removesuffix(".mask") in wanted
         ]
@@ -231,16 +231,12 @@ def _astropy_units(schema: pa.Schema) -> dict[str, str]:
     return {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
 
 
-def _voparquet_units(schema: pa.Schema) -> dict[str, str]:
+def _voparquet_units(schema: pa.Schema, path: Path) -> dict[str, str]:
     """Units of a VOParquet file, which packs the header of a VOTable into its metadata."""
     content = (schema.metadata or {}).get(VOPARQUET)
     if content is None:
         return {}
-    from astropy.io import votable
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = votable.parse(io.BytesIO(content)).get_first_table()
+    header = parse_votable(io.BytesIO(content), path).get_first_table()
     return {field.name: str(field.unit) for field in header.fields if field.unit}
 
 

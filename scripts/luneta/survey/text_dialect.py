@@ -18,6 +18,13 @@ UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?$")
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eEdD][+-]?\d+)?$")
+# A comma that is decimal for certain: no group of thousands looks like it.
+DECIMAL_COMMA = re.compile(
+    r"[+-]?(0*,\d+|0\d*,\d+|\d{4,},\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?$"
+)
+POINTED = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?$")
+GROUPS = re.compile(r"[+-]?\d{1,3}((,\d{3}){2,}|(,\d{3})+\.\d*)$")
+NO_NUMBER = ("", "-", "--", "---", "\\N", "NA", "N/A", "<NA>", "NAN", "NULL", "NONE", "INF", "-INF")
 SEPARATOR = re.compile(r'"?sep=.?"?', re.IGNORECASE)
 WORD = re.compile(r"[^\s]+$")
 
@@ -38,6 +45,8 @@ class Dialect:
         One character.
     decimal : str
         What stands before the fraction of a number: `.` or `,`.
+    has_commas : bool
+        Whether commas are decimal where a column has them, be there points in others or not.
     """
 
     names: list[str]
@@ -45,6 +54,7 @@ class Dialect:
     start: int
     delimiter: str
     decimal: str
+    has_commas: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def find_dialect(data: bytes, suffix: str, path: Path | str) -> Dialect:
     if not lines:
         return _only_comments(comments, suffix, path)
     delimiter = _delimiter(lines[0].text, suffix)
-    rows = [_fields(line.text, delimiter) for line in lines if not line.is_comment]
+    rows = [fields_of(line.text, delimiter) for line in lines if not line.is_comment]
     header, start = _header(comments, lines, rows, delimiter)
     if header is None:
         raise TableError(
@@ -123,7 +133,8 @@ def find_dialect(data: bytes, suffix: str, path: Path | str) -> Dialect:
         )
     rows = rows[len(rows) - sum(line.end > start for line in lines if not line.is_comment) :]
     units, start, rows = _units(lines, rows, start, delimiter)
-    return Dialect(header, units, start, delimiter, _decimal(rows, delimiter))
+    decimal, has_commas = _decimal(rows, delimiter), _has_commas(rows, delimiter)
+    return Dialect(header, units, start, delimiter, decimal, has_commas)
 
 
 def _lines(data: bytes) -> list[_Line]:
@@ -140,7 +151,8 @@ def _lines(data: bytes) -> list[_Line]:
     return found
 
 
-def _fields(line: str, delimiter: str) -> list[str]:
+def fields_of(line: str, delimiter: str) -> list[str]:
+    """Split a line into its fields, trimmed."""
     rows = csv.reader([line], delimiter=delimiter, skipinitialspace=delimiter != "\t")
     return [field.strip() for field in next(rows, [])]
 
@@ -164,15 +176,17 @@ def _only_comments(comments: list[_Line], suffix: str, path: Path | str) -> Dial
         raise ValueError("the file is empty; its first line must name the columns")
     names = comments[-1].uncommented
     delimiter = _delimiter(names, suffix)
-    return Dialect(_fields(names, delimiter), [], comments[-1].end, delimiter, ".")
+    return Dialect(fields_of(names, delimiter), [], comments[-1].end, delimiter, ".")
 
 
 def _header(
     comments: Sequence[_Line], lines: Sequence[_Line], rows: list[list[str]], delimiter: str
 ) -> tuple[list[str] | None, int]:
     """Names of the columns, and the first byte behind them: a plain line, or the last comment."""
-    commented = _fields(comments[-1].uncommented, delimiter) if comments else []
-    if comments and _may_name(commented, rows[0]) and not _names_columns(rows):
+    commented = fields_of(comments[-1].uncommented, delimiter) if comments else []
+    is_close = bool(comments) and not re.search(r"\s", comments[-1].text.strip())
+    may_name = _may_name(commented, rows[0]) and not _names_columns(rows)
+    if may_name and (_holds_numbers(rows) or (is_close and not any(map(_is_number, rows[0])))):
         return commented, comments[-1].end
     if comments and any(map(_is_number, rows[0])):
         return None, 0
@@ -183,6 +197,16 @@ def _may_name(commented: list[str], row: list[str]) -> bool:
     """Whether a comment can be the line of names: one word for each field of a row."""
     same = len(commented) == len(row) and len(set(commented)) == len(commented)
     return same and len(row) > 1 and all(WORD.match(name) for name in commented)
+
+
+def _holds_numbers(rows: list[list[str]]) -> bool:
+    """Whether the first row has a number, and all others have one (or nothing) there too."""
+    places = [n for n, field in enumerate(rows[0]) if _is_number(field)]
+    return any(all(_may_be_number(row, n) for row in rows[1:]) for n in places)
+
+
+def _may_be_number(row: list[str], place: int) -> bool:
+    return len(row) <= place or row[place].upper() in NO_NUMBER or _is_number(row[place])
 
 
 def _names_columns(rows: list[list[str]]) -> bool:
@@ -203,16 +227,41 @@ def _units(
     """Units of the columns, from the line above one of dashes, as VizieR writes them."""
     plain = [line for line in lines if not line.is_comment and line.end > start]
     for number in range(min(2, len(rows))):
-        if len(rows[number]) > 1 and all(re.fullmatch("-+", field) for field in rows[number]):
+        above = rows[number - 1] if number else []
+        if _is_line(rows[number]) and not any(map(_is_number, above)):
             units = rows[0] if number == 1 else []
             return units, plain[number].end, rows[number + 1 :]
     return [], start, rows
 
 
+def _is_line(row: list[str]) -> bool:
+    """Whether a row is a line of dashes; of `--` alone it is a row of missing values."""
+    is_drawn = len(row) > 1 and all(re.fullmatch("-+", field) for field in row)
+    return is_drawn and max(map(len, row)) > len("--")
+
+
+def _has_commas(rows: list[list[str]], delimiter: str) -> bool:
+    """Whether a comma is decimal for certain; behind tabs one column alone may hold pairs."""
+    if delimiter == ",":
+        return False
+    fields = [(n, word) for row in rows for n, word in enumerate(row)]
+    if not any(DECIMAL_COMMA.match(word) for _, word in fields):
+        return False
+    columns = {n for n, word in fields if COMMA_NUMBER.match(word)}
+    return delimiter == ";" or len(columns) > 1
+
+
 def _decimal(rows: list[list[str]], delimiter: str) -> str:
-    """What stands before the fraction of numbers: a comma if numbers have commas and no points."""
+    """What stands before the fraction of numbers: a comma if numbers have commas and no points.
+
+    Where each comma might set off thousands, as in 21,345, it is decimal if the delimiter is a
+    semicolon, which those use whose comma is decimal.
+    """
     if delimiter == ",":
         return "."
     fields = [field for row in rows for field in row]
-    points = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", field) for field in fields)
-    return "," if not points and any(map(COMMA_NUMBER.match, fields)) else "."
+    if any(map(POINTED.match, fields)) or not any(map(COMMA_NUMBER.match, fields)):
+        return "."
+    if any(map(DECIMAL_COMMA.match, fields)):
+        return ","
+    return "," if delimiter == ";" and not any(map(GROUPS.match, fields)) else "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import logging
 import re
@@ -23,10 +24,12 @@ from luneta.survey.arrow_columns import (
 )
 from luneta.survey.table_choice import Listing, TableError, require
 from luneta.survey.text_dialect import (
+    DECIMAL_COMMA,
     DELIMITERS,
     SAMPLE_BYTES,
     Dialect,
     decode_check,
+    fields_of,
     find_dialect,
     is_delimited,
 )
@@ -53,10 +56,20 @@ MARKS = ("--", "---", "\\N", "...", "....")
 SINGLE = ("-", "*", "?", ".", "_", "MASKED", "MISSING", "UNDEFINED", "NODATA")
 CASES = (str.upper, str.lower, str.capitalize)
 NULLS = ("", *MARKS, "NaN", "-NaN", *(case(word) for word in WORDS for case in CASES))
+# Numbers in groups of thousands, by what sets them off; and those that only such groups explain.
 THOUSANDS = {
-    ".": (r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$", ","),
-    ",": (r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$", "."),
+    ",": r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$",
+    ".": r"^[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?$",
 }
+PROOFS = {
+    ",": r"^[+-]?[1-9]\d{0,2}((,\d{3}){2,}|(,\d{3})+\.\d*)$",
+    ".": r"^[+-]?[1-9]\d{0,2}((\.\d{3}){2,}|(\.\d{3})+,\d*)$",
+}
+WHOLE_NUMBER = r"^[+-]?\d+$"
+FORTRAN = r"^([+-]?[\d.]+)D([+-]?\d+)$"
+CLEAR_FORTRAN = r"^[+-]?[\d.]+D[+-]|^[+-]?\d*\.\d*D|D\d\d"
+LONGEST_ROW = 100_000  # characters; csv reads no longer field
+LARGEST_INT = 2.0**63
 
 TYPED = ("mrt", "cds", "ipac")  # forms of text whose header tells the types
 
@@ -75,7 +88,10 @@ def unpacked(path: Path) -> bytes:
 def _start(path: Path) -> bytes:
     opener = PACKERS.get(path.suffix.lower(), open)
     with opener(path, "rb") as file:
-        return file.read(SAMPLE_BYTES)
+        start = file.read(SAMPLE_BYTES)
+    last = max(start.rfind(b"\n"), start.rfind(b"\r"))
+    is_cut = len(start) == SAMPLE_BYTES and last > 0
+    return start[: last + 1] if is_cut else start
 
 
 class TextTable:
@@ -107,10 +123,29 @@ class TextTable:
         """Read columns, in the table's order; all if not given."""
         require(table, columns or (), self._path)
         data = decode_check(unpacked(self._path), self._path)
-        rows = _without_comments(data, self._dialect, self._path)
-        found = _read_rows(rows, self._dialect, self._text, columns)
-        units = dict(zip(self._dialect.names, self._dialect.units, strict=False))
-        return _typed(found, self._dialect, self._text, units)
+        dialect = self._dialect_of(data)
+        if dialect.decimal == "," and not dialect.has_commas and dialect.delimiter == ";":
+            log.warning(
+                "%s: commas are read as decimal, as the delimiter is a semicolon; no number among "
+                "the first rows proves it, so remove commas that set off thousands",
+                self._path,
+            )
+        rows = _without_comments(data, dialect, self._path)
+        found = _read_rows(rows, dialect, self._text, columns)
+        units = dict(zip(dialect.names, dialect.units, strict=False))
+        return _typed(found, dialect, self._text, units, self._path)
+
+    def _dialect_of(self, data: bytes) -> Dialect:
+        """How the bytes are written that are read: the file's first ones may decode otherwise."""
+        dialect = find_dialect(data, self._suffix, self._path)
+        if dialect.names != self._dialect.names:
+            raise TableError(
+                f"{self._path}: its first lines name the columns "
+                f"{', '.join(self._dialect.names)}, but the whole file reads as "
+                f"{', '.join(dialect.names)}: it may be UTF-8 at first and Latin-1 later, or begin "
+                f"with very many comments; save it anew as CSV UTF-8"
+            )
+        return dialect
 
 
 def _without_comments(data: bytes, dialect: Dialect, path: Path) -> pa.Buffer:
@@ -140,7 +175,42 @@ def _uncommented(rows: bytes, dialect: Dialect, path: Path) -> bytes:
             f"names that begin with # into quotes"
         )
     log.info("%s: %d lines that begin with # are comments", path, count)
+    _check_comments(rows.decode("utf-8").split("\n"), dialect, path)
     return left
+
+
+def _check_comments(lines: Sequence[str], dialect: Dialect, path: Path) -> None:
+    """Warn of comments that may be rows; refuse them between rows, where an id may begin with #."""
+    if len(dialect.names) < 2:
+        return
+    plain = [n for n, line in enumerate(lines) if line.strip() and not _is_comment(line)]
+    commented = [n for n, line in enumerate(lines) if _is_comment(line)]
+    like_rows = [n for n in commented if _counts_fields(lines[n], dialect)]
+    between = [n for n in like_rows if plain and plain[0] < n < plain[-1]]
+    if between:
+        raise TableError(
+            f"{path}: {len(between)} lines between the rows begin with # and have a field for each "
+            f"column, the first {lines[between[0]][:80]!r}, so they may be rows or comments; put "
+            f"the first field into quotes if they are rows, or delete them"
+        )
+    if like_rows:
+        log.warning(
+            "%s: %d lines that begin with # are left out as comments, though they have a field for "
+            "each column, the first %r; put the first field into quotes if they are rows",
+            path,
+            len(like_rows),
+            lines[like_rows[0]][:80],
+        )
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _counts_fields(line: str, dialect: Dialect) -> bool:
+    if len(line) > LONGEST_ROW or line.count(dialect.delimiter) < len(dialect.names) - 1:
+        return False
+    return len(fields_of(line, dialect.delimiter)) == len(dialect.names)
 
 
 def _read_rows(rows: pa.Buffer, dialect: Dialect, text_columns: Sequence[str], columns) -> pa.Table:
@@ -153,32 +223,82 @@ def _read_rows(rows: pa.Buffer, dialect: Dialect, text_columns: Sequence[str], c
         names = [name if names.count(name) == 1 else f"{name}\0{n}" for n, name in enumerate(names)]
     if names and not names[-1]:  # each line ends in a delimiter
         names = [*names[:-1], "\0"]
+    wanted = columns and [name for name in names if name in columns]
+    as_text = [name for name in text_columns if name in names]
+    table = _parsed(rows, dialect, names, as_text, wanted)
+    large = [name for name in table.column_names if _may_be_large(table[name])]
+    if not large:
+        return table
+    exact = _parsed(rows, dialect, names, large, large)
+    for name in large:
+        position = table.column_names.index(name)
+        table = table.set_column(position, name, exact[name])
+    return table
+
+
+def _parsed(rows: pa.Buffer, dialect: Dialect, names, as_text, wanted) -> pa.Table:
     return pa.csv.read_csv(
         pa.BufferReader(rows),
         read_options=pa.csv.ReadOptions(column_names=names),
         parse_options=pa.csv.ParseOptions(delimiter=dialect.delimiter),
         convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in text_columns if name in names},
-            include_columns=columns and [name for name in names if name in columns],
+            column_types=dict.fromkeys(as_text, pa.string()),
+            include_columns=wanted,
             null_values=NULLS,
             decimal_point=dialect.decimal,
         ),
     )
 
 
+def _may_be_large(column: pa.ChunkedArray) -> bool:
+    """Whether numbers may be integers beyond int64, which Arrow reads as doubles."""
+    if not pa.types.is_float64(column.type):
+        return False
+    ends = pc.min_max(column).as_py()
+    is_large = any(v is not None and abs(v) >= LARGEST_INT for v in ends.values())
+    return is_large and pc.all(pc.equal(pc.floor(column), column)).as_py()
+
+
 def _typed(
-    table: pa.Table, dialect: Dialect, text_columns: Sequence[str], units: Mapping[str, str]
+    table: pa.Table,
+    dialect: Dialect,
+    text_columns: Sequence[str],
+    units: Mapping[str, str],
+    path: Path,
 ) -> pa.Table:
     """Make numbers of text that is numbers but for what stands for none, and trim the rest."""
     arrays = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if "\0" not in name:
             is_open = pa.types.is_string(column.type) and name not in text_columns
-            numbers = numbers_of_text(column, dialect.decimal) if is_open else None
-            if is_open and numbers is None and dialect.delimiter != ",":
-                numbers = numbers_of_text(column, ",")  # other columns may have points
+            numbers = numbers_of_text(column, _comma_or_point(column, dialect)) if is_open else None
             arrays[name] = _words(column) if numbers is None else numbers
+            if is_open and numbers is None:
+                _warn_of_commas(arrays[name], name, path)
     return table_of(arrays, units)
+
+
+def _comma_or_point(column: pa.ChunkedArray, dialect: Dialect) -> str:
+    """What is decimal in a column: other columns may differ."""
+    if dialect.decimal == "," or dialect.has_commas:
+        return ","
+    words = pc.utf8_trim(column, characters=BLANKS)
+    is_proof = pc.match_substring_regex(words, f"^(?:{DECIMAL_COMMA.pattern})")
+    return "," if dialect.delimiter == ";" and pc.any(is_proof).as_py() else "."
+
+
+def _warn_of_commas(words: pa.ChunkedArray, name: str, path: Path) -> None:
+    """Say that a column stays text whose commas or points may be decimal or set off thousands."""
+    words = words.drop_null()
+    is_number = pc.match_substring_regex(words, r"^[+-]?\d[\d.,]*$")
+    if len(words) and pc.all(is_number).as_py():
+        log.warning(
+            "%s: the column %r stays text: in numbers such as %r it is open what is decimal and "
+            "what sets off thousands; write them with a decimal point and without thousands",
+            path,
+            name,
+            words[0].as_py(),
+        )
 
 
 def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -192,13 +312,19 @@ def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedArray | None:
     """Read text as numbers, if all of it is numbers or stands for none.
 
-    Understood are signs, thousands set off by commas (points, if the decimal is a comma), and the
-    D of Fortran's exponents.
+    Understood are signs, the D of Fortran's exponents where it is clear (1.5D3, 1D+3, 1D03), and
+    thousands set off by commas or points where a value of the column proves them, such as
+    1,234,567 or 1,234.5: 21,345 alone may be either.
+
+    Parameters
+    ----------
+    decimal : {".", ","}
+        What is decimal in the table; `,` where a column has commas and nothing proves otherwise.
 
     Returns
     -------
     pyarrow.ChunkedArray or None
-        int64 or float64; None if there is a word, or no number.
+        int64, uint64 or float64; None if there is a word, no number, or an integer beyond these.
     """
     words = pc.utf8_trim(column, characters=BLANKS)
     first = next((w for w in words.slice(0, 1000).to_pylist() if w and not _is_none(w)), None)
@@ -209,14 +335,46 @@ def numbers_of_text(column: pa.ChunkedArray, decimal: str = ".") -> pa.ChunkedAr
     words = with_missing(upper, pc.is_in(upper, nulls))
     if words.null_count == len(words):
         return None
-    pattern, mark = THOUSANDS[decimal]
-    grouped = pc.match_substring_regex(words, pattern)
-    words = pc.if_else(grouped, pc.replace_substring(words, mark, ""), words)
-    if decimal == ",":
-        words = pc.replace_substring(words, ",", ".")
+    words = _with_points(words, decimal)
+    if words is None:
+        return None
     words = pc.replace_substring_regex(words, r"^\+", "")
-    words = pc.replace_substring_regex(words, r"^([+-]?[\d.]+)D([+-]?\d+)$", r"\1E\2")
-    return _cast(words)
+    is_fortran = pc.match_substring_regex(words, FORTRAN)
+    is_clear = pc.match_substring_regex(words, CLEAR_FORTRAN)
+    if _any(pc.and_not(is_fortran, is_clear)):
+        return None
+    return _cast(pc.replace_substring_regex(words, FORTRAN, r"\1E\2"))
+
+
+def _any(flags: pa.ChunkedArray) -> bool:
+    return bool(pc.any(flags).as_py())
+
+
+def _with_points(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
+    """Write numbers with a decimal point and without thousands; None if it is open which is which.
+
+    A comma that is left in the result makes it no number.
+    """
+    proven = [m for m, proof in PROOFS.items() if _any(pc.match_substring_regex(words, proof))]
+    if len(proven) > 1:
+        return None
+    for mark in proven:
+        is_grouped = pc.match_substring_regex(words, THOUSANDS[mark])
+        words = pc.if_else(is_grouped, pc.replace_substring(words, mark, ""), words)
+        decimal = "." if mark == "," else ","
+    has_points = _any(pc.match_substring(words, "."))
+    if decimal == "." or (not proven and not _any(pc.match_substring(words, ","))):
+        is_open = (
+            decimal == ","
+            and has_points
+            and not _any(
+                pc.and_not(
+                    pc.match_substring(words, "."), pc.match_substring_regex(words, THOUSANDS["."])
+                )
+            )
+        )
+        return None if is_open else words
+    return None if has_points else pc.replace_substring(words, ",", ".")
 
 
 def _is_none(word: str) -> bool:
@@ -231,11 +389,12 @@ def without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _cast(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    for kind in (pa.int64(), pa.float64()):
-        try:
+    """Cast text to the first type that takes all of it; integers never become doubles."""
+    is_whole = pc.all(pc.match_substring_regex(words, WHOLE_NUMBER)).as_py()
+    kinds = (pa.int64(), pa.uint64()) if is_whole else (pa.float64(),)
+    for kind in kinds:
+        with contextlib.suppress(pa.ArrowInvalid):
             return words.cast(kind)
-        except pa.ArrowInvalid:
-            continue
     return None
 
 
@@ -353,7 +512,7 @@ class AsciiTable:
             options["converters"] = dict.fromkeys(text_columns, words)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._table = reader.read(data.decode("utf-8"), **options)
+            self._table = reader.read(_text_lines(data), **options)
         names = [n for n in self._table.colnames if self._table[n].ndim == 1]
         others = {n: "an array in each row" for n in self._table.colnames if n not in names}
         self.tables = [Listing((), names, others)]
@@ -374,6 +533,12 @@ class AsciiTable:
         is_open = pa.types.is_string(array.type) and name not in self._text
         numbers = numbers_of_text(array) if is_open else None
         return _words(array) if numbers is None else numbers
+
+
+def _text_lines(data: bytes) -> list[str]:
+    """Split text into two lines or more: astropy takes a single one for the name of a file."""
+    lines = re.split(r"\r\n|\n|\r", data.decode("utf-8").rstrip("\r\n"))
+    return lines if len(lines) > 1 else [*lines, ""]
 
 
 def _ascii_form(data: bytes) -> dict:

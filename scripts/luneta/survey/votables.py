@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+import xml.parsers.expat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from astropy.io import votable
-from astropy.io.votable.tree import Field, TableElement
+from astropy.io.votable.tree import Field, TableElement, VOTableFile
+from astropy.utils.data import get_readable_fileobj
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
-from luneta.survey.table_choice import Listing, require
+from luneta.survey.table_choice import Listing, TableError, require
 
 WORDS = ("char", "unicodeChar")
 
@@ -28,9 +31,8 @@ class VOTables:
 
     def __init__(self, path: Path):
         self._path = path
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._found = list(votable.parse(str(path)).iter_tables())
+        with path.open("rb") as packed, get_readable_fileobj(packed, encoding="binary") as file:
+            self._found = list(parse_votable(file, path).iter_tables())
         self.tables = [_listing(number, table) for number, table in enumerate(self._found)]
 
     def close(self) -> None:
@@ -45,6 +47,53 @@ class VOTables:
         fields = {field.ID: field for field in found.fields}
         arrays = {name: _column(found.array[name], fields[name]) for name in wanted}
         return table_of(arrays, {name: fields[name].unit for name in wanted})
+
+
+def parse_votable(file: BinaryIO, path: Path | str) -> VOTableFile:
+    """Parse a VOTable that holds all of its rows itself.
+
+    Parameters
+    ----------
+    file : file object
+        Of bytes, unpacked, at its start.
+    path : path
+        Its name in messages.
+
+    Raises
+    ------
+    TableError
+        If it leads to rows elsewhere (a STREAM with href), which astropy would read from any file
+        or address, or if it declares entities.
+    """
+    _refuse_other_files(file, path)
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return votable.parse(file)
+
+
+def _refuse_other_files(file: BinaryIO, path: Path | str) -> None:
+    def refuse_entity(name, *_):
+        raise TableError(
+            f"{path}: declares the XML entity {name!r}, which may stand for another file, and a "
+            f"VOTable needs none; write the text itself in its place"
+        )
+
+    def refuse_href(tag, attributes):
+        if tag.rpartition(":")[2].upper() != "STREAM":
+            return
+        for name, value in attributes.items():
+            if name.rpartition(":")[2].lower() == "href":
+                raise TableError(
+                    f"{path}: the rows lie elsewhere, in {value!r} (STREAM with href), which "
+                    f"luneta does not open; write the table with its rows in the file, such as by "
+                    f"topcat or stilts tcopy ofmt=votable-binary2-inline"
+                )
+
+    parser = xml.parsers.expat.ParserCreate()
+    parser.EntityDeclHandler = refuse_entity
+    parser.StartElementHandler = refuse_href
+    parser.ParseFile(file)
 
 
 def _listing(number: int, table: TableElement) -> Listing:
