@@ -113,7 +113,7 @@ def _properties(folder: Path, name: str) -> dict[str, str]:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """Find the files of a Parquet table: one, a folder of parts, a HATS catalog or collection.
+    """Find the files of a table: one of any format, a folder of Parquet parts, a HATS catalog.
 
     Raises
     ------
