@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from astropy.io import votable
-from astropy.io.votable.tree import Field, TableElement
+from astropy.io.votable.tree import Field, Info, Resource, TableElement, VOTableFile
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
 from luneta.survey.table_choice import Listing, require
 
 WORDS = ("char", "unicodeChar")
 
+log = logging.getLogger(__name__)
+
 
 class VOTables:
     """The tables of a VOTable file.
+
+    A column is called by the name of its field, or by the ID where several have that name; the ID
+    may be asked for as well.
 
     Attributes
     ----------
@@ -30,7 +37,9 @@ class VOTables:
         self._path = path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._found = list(votable.parse(str(path)).iter_tables())
+            file = votable.parse(str(path))
+        self._found = list(file.iter_tables())
+        self._is_truncated = any(map(_tells_overflow, _infos(file)))
         self.tables = [_listing(number, table) for number, table in enumerate(self._found)]
 
     def close(self) -> None:
@@ -41,16 +50,41 @@ class VOTables:
         """Read columns of a table, in its order; all if not given."""
         require(table, columns or (), self._path)
         found = self._found[table.number]
+        if self._is_truncated:
+            log.warning(
+                "%s: the server cut the list short (QUERY_STATUS = OVERFLOW): rows are missing; ask "
+                "for it again with a larger MAXREC",
+                self._path,
+            )
         wanted = [n for n in table.names if columns is None or n in columns]
-        fields = {field.ID: field for field in found.fields}
-        arrays = {name: _column(found.array[name], fields[name]) for name in wanted}
+        fields = _called(found.fields)
+        arrays = {name: _column(found.array[fields[name].ID], fields[name]) for name in wanted}
         return table_of(arrays, {name: fields[name].unit for name in wanted})
+
+
+def _infos(part: VOTableFile | Resource) -> Iterator[Info]:
+    """Find what the server says of a file and of its resources."""
+    yield from part.infos
+    for resource in part.resources:
+        yield from _infos(resource)
+
+
+def _tells_overflow(info: Info) -> bool:
+    return (info.name, info.value) == ("QUERY_STATUS", "OVERFLOW")
+
+
+def _called(fields: Sequence[Field]) -> dict[str, Field]:
+    """Fields by name, if it is that of one alone, and by all IDs that are no such names."""
+    count = Counter(field.name for field in fields)
+    named = {field.name: field for field in fields if field.name and count[field.name] == 1}
+    return named | {field.ID: field for field in fields if field.ID not in named}
 
 
 def _listing(number: int, table: TableElement) -> Listing:
     keys = dict.fromkeys([number, *(word for word in (table.ID, table.name) if word)])
-    others = {field.ID: what for field in table.fields if (what := _not_one_value(field))}
-    names = [field.ID for field in table.fields if field.ID not in others]
+    fields = _called(table.fields)
+    others = {name: what for name, field in fields.items() if (what := _not_one_value(field))}
+    names = [name for name in fields if name not in others]
     return Listing(tuple(keys), names, others, number)
 
 
