@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -130,13 +131,33 @@ def _properties(folder: Path, name: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
+def _primary_table(collection: Path) -> Path:
+    """Find the folder of a HATS collection's main table, which must lie in that of the collection.
+
+    Raises
+    ------
+    TableError
+        If `collection.properties`, which others may have written, names none, or leads elsewhere.
+    """
+    name = _properties(collection, "collection.properties").get("hats_primary_table_url", "")
+    if not name:
+        raise TableError(f"{collection}/collection.properties names no hats_primary_table_url")
+    inside = os.path.normpath(name)
+    if "://" in name or os.path.isabs(inside) or inside.split("/")[0] in ("..", "."):  # noqa: PTH117
+        raise TableError(
+            f"{collection}/collection.properties: hats_primary_table_url = {name!r} is no folder "
+            f"in {collection}; name the folder of the table itself in the config"
+        )
+    return collection / inside
+
+
 def parquet_files(path: Path) -> list[Path]:
     """Find the files of a table: one of any format, a folder of Parquet parts, a HATS catalog.
 
     Raises
     ------
     TableError
-        If a folder holds none.
+        If a folder holds none, or a collection names a table outside its folder.
     FileNotFoundError
         If there is no such file or folder.
     """
@@ -145,10 +166,7 @@ def parquet_files(path: Path) -> list[Path]:
     if "*" in path.name and not path.exists():
         return sorted(path.parent.glob(path.name))
     if (path / "collection.properties").exists():
-        named = _properties(path, "collection.properties")
-        if "hats_primary_table_url" not in named:
-            raise TableError(f"{path}/collection.properties names no hats_primary_table_url")
-        return parquet_files(path / named["hats_primary_table_url"])
+        return parquet_files(_primary_table(path))
     pattern = "*.parquet"
     if any((path / name).exists() for name in HATS_PROPERTIES):
         pattern = "Norder=*/**/*.parquet"
