@@ -156,6 +156,23 @@ def test_names_of_known_ones_are_text_whatever_they_look_like(tmp_path):
     assert names.tolist() == ["007", "18446744073709551615"]
 
 
+@pytest.mark.parametrize(
+    ("ra", "expected"), [("12:30:49.4", 187.705833), ("12:30:49", 187.704167), ("187.5", 187.5)]
+)
+def test_known_ones_have_the_positions_that_sources_have(tmp_path, ra, expected):
+    """By hand: (12 + 30 / 60 + 49.4 / 3600) * 15."""
+    (tmp_path / "known.csv").write_text(f"ra,dec,name\n{ra},-12:30:00,a\n{ra},0:30:00,b\n")
+    found = candidates.read_known(tmp_path / "known.csv", {})
+    assert found[0].tolist() == pytest.approx([expected] * 2, abs=1e-6)
+    assert found[1].tolist() == [-12.5, 0.5]
+
+
+def test_known_ones_in_hours_and_in_numbers_are_refused_by_file(tmp_path):
+    (tmp_path / "known.csv").write_text("ra,dec,name\n12:30:49.4,2,a\n187.7,2,b\n")
+    with pytest.raises(TableError, match="known.csv: column 'ra' holds hours, minutes and seconds"):
+        candidates.read_known(tmp_path / "known.csv", {})
+
+
 def test_grades_are_experts_own(catalog, tmp_path, caplog):
     grades = tmp_path / "grades.csv"
     # c is a member of the system of b; g is not probable enough

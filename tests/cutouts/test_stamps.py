@@ -436,6 +436,21 @@ def test_stamps_are_dealt_in_table_order(tmp_path):
     assert after[1].startswith(f"{(tmp_path / 'd.png').stat().st_size}:")
 
 
+@pytest.mark.parametrize("name", ["", "*.parquet"])
+def test_stamps_are_dealt_again_when_a_part_of_their_table_changes(tmp_path, name):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    for number in range(2):
+        part = pa.table({"id": [f"o{number}"], "file": ["a.png"], "z": [0.1]})
+        pq.write_table(part, folder / f"{number}.parquet")
+    settings = given(tmp_path, table=str(folder / name), keep={"z": "z"}, root=str(tmp_path))
+    deal_stamps(settings, tmp_path / "index")
+    part = pa.table({"id": ["o1"], "file": ["a.png"], "z": [0.2]})
+    pq.write_table(part, folder / "1.parquet")
+    slices = deal_stamps(settings, tmp_path / "index")
+    assert pq.read_table(slices["stamps_00000"])["z"].to_pylist() == [0.1, 0.2]
+
+
 @pytest.mark.parametrize(
     ("image", "name", "refused"),
     [

@@ -88,6 +88,19 @@ def test_the_column_of_pictures_is_told_from_other_columns(tmp_path):
         read_table(tmp_path / "t.parquet", columns=["image"])
 
 
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_pictures_are_told_though_the_first_rows_hold_none(tmp_path, in_parts):
+    if in_parts:
+        write(tmp_path / "0.parquet", [None] * 6, as_struct=False)
+        write(tmp_path / "1.parquet", [None, 1], as_struct=False)
+    else:
+        rows = [*[None] * 6, None, 1]
+        write(tmp_path / "0.parquet", rows, as_struct=False, row_group_size=7)
+    assert list_columns(tmp_path).pictures == ("image",)
+    write(tmp_path / "0.parquet", [None] * 6, as_struct=False)
+    assert list_columns(tmp_path / "0.parquet").pictures == ()
+
+
 def test_a_row_without_bytes_is_refused_and_no_path_is_opened(tmp_path):
     write(tmp_path / "t.parquet", [0, None])
     with pytest.raises(ImageError, match="row 1 holds no bytes of a picture") as error:

@@ -301,11 +301,11 @@ def test_small_files_go_by_content_and_large_ones_by_size_and_time(tmp_path):
     large.write_bytes(bytes(2_000_000))
     os.utime(large, (100, 100))
     none, memory = tmp_path / "none", tmp_path / "m"
-    paths = [str(p) for p in (small, large, none, tmp_path)]
+    paths = [str(p) for p in (small, large, none, os.devnull)]
     first = fingerprints(paths, memory)
     assert first[str(large)] == "2000000 bytes of 100"
     assert first[str(none)] is None
-    assert first[str(tmp_path)] == "no plain file"
+    assert first[os.devnull] == "no plain file"
     os.utime(small, (1, 1))
     assert fingerprints(paths, memory) == first
     small.write_bytes(b"a" * 50 + b"b" + b"a" * 49)
@@ -321,6 +321,16 @@ def test_a_folder_goes_by_what_is_in_it(tmp_path):
     before = fingerprint(str(tmp_path / "hats"))
     (tmp_path / "hats/part.parquet").write_bytes(b"1")
     assert fingerprint(str(tmp_path / "hats")) != before
+
+
+def test_a_folder_among_the_lists_of_tiles_is_looked_into_each_time(tmp_path):
+    folder, memory = tmp_path / "list.parquet", tmp_path / "m"
+    folder.mkdir()
+    (folder / "part.parquet").write_bytes(b"1")
+    first = fingerprints([str(folder)], memory)
+    assert fingerprints([str(folder)], memory) == first
+    (folder / "part.parquet").write_bytes(b"12")
+    assert fingerprints([str(folder)], memory) != first
 
 
 def rows_of_the_unplaced(tmp_path, tiles, lines):

@@ -18,6 +18,8 @@ def test_columns_and_formats_of_a_template():
     assert text_parts_of("ID") == ["ID"]
     assert text_parts_of(None) == []
     assert parts_of("{a:b}") == ["a:b"]
+    assert parts_of("{a:d}") == ["a"]
+    assert text_parts_of("{a:d}{b:05}") == ["b"]
 
 
 def test_names_by_format():
@@ -29,6 +31,44 @@ def test_names_by_format():
 def test_whole_numbers_by_format_are_padded():
     table = pa.table({"f": ["a", None], "n": [7.0, 8.0], "t": ["12", "13"]})
     assert object_names(table, "{f}{n:04d}_{t:03d}").tolist() == ["a0007_012", ""]
+
+
+@pytest.mark.parametrize("column", [["7", "70", ""], [7, 70, None], [7.0, 70.0, None]])
+def test_a_width_pads_whole_numbers_in_front_whatever_their_type(column):
+    table = pa.table({"n": column})
+    assert object_names(table, "{n:05}").tolist() == ["00007", "00070", ""]
+    assert object_names(table, "F{n:+}").tolist() == ["F+7", "F+70", ""]
+    assert object_names(table, "{n:4}").tolist() == ["   7", "  70", ""]
+
+
+def test_words_are_padded_behind_and_never_by_zeros(tmp_path):
+    table = pa.table({"n": ["a7", "a70"], "z": ["007", "7"]})
+    assert object_names(table, "{n:4}|{z:3}").tolist() == ["a7  |007", "a70 |7  "]
+    with pytest.raises(TableError, match="'n' cannot be written as {n:05}: 'a7' is no whole numb"):
+        object_names(table, "{n:05}")
+    (tmp_path / "t.csv").write_text("n,ra,dec\n7,1,2\n70,1,2\n")
+    columns = {"object_id": "{n:05}", "ra": "ra", "dec": "dec"}
+    found = read_list(tmp_path / "t.csv", {"columns": columns, "keep": {}})
+    assert found.object_id.tolist() == ["00007", "00070"]
+
+
+@pytest.mark.parametrize("form", ["019d", "d", ".0f", "019"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64()])
+def test_a_long_whole_number_keeps_its_digits(form, kind):
+    table = pa.table({"n": pa.array(["1237648720693755123"]).cast(kind)})
+    assert object_names(table, f"{{n:{form}}}").tolist() == ["1237648720693755123"]
+
+
+@pytest.mark.parametrize("form", ["019d", "d", ".0f", "019"])
+def test_a_long_number_that_was_rounded_is_refused_in_every_format(form):
+    table = pa.table({"n": [1237648720693755123.0, 1237648720693755130.0]})
+    with pytest.raises(TableError, match="'n' holds names as float64, .* 2 rows share 12376487"):
+        object_names(table, f"{{n:{form}}}")
+
+
+def test_a_number_is_read_as_tables_write_it():
+    with pytest.raises(TableError, match="could not convert '1_000' to a number"):
+        object_names(pa.table({"n": ["1_000"]}), "{n:d}")
 
 
 def test_text_that_is_no_number_cannot_be_formatted():

@@ -83,6 +83,22 @@ def test_sexagesimal_right_ascension_is_in_hours():
     assert dec == pytest.approx(-12.391111, abs=1e-5)
 
 
+def test_all_values_tell_whether_a_column_is_sexagesimal():
+    places = pa.table({"id": ["a", "b", "c"], "ra": ["12h30m00s", "-99", "12:30:49.4"],
+                       "dec": ["1.5", "-99", "-12:30:00"]})  # fmt: skip
+    sources = pick(places)
+    assert sources.ra[[0, 2]].tolist() == pytest.approx([187.5, 187.705833], abs=1e-6)
+    assert sources.dec[[0, 2]].tolist() == [1.5, -12.5]
+    assert sources.on_the_sky().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("values", [["187.7", "12:30:49.4"], ["12:30:49.4", "187.7"]])
+def test_hours_and_plain_numbers_in_one_column_are_refused(values):
+    table = pa.table({"id": ["a", "b"], "ra": values, "dec": [1.0, 2.0]})
+    with pytest.raises(TableError, match="'ra' holds hours, .* '12:30:49.4', and plain .* '187.7'"):
+        pick(table)
+
+
 def test_sexagesimal_csv_that_looks_like_times_of_day(tmp_path):
     (tmp_path / "s.csv").write_text("id,ra,dec\na,12:30:36,10:30:00\nb,00:00:04,20:00:36\n")
     sources = read_list(tmp_path / "s.csv", {"columns": COLUMNS, "keep": {}})

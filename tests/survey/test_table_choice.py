@@ -34,6 +34,44 @@ def test_a_table_of_a_votable_by_number_name_or_id(votable, key, value):
     assert read_table(f"{votable}[{key}]")["ID"].to_pylist() == [value]
 
 
+FIELDS = """<?xml version="1.0"?><VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">
+<RESOURCE type="results"><INFO name="QUERY_STATUS" value="OK"/><TABLE>
+<FIELD ID="C1" name="ra" datatype="double" unit="deg"/>
+<FIELD ID="C2" name="dec" datatype="double"/>
+<FIELD ID="C3" name="mag" datatype="double"/><FIELD ID="C4" name="mag" datatype="double"/>
+<FIELD name="z [spec]" datatype="double"/>
+<DATA><TABLEDATA><TR><TD>10</TD><TD>2</TD><TD>20</TD><TD>21</TD><TD>0.5</TD></TR></TABLEDATA></DATA>
+</TABLE>{after}</RESOURCE></VOTABLE>"""
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("ra", 10), ("C1", 10), ("dec", 2), ("C3", 20), ("C4", 21), ("z [spec]", 0.5),
+     ("z__spec_", 0.5)],
+)  # fmt: skip
+def test_a_column_of_a_votable_by_name_or_id(tmp_path, column, value):
+    (tmp_path / "t.vot").write_text(FIELDS.format(after=""))
+    assert column in table_columns(tmp_path / "t.vot")
+    table = read_table(tmp_path / "t.vot", columns=[column])
+    assert table.to_pydict() == {column: [value]}
+    assert table.schema.field(column).metadata == ({b"unit": b"deg"} if value == 10 else None)
+
+
+def test_a_name_of_several_columns_of_a_votable_is_no_name(tmp_path):
+    (tmp_path / "t.vot").write_text(FIELDS.format(after=""))
+    with pytest.raises(TableError, match="no column 'mag'; the table has ra, dec, z .*, C3, C4"):
+        read_table(tmp_path / "t.vot", columns=["mag"])
+
+
+@pytest.mark.parametrize("status", ["OVERFLOW", "OK"])
+def test_a_list_that_the_server_cut_short_is_told(tmp_path, caplog, status):
+    after = f'<INFO name="QUERY_STATUS" value="{status}"/>'
+    (tmp_path / "t.vot").write_text(FIELDS.format(after=after))
+    read_table(tmp_path / "t.vot", columns=["ra"])
+    warned = "t.vot: the server cut the list short (QUERY_STATUS = OVERFLOW)" in caplog.text
+    assert warned == (status == "OVERFLOW")
+
+
 def test_a_votable_of_several_tables_asks_which(votable):
     assert table_columns(votable) == ["key"]
     with pytest.raises(TableError, match=r"2 of its tables have the columns ID, RA: \[1\]"):

@@ -121,6 +121,16 @@ def test_a_hats_collection_leads_to_its_catalog(tmp_path):
     assert read_table(tmp_path / "all")["id"].to_pylist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["{0}/secret", "../secret", "a/../../secret", ".", "./"])
+def test_a_hats_collection_leads_nowhere_else(tmp_path, name):
+    hats_catalog(tmp_path / "secret")
+    (tmp_path / "all").mkdir()
+    lines = f"hats_primary_table_url = {name.format(tmp_path)}\n"
+    (tmp_path / "all/collection.properties").write_text(lines)
+    with pytest.raises(TableError, match="hats_primary_table_url = '.*' is no folder in .*/all; n"):
+        read_table(tmp_path / "all")
+
+
 def test_a_pixel_of_a_hats_catalog_may_be_a_folder(tmp_path):
     folder = hats_catalog(tmp_path / "small")
     part = folder / "dataset/Norder=0/Dir=0/Npix=3.parquet"

@@ -17,7 +17,7 @@ from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
 from luneta.parquet import read_parquet, write_parquet
 from luneta.survey.ids import rounded
-from luneta.survey.sources import degrees, on_the_sky, settled
+from luneta.survey.positions import coordinate, on_the_sky, settled
 from luneta.survey.tables import TableError, read_table, text
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,8 @@ def _whole_names(table: pa.Table, column: str, path: Path | str) -> np.ndarray:
 def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, ...]:
     """Read a list of known ones: right ascension and declination in degrees, and names.
 
+    Positions are read as those of sources are: text such as 12:30:49.4 is hours, in `ra`.
+
     Raises
     ------
     luneta.survey.tables.TableError
@@ -135,12 +137,11 @@ def read_known(path: Path | str, given: Mapping[str, str]) -> tuple[np.ndarray, 
     table = read_table(path)
     names = {what: _column_named(table.column_names, what, given, path) for what in NAMES}
     table = read_table(path, text_columns=[names["name"]])  # 007 is a name, not 7
-    places = []
-    for what in ("ra", "dec"):
-        about = table.schema.field(names[what]).metadata or {}
-        unit = about.get(b"unit", b"").decode() or None
-        places.append(degrees(table[names[what]], unit, names[what]))
-    return *settled(*places), _whole_names(table, names["name"], path)
+    try:
+        (ra, raw_ra), (dec, raw_dec) = (coordinate(table, names[k], k, {}) for k in ("ra", "dec"))
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from None
+    return *settled(ra, dec, (raw_ra, raw_dec)), _whole_names(table, names["name"], path)
 
 
 def match(

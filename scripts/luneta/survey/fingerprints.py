@@ -68,10 +68,15 @@ def _mark(path: str) -> list[int] | None:
     return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []
 
 
+def _of_no_file(path: str) -> str | None:
+    """Fingerprint of a folder; of a device or a pipe, which may not be read, its kind."""
+    return fingerprint(path) if os.path.isdir(path) else "no plain file"  # noqa: PTH112
+
+
 def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     """Fingerprints of many files; those of unchanged size and time are remembered.
 
-    A folder, or a device, has none but its kind.
+    A folder, such as one of Parquet parts, is listed each time. A device has none but its kind.
 
     Parameters
     ----------
@@ -88,7 +93,7 @@ def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     known = read_json(memory) if memory.exists() else {}
     marks = {path: _mark(path) for path in dict.fromkeys(paths)}
     now = {p: known[p][1] for p, mark in marks.items() if mark and known.get(p, [0])[0] == mark}
-    now |= {path: "no plain file" for path, mark in marks.items() if mark == []}
+    now |= {path: _of_no_file(path) for path, mark in marks.items() if mark == []}
     unknown = [path for path, mark in marks.items() if mark and path not in now]
     with ThreadPoolExecutor(READERS) as pool:
         now |= zip(unknown, pool.map(fingerprint, unknown), strict=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -54,13 +56,12 @@ class ParquetTable:
         return is_bytes(field.type) and self._first_value(field.name).startswith(PICTURE_STARTS)
 
     def _first_value(self, name: str) -> bytes:
-        """First bytes of a column, as far as its first rows hold any."""
-        for path in self._parts.files[:1]:
+        """First bytes of a column of bytes, in whatever row they are; none if all are missing."""
+        for path in self._parts.files:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False):
-                    values = (value.as_py() for value in batch.column(0) if value.is_valid)
-                    first = next(values, b"")
-                    return first[:LONGEST_START] if isinstance(first, bytes) else b""
+                first = next(_values(file, name), None)
+            if first is not None:
+                return first[:LONGEST_START] if isinstance(first, bytes) else b""
         return b""
 
     def read(self, table: Listing, columns: Sequence[str] | None) -> pa.Table:
@@ -85,6 +86,24 @@ class ParquetTable:
                 column = [pa.ExtensionArray.from_storage(pa.uuid(), chunk) for chunk in chunks]
                 table = table.set_column(position, name, pa.chunked_array(column, pa.uuid()))
         return table
+
+
+def _values(file: pq.ParquetFile, name: str) -> Iterator[Any]:
+    """Go through the values of a column that are not missing, a few rows at a time."""
+    if name not in file.schema_arrow.names:
+        return
+    groups = range(file.num_row_groups)
+    filled = [number for number in groups if not _is_empty(file.metadata.row_group(number), name)]
+    batches = file.iter_batches(SAMPLE_ROWS, filled, [name], use_threads=False)
+    for batch in batches if filled else ():
+        yield from (value.as_py() for value in batch.column(0) if value.is_valid)
+
+
+def _is_empty(group: pq.RowGroupMetaData, name: str) -> bool:
+    """Whether the file says that all values of a column are missing."""
+    parts = (group.column(number) for number in range(group.num_columns))
+    known = next((part.statistics for part in parts if part.path_in_schema == name), None)
+    return known is not None and known.has_null_count and known.null_count == group.num_rows
 
 
 def _is_other(field: pa.Field, schema: pa.Schema) -> bool:
@@ -112,13 +131,33 @@ def _properties(folder: Path, name: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """Find the files of a Parquet table: one, a folder of parts, a HATS catalog or collection.
+def _primary_table(collection: Path) -> Path:
+    """Find the folder of a HATS collection's main table, which must lie in that of the collection.
 
     Raises
     ------
     TableError
-        If a folder holds none.
+        If `collection.properties`, which others may have written, names none, or leads elsewhere.
+    """
+    name = _properties(collection, "collection.properties").get("hats_primary_table_url", "")
+    if not name:
+        raise TableError(f"{collection}/collection.properties names no hats_primary_table_url")
+    inside = os.path.normpath(name)
+    if "://" in name or os.path.isabs(inside) or inside.split("/")[0] in ("..", "."):  # noqa: PTH117
+        raise TableError(
+            f"{collection}/collection.properties: hats_primary_table_url = {name!r} is no folder "
+            f"in {collection}; name the folder of the table itself in the config"
+        )
+    return collection / inside
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Find the files of a table: one of any format, a folder of Parquet parts, a HATS catalog.
+
+    Raises
+    ------
+    TableError
+        If a folder holds none, or a collection names a table outside its folder.
     FileNotFoundError
         If there is no such file or folder.
     """
@@ -127,10 +166,7 @@ def parquet_files(path: Path) -> list[Path]:
     if "*" in path.name and not path.exists():
         return sorted(path.parent.glob(path.name))
     if (path / "collection.properties").exists():
-        named = _properties(path, "collection.properties")
-        if "hats_primary_table_url" not in named:
-            raise TableError(f"{path}/collection.properties names no hats_primary_table_url")
-        return parquet_files(path / named["hats_primary_table_url"])
+        return parquet_files(_primary_table(path))
     pattern = "*.parquet"
     if any((path / name).exists() for name in HATS_PROPERTIES):
         pattern = "Norder=*/**/*.parquet"

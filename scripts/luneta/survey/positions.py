@@ -19,6 +19,7 @@ from luneta.survey.text_tables import without_nulls
 PLAIN = r"^(?P<v>[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?)$"
 COLONS = r"^(?P<s0>[+-]?) *(?P<d>\d+)[: ] *(?P<m>\d+)(?:[: ] *(?P<s>\d+\.?\d*))?$"
 COLONS_FRACTION = r"^(?P<s0>[+-]?) *(?P<d>\d+)[: ] *(?P<m>\d+\.\d*)$"
+SEPARATED = r"^[+-]? *\d+[: ] *\d"
 SEXAGESIMAL = {"ra": "hourangle", "dec": "deg"}
 VIZIER = {"h:m:s": "hourangle", "d:m:s": "deg"}
 # Values that stand for no position, in whatever unit; positive ones only if both stand so.
@@ -257,6 +258,11 @@ def coordinate(
     -------
     degrees, raw : numpy.ndarray
         Shape (objects,), float64; in degrees, and as the table writes numbers.
+
+    Raises
+    ------
+    TableError
+        If the column is no angle, or holds plain numbers beside hours, minutes and seconds.
     """
     if mapping is None:
         return np.full(len(table), np.nan), np.full(len(table), np.nan)
@@ -272,10 +278,26 @@ def coordinate(
     if unit == "sexagesimal":
         unit = written_out
     elif unit is None and is_text(column):
-        first = next((t.strip() for t in column.to_pylist() if t and t.strip()), "")
-        unit = written_out if any(mark in first for mark in ": ") else None
+        unit = written_out if _is_sexagesimal(column, mapping, written_out) else None
     values = degrees(column, unit, mapping)
     return values, values if is_text(column) else numbers(column)
+
+
+def _is_sexagesimal(column: pa.ChunkedArray, name: str, written_out: str) -> bool:
+    """Whether text is of minutes and seconds; TableError if only a part is, and that is hours."""
+    words = pc.replace_substring(pc.utf8_trim(column, " \t").fill_null(""), "\u2212", "-")
+    separated = words.filter(pc.match_substring_regex(words, SEPARATED))
+    if not len(separated) or written_out == "deg":
+        return bool(len(separated))
+    plain = words.filter(pc.match_substring_regex(words, PLAIN))
+    plain = plain.filter(pa.array(~_nines(-numbers(plain))))
+    if len(plain):
+        raise TableError(
+            f"column {name!r} holds hours, minutes and seconds, such as {separated[0].as_py()!r}, "
+            f"and plain numbers, such as {plain[0].as_py()!r}, which may be hours or degrees: "
+            "write all of them in one way"
+        )
+    return True
 
 
 def put_together(table: pa.Table, mapping: str) -> pa.ChunkedArray:

@@ -16,7 +16,7 @@ from luneta.code_digest import source_digest
 from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
-from luneta.survey.parquet_tables import picture_rows
+from luneta.survey.parquet_tables import parquet_files, picture_rows
 from luneta.survey.remote import is_remote
 from luneta.survey.sources import select, text_columns, wanted_columns
 from luneta.survey.table_choice import Listing, split_table
@@ -275,7 +275,8 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     if (pictures := _pictures(settings, listed)) is not None:
         rows = _take_pictures(located, pictures, settings)
     signatures = file_signatures(located.names, located.refused)
-    parts = [settings, signature(_file(settings)), signatures, source_digest(Path(__file__))]
+    delivered = [signature(file) for file in parquet_files(_file(settings))]
+    parts = [settings, delivered, signatures, source_digest(Path(__file__))]
     key = digest(parts)
     if (paths := remembered(folder, key)) is not None:
         return paths

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import xml.parsers.expat
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from astropy.io import votable
-from astropy.io.votable.tree import Field, TableElement, VOTableFile
+from astropy.io.votable.tree import Field, Info, Resource, TableElement, VOTableFile
 from astropy.utils.data import get_readable_fileobj
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
@@ -19,9 +21,14 @@ from luneta.survey.table_choice import Listing, TableError, require
 
 WORDS = ("char", "unicodeChar")
 
+log = logging.getLogger(__name__)
+
 
 class VOTables:
     """The tables of a VOTable file.
+
+    A column is called by the name of its field, or by the ID where several have that name; the ID
+    may be asked for as well.
 
     Attributes
     ----------
@@ -32,7 +39,9 @@ class VOTables:
     def __init__(self, path: Path):
         self._path = path
         with path.open("rb") as packed, get_readable_fileobj(packed, encoding="binary") as file:
-            self._found = list(parse_votable(file, path).iter_tables())
+            parsed = parse_votable(file, path)
+        self._found = list(parsed.iter_tables())
+        self._is_truncated = any(map(_tells_overflow, _infos(parsed)))
         self.tables = [_listing(number, table) for number, table in enumerate(self._found)]
 
     def close(self) -> None:
@@ -43,9 +52,15 @@ class VOTables:
         """Read columns of a table, in its order; all if not given."""
         require(table, columns or (), self._path)
         found = self._found[table.number]
+        if self._is_truncated:
+            log.warning(
+                "%s: the server cut the list short (QUERY_STATUS = OVERFLOW): rows are missing; "
+                "ask for it again with a larger MAXREC",
+                self._path,
+            )
         wanted = [n for n in table.names if columns is None or n in columns]
-        fields = {field.ID: field for field in found.fields}
-        arrays = {name: _column(found.array[name], fields[name]) for name in wanted}
+        fields = _called(found.fields)
+        arrays = {name: _column(found.array[fields[name].ID], fields[name]) for name in wanted}
         return table_of(arrays, {name: fields[name].unit for name in wanted})
 
 
@@ -96,10 +111,29 @@ def _refuse_other_files(file: BinaryIO, path: Path | str) -> None:
     parser.ParseFile(file)
 
 
+def _infos(part: VOTableFile | Resource) -> Iterator[Info]:
+    """Find what the server says of a file and of its resources."""
+    yield from part.infos
+    for resource in part.resources:
+        yield from _infos(resource)
+
+
+def _tells_overflow(info: Info) -> bool:
+    return (info.name, info.value) == ("QUERY_STATUS", "OVERFLOW")
+
+
+def _called(fields: Sequence[Field]) -> dict[str, Field]:
+    """Fields by name, if it is that of one alone, and by all IDs that are no such names."""
+    count = Counter(field.name for field in fields)
+    named = {field.name: field for field in fields if field.name and count[field.name] == 1}
+    return named | {field.ID: field for field in fields if field.ID not in named}
+
+
 def _listing(number: int, table: TableElement) -> Listing:
     keys = dict.fromkeys([number, *(word for word in (table.ID, table.name) if word)])
-    others = {field.ID: what for field in table.fields if (what := _not_one_value(field))}
-    names = [field.ID for field in table.fields if field.ID not in others]
+    fields = _called(table.fields)
+    others = {name: what for name, field in fields.items() if (what := _not_one_value(field))}
+    names = [name for name in fields if name not in others]
     return Listing(tuple(keys), names, others, number)
 
 
