@@ -85,6 +85,7 @@ def test_bfloat16_that_changes_answers_is_refused_and_auto_falls_back(monkeypatc
     assert precision.agree("auto", tame, IMAGES) == "float32"
 
 
+@pytest.mark.bfloat16
 def test_what_is_no_number_is_refused():
     broken = build()
     head = broken.get_layer("logits")

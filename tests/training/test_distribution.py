@@ -153,12 +153,15 @@ def test_a_gpu_that_is_not_there_is_told():
     ("flags", "expected"),
     [("fpu avx512f avx512_bf16", True), ("amx_bf16 amx_tile", True), ("avx2 avx512f", False)],
 )
-def test_bfloat16_is_told_by_the_flags_of_the_processor(tmp_path, flags, expected):
+def test_bfloat16_is_told_by_the_flags_of_the_processor(tmp_path, monkeypatch, flags, expected):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if devices.gpus():
         pytest.skip("this machine has a GPU")
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor : 0\nflags\t\t: {flags}\n")
     assert devices.has_bfloat16(path) is expected
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert devices.has_bfloat16(path) is False
     assert devices.has_bfloat16(tmp_path / "none") is False
 
 
