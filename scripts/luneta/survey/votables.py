@@ -52,8 +52,8 @@ class VOTables:
         found = self._found[table.number]
         if self._is_truncated:
             log.warning(
-                "%s: the server cut the list short (QUERY_STATUS = OVERFLOW): rows are missing; ask "
-                "for it again with a larger MAXREC",
+                "%s: the server cut the list short (QUERY_STATUS = OVERFLOW): rows are missing; "
+                "ask for it again with a larger MAXREC",
                 self._path,
             )
         wanted = [n for n in table.names if columns is None or n in columns]
