@@ -316,13 +316,21 @@ def test_grades_of_names_that_are_spelt_otherwise(survey, tmp_path):
     make_plan(survey)
 
 
+def test_grades_are_compared_again_if_they_changed(survey, tmp_path):
+    (tmp_path / "grades.csv").write_text("object_id,grade\n7,A\n")
+    with_candidates(survey, grades="grades.csv")
+    make_plan(survey)
+    (tmp_path / "grades.csv").write_text("object_id,grade\n7.0,A\n")
+    assert refusal(survey).startswith("tasks.t.candidates.grades: grades.csv names '7.0'")
+
+
 @pytest.mark.parametrize(
     ("key", "text", "words"),
     [
         ("grades", "object_id,grade\n1.2E+18,A\n", "grades: t.csv: column 'object_id' holds names"),
         ("grades", "object_id,grade\n1,A\n1,B\n", "grades: t.csv: 1 has the grades A and B; leave"),
         ("grades", "object_id\n1\n", "t.csv: there is no column 'grade'"),
-        ("known", "ra,dec,name\nnorth,2,x\n", "known: column 'ra' holds text that is no angle"),
+        ("known", "ra,dec,name\nnorth,2,x\n", "known: t.csv: column 'ra' holds text that"),
         (
             "known",
             "ra,dec,name\n1,2,1.2E+18\n",

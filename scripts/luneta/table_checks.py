@@ -224,8 +224,9 @@ def _dealt_problems(config: Config, index: Path, slices: Mapping[str, Path]) -> 
 
 
 def _label_problems(name: str, task: Task, index: Path) -> Iterator[str]:
-    """Compare the labels of a task with the survey's names; not again if nothing has changed."""
-    labelled = [signature(path) for path in task.labels]
+    """Compare a task's labels and grades with the survey's names; not again if none has changed."""
+    grades = task.candidates and task.candidates.grades
+    labelled = [signature(path) for path in (*task.labels, *([grades] if grades else []))]
     key = digest([read_json(index / "key.json"), labelled, task.model_dump(mode="json")])
     known = read_json(index / CHECKED) if (index / CHECKED).exists() else {}
     labels = None if known.get(name) == key else _readable_labels(task)

@@ -202,6 +202,17 @@ def test_dust_is_corrected_in_flux(tmp_path, tile):
     np.testing.assert_allclose(np.median(ratio, axis=1), expected, rtol=1e-5)
 
 
+def test_objects_without_reddening_are_counted_and_not_corrected(tmp_path, tile, caplog):
+    dust = {"ebv": "ebv", "coefficients": {"r": 2.165}}
+    kept = {"ebv": [0.0, np.nan, 1.0, None]}
+    plain = Cut(tmp_path, [tile], noise_units=False)
+    assert "not corrected" not in caplog.text
+    found = Cut(tmp_path, [tile], kept, noise_units=False, extinction=dust)
+    ratio = np.median((found.images / plain.images).reshape(4, -1), axis=1)
+    np.testing.assert_allclose(ratio, [1, 1, 10 ** (0.4 * 2.165), 1], rtol=1e-5)
+    assert "2 objects have no ebv: not corrected for dust" in caplog.text
+
+
 def test_area_ratio_of_barchi(tmp_path, tile):
     names = {"radius": "petrosian_radius", "axis_ratio": "ab", "seeing": None}
     kept = {"petrosian_radius": [3.0, 3.0, np.nan, 6.0], "ab": [1.0, 0.5, 1.0, 0.5]}

@@ -51,7 +51,10 @@ class Annulus(Section):
 class Extinction(Section):
     """Correction for Galactic dust."""
 
-    ebv: Name = Field(description="Kept column with E(B-V) in magnitudes.")
+    ebv: Name = Field(
+        description="Kept column with E(B-V) in magnitudes. An object without a value is not "
+        "corrected; the log of its shard counts them."
+    )
     coefficients: dict[Name, Positive] = Field(
         description="Extinction A / E(B-V) of each band (for DECam in Schlafly & Finkbeiner 2011: "
         "{g: 3.214, r: 2.165, z: 1.211})."

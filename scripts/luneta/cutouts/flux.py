@@ -62,6 +62,16 @@ def source_factors(objects: pa.Table, scale: float | None, settings: dict) -> np
     return rounded_factors(sides / scale / size)
 
 
+def warn_of_missing_dust(objects: pa.Table, settings: dict) -> None:
+    """Log how many objects of a shard have no E(B-V), and are not corrected for dust."""
+    dust = settings["cutouts"].get("extinction")
+    if dust is None:
+        return
+    missing = int(np.isnan(column(objects, dust["ebv"])).sum())
+    if missing:
+        log.warning("%d objects have no %s: not corrected for dust", missing, dust["ebv"])
+
+
 def flux_factors(
     objects: pa.Table,
     part: slice | np.ndarray,
@@ -81,7 +91,8 @@ def flux_factors(
     Returns
     -------
     numpy.ndarray
-        Of the objects in `part`, float64; to nanojansky if there is a zero point.
+        Of the objects in `part`, float64; to nanojansky if there is a zero point. Where E(B-V) is
+        missing, there is no correction for dust; see `warn_of_missing_dust`.
     """
     given = np.asarray(np.nan if zero_point is None else zero_point, float)
     factor = 10 ** (0.4 * (NANOJANSKY - np.where(np.isnan(given), NANOJANSKY, given)))

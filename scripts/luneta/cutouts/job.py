@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from luneta.cutouts.flux import warn_of_missing_dust
 from luneta.cutouts.quality import Quality
 from luneta.cutouts.shard import ShardWriter
 from luneta.cutouts.stamps import cut_stamps
@@ -47,6 +48,7 @@ def run(
         If there is a defect that the config does not allow.
     """
     table = read_parquet(objects)
+    warn_of_missing_dust(table, settings)
     # The matrices of a resampling are small: threads of the linear algebra would only wait.
     with threadpool_limits(1, user_api="blas"):
         quality = Quality.of(table, settings["bands"])
