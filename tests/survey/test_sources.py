@@ -382,3 +382,13 @@ def test_names_put_together_from_several_columns():
     found = object_names(table, "{brickname}-{objid}")
     assert found.tolist() == ["0001m002-3", "0001m002-14", ""]
     assert object_names(table, "objid").tolist() == ["3", "14", "15"]
+
+
+@pytest.mark.parametrize(("odd", "usual"), [("10:00:61", "150.5"), ("150.5", "10:02:00")])
+def test_a_row_of_another_form_costs_itself_only(odd, usual):
+    from luneta.survey.positions import coordinate
+
+    table = pa.table({"ra": [usual] * 20 + [odd]})
+    degrees, _ = coordinate(table, "ra", "ra", {})
+    assert degrees[:20].tolist() == pytest.approx([150.5] * 20)
+    assert np.isnan(degrees[20])

@@ -26,6 +26,7 @@ VIZIER = {"h:m:s": "hourangle", "d:m:s": "deg"}
 NINES = (99.0, 99.9, 99.99, 99.999, 999.0, 999.9, 999.99, 9999.0, 9999.9, 99999.0, 999999.0)
 ENDLESS = 1e10
 TOLERANCE = 1e-6  # degrees
+RARE = 0.1  # share of a column's rows that may be written otherwise, and are lost
 SIGNS = ("", "+", "-", "\u2212")
 
 log = logging.getLogger(__name__)
@@ -278,26 +279,38 @@ def coordinate(
     if unit == "sexagesimal":
         unit = written_out
     elif unit is None and is_text(column):
-        unit = written_out if _is_sexagesimal(column, mapping, written_out) else None
+        column, is_sexagesimal = _of_one_form(column, mapping, written_out)
+        unit = written_out if is_sexagesimal else None
     values = degrees(column, unit, mapping)
     return values, values if is_text(column) else numbers(column)
 
 
-def _is_sexagesimal(column: pa.ChunkedArray, name: str, written_out: str) -> bool:
-    """Whether text is of minutes and seconds; TableError if only a part is, and that is hours."""
+def _of_one_form(
+    column: pa.ChunkedArray, name: str, written_out: str
+) -> tuple[pa.ChunkedArray, bool]:
+    """Tell whether text is of hours, minutes and seconds; a few rows of another form are no angles.
+
+    Raises
+    ------
+    TableError
+        If more than a tenth is of the other form, and it matters.
+    """
     words = pc.replace_substring(pc.utf8_trim(column, " \t").fill_null(""), "\u2212", "-")
-    separated = words.filter(pc.match_substring_regex(words, SEPARATED))
-    if not len(separated) or written_out == "deg":
-        return bool(len(separated))
-    plain = words.filter(pc.match_substring_regex(words, PLAIN))
-    plain = plain.filter(pa.array(~_nines(-numbers(plain))))
-    if len(plain):
+    separated = np.asarray(pc.match_substring_regex(words, SEPARATED))
+    if not separated.any() or written_out == "deg":
+        return column, bool(separated.any())
+    plain = np.asarray(pc.match_substring_regex(words, PLAIN))
+    plain[plain] = ~_nines(-numbers(words.filter(pa.array(plain))))
+    counts = separated.sum(), plain.sum()
+    if min(counts) > RARE * sum(counts):
+        first, other = (words[int(where.argmax())].as_py() for where in (separated, plain))
         raise TableError(
-            f"column {name!r} holds hours, minutes and seconds, such as {separated[0].as_py()!r}, "
-            f"and plain numbers, such as {plain[0].as_py()!r}, which may be hours or degrees: "
-            "write all of them in one way"
+            f"column {name!r} holds hours, minutes and seconds, such as {first!r}, and plain "
+            f"numbers, such as {other!r}, which may be hours or degrees: write all of them in one "
+            "way"
         )
-    return True
+    odd = separated if counts[0] < counts[1] else plain
+    return pc.if_else(pa.array(odd), "no angle", column), bool(counts[0] >= counts[1])
 
 
 def put_together(table: pa.Table, mapping: str) -> pa.ChunkedArray:
