@@ -210,7 +210,7 @@ def _doubt(told: HeaderZeroPoint, band: str) -> str | None:
     if told.value == 0:
         return (
             f"its header tells {told.source}, which may stand for an unknown one; if so, set "
-            + (f"input.zero_points.{band} and input.zero_point: config")
+            f"input.zero_points.{band} and input.zero_point: config"
         )
     if any(abs(other - told.value) > AGREEMENT for other in told.others):
         return (
@@ -279,9 +279,8 @@ def _by_header(
     told: HeaderZeroPoint | None, given: float | None, band: str, per_area: bool
 ) -> ZeroPoint:
     if told is not None and told.value is not None:
-        is_of_pixel = told.counts_area
         conflict = None if given is not None and told.agrees(given) else _doubt(told, band)
-        return ZeroPoint(told.value, conflict, per_area and not is_of_pixel)
+        return ZeroPoint(told.value, conflict, per_area and not told.counts_area)
     if told is None and given is not None:
         return ZeroPoint(given, per_area=per_area)
     why = "tells no zero point" if told is None else f"says that there is none ({told.source})"
