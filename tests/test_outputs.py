@@ -17,8 +17,12 @@ from luneta.parquet import write_parquet
 def results(tmp_path):
     write_parquet(pa.table({"x": np.arange(5000)}), tmp_path / "objects/a.parquet")
     write_json(tmp_path / "quality/a_files.json", [])
+    (tmp_path / "metrics").mkdir()
+    np.savez(tmp_path / "metrics/lens.npz", np.arange(500))
     (tmp_path / "models/lens").mkdir(parents=True)
-    np.savez(tmp_path / "models/lens/fold0.npz", np.arange(500))
+    (tmp_path / "models/lens/fold0_history.csv").write_text("epoch,loss\n0,0.5\n1,0.25\n")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/objects.png").write_bytes(b"drawn" * 40)
     outputs.note(tmp_path)
     return tmp_path
 
@@ -29,6 +33,20 @@ def damage(path):
     path.write_bytes(raw)
 
 
+def damage_and_keep_the_time(path):
+    times = path.stat()
+    damage(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def halve(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
 def test_nothing_changed_nothing_said(results):
     before = (results / outputs.RECORD).stat().st_mtime_ns
     assert outputs.recover(results) == []
@@ -36,11 +54,13 @@ def test_nothing_changed_nothing_said(results):
 
 
 @pytest.mark.parametrize(
-    "name", ["objects/a.parquet", "quality/a_files.json", "models/lens/fold0.npz"]
-)
-@pytest.mark.parametrize(
-    "change", [damage, lambda path: os.truncate(path, path.stat().st_size // 2)]
-)
+    "name",
+    [
+        "objects/a.parquet", "quality/a_files.json", "metrics/lens.npz",
+        "models/lens/fold0_history.csv", "figures/objects.png",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("change", [damage, damage_and_keep_the_time, halve, empty])
 def test_a_changed_output_is_found_and_asked_for_until_it_is_made(results, name, change):
     path = results / name
     whole = path.read_bytes()
@@ -54,11 +74,16 @@ def test_a_changed_output_is_found_and_asked_for_until_it_is_made(results, name,
     assert outputs.missing(results) == []
 
 
-def test_an_output_that_was_touched_or_removed_by_hand_is_left_alone(results):
+def test_an_output_that_was_touched_is_left_alone(results):
     os.utime(results / "objects/a.parquet", (1, 1))
-    (results / "models/lens/fold0.npz").unlink()
     assert outputs.recover(results) == []
     assert outputs.missing(results) == []
+
+
+def test_an_output_that_was_removed_by_hand_is_asked_for(results):
+    (results / "metrics/lens.npz").unlink()
+    assert outputs.recover(results) == []
+    assert outputs.missing(results) == [str(results / "metrics/lens.npz")]
 
 
 def test_outputs_that_were_never_noted_are_checked(results):

@@ -50,8 +50,20 @@ class DamagedFile(Exception):
     """A file of ours is not as it was written; the message says which, and what happens now."""
 
 
-def set_aside(path: Path | str, reason: str) -> DamagedFile:
+MADE_AGAIN = "Run the same command again: the file is made again."
+
+
+def set_aside(path: Path | str, reason: str, remedy: str = MADE_AGAIN) -> DamagedFile:
     """Move a damaged file out of its place, so that the next run makes it again.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    reason : str
+        What is wrong with it.
+    remedy : str
+        What happens next, or what the user can do.
 
     Returns
     -------
@@ -70,10 +82,7 @@ def set_aside(path: Path | str, reason: str) -> DamagedFile:
             f"{said}It cannot be moved out of its place ({error.strerror}): remove it, then run "
             "the same command again, and it is made again."
         )
-    return DamagedFile(
-        f"{said}It is set aside as {aside.name}, which may be deleted. Run the same command "
-        "again: the file is made again."
-    )
+    return DamagedFile(f"{said}It is set aside as {aside.name}, which may be deleted. {remedy}")
 
 
 CHECKSUM = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})"')
@@ -85,11 +94,17 @@ def write_json(path: Path | str, content: Any, indent: int | None = 2) -> None:
     The keys are sorted, so that equal content gives equal bytes. The checksum, a first key of
     its own, is of all bytes behind it. What is no dict goes below a key `content`.
     """
+    raw = format_json(content, indent)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(raw)
+
+
+def format_json(content: Any, indent: int | None = 2) -> bytes:
+    """The bytes that `write_json` writes."""
     content = content if isinstance(content, dict) else {"content": content}
     text = json.dumps(content, indent=indent, sort_keys=True)[1:] + "\n"
     rest = ("," if content else "").encode() + text.encode()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(b'{"checksum": "crc32:%08x"' % zlib.crc32(rest) + rest)
+    return b'{"checksum": "crc32:%08x"' % zlib.crc32(rest) + rest
 
 
 def read_json(path: Path | str) -> Any:
@@ -100,19 +115,106 @@ def read_json(path: Path | str) -> Any:
     DamagedFile
         If it is no JSON or its checksum is wrong; it has then been set aside.
     """
-    raw = Path(path).read_bytes()
+    try:
+        return parse_json(Path(path).read_bytes())
+    except ValueError as error:
+        raise set_aside(path, str(error)) from None
+
+
+def parse_json(raw: bytes) -> Any:
+    """Parse the bytes of a JSON file, and check them if they begin with a checksum.
+
+    Raises
+    ------
+    ValueError
+        If they are not JSON or the checksum is wrong.
+    """
     head = CHECKSUM.match(raw)
     if head and zlib.crc32(raw[head.end() :]) != int(head[1], 16):
-        raise set_aside(path, "its checksum is wrong")
+        raise ValueError("its checksum is wrong")
     try:
         content = json.loads(raw)
     except ValueError as error:
-        raise set_aside(path, f"it is no JSON ({error})") from None
+        raise ValueError(f"it is not JSON ({error})") from None
     if not head and _had_checksum(content):
-        raise set_aside(path, "its checksum is altered")
+        raise ValueError("its checksum is altered")
     if head:
         del content["checksum"]
     return content["content"] if head and list(content) == ["content"] else content
+
+
+def read_memory(path: Path | str) -> Any:
+    """Read a JSON file that can be found out anew: None if it is missing or damaged."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def write_twice(path: Path | str, content: bytes) -> None:
+    """Write a file that nothing can make again, and a copy of it beside it."""
+    for place in (copy_of(path), Path(path)):
+        with atomic_path(place) as temporary:
+            temporary.write_bytes(content)
+
+
+def read_twice(path: Path | str, parse: Callable[[bytes], Any]) -> Any:
+    """Read a file that `write_twice` has written, or its copy where the file is lost or damaged.
+
+    The one that is lost is written again.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    parse : callable
+        Turn bytes into the content, or raise ValueError if they are not as they were written.
+
+    Returns
+    -------
+    object or None
+        None if neither is there.
+
+    Raises
+    ------
+    DamagedFile
+        If one is damaged and no other is sound.
+    """
+    places = (Path(path), copy_of(path))
+    contents = {}
+    reasons = {}
+    for place in places:
+        try:
+            contents[place] = parse(place.read_bytes())
+        except FileNotFoundError:
+            reasons[place] = None
+        except ValueError as error:
+            reasons[place] = f"{place} is damaged: {error}."
+    damaged = list(filter(None, reasons.values()))
+    if not contents and damaged:
+        raise DamagedFile(damaged[0])
+    if not contents:
+        return None
+    sound, content = next(iter(contents.items()))
+    for place, reason in reasons.items():
+        if reason is not None:
+            print(f"{reason} It is written again from {sound}", file=sys.stderr)
+        _copy_whole(sound, place)
+    return content
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
+
+
+def copy_of(path: Path | str) -> Path:
+    """Where the copy of a file lies that `write_twice` has written."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}_copy{path.suffix}")
 
 
 def _had_checksum(content: Any) -> bool:

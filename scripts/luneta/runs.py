@@ -23,6 +23,7 @@ from pathlib import Path
 from luneta.files import HOST, log_to, refuse_when
 
 LOCK = ".lock"
+UNCLAIMED = "index/unclaimed"  # jobs ran whose run did not claim the results
 RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
 SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs, and its machine
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
@@ -116,6 +117,17 @@ def start_job(log: Path | str) -> None:
     token, _, lock = os.environ.get(RUN, "").partition(" ")
     if token:
         refuse_when(lambda: _is_over(Path(lock), token))
+    else:
+        _mark_unclaimed(Path(log))
+
+
+def _mark_unclaimed(log: Path) -> None:
+    """Note that outputs change without a run that notes them, such as with `--no-hooks`."""
+    for folder in log.parents:
+        if folder.name == "logs":
+            mark = folder.parent / UNCLAIMED
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
 
 def _is_over(lock: Path, token: str) -> str | None:

@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -93,6 +94,8 @@ class Seal:
     ----------
     is_there : bool
         A file from elsewhere has none; then nothing is checked.
+    checksum : int or None
+        CRC-32 of the checksums of all blocks, and of the footer.
 
     Raises
     ------
@@ -102,6 +105,7 @@ class Seal:
 
     def __init__(self, read: Read, size: int):
         self._read = read
+        self.checksum: int | None = None
         footer = _footer(read, size)
         head = footer - HEAD.size
         self.is_there = head >= 0 and bytes(read(footer - len(MARK), footer)) == MARK
@@ -116,6 +120,7 @@ class Seal:
         body = bytes(read(self._stop, head))
         if _of_seal(body, blocks, ends, read(footer, size)) != checksum:
             raise BrokenSeal("the checksum of its footer is wrong")
+        self.checksum = checksum
         self._ends = np.frombuffer(body, "<u8", ends)
         self._checksums = np.frombuffer(body, "<u4", blocks, 8 * ends)
         self._sound = np.zeros(blocks, bool)
@@ -155,7 +160,24 @@ def check(path: Path | str, whole: bool = True) -> bool:
         If it cannot be read.
     """
     with Path(path).open("rb") as file:
-        found = Seal(lambda a, b: _read(file.fileno(), a, b), os.fstat(file.fileno()).st_size)
+        found = _seal_in(file)
         if whole:
             found.check()
     return found.is_there
+
+
+def seal_of(path: Path | str) -> int | None:
+    """Read the checksum in a file's seal, which changes with any byte; None without a seal.
+
+    Raises
+    ------
+    BrokenSeal
+        If the seal or the footer is not as it was written.
+    """
+    with Path(path).open("rb") as file:
+        return _seal_in(file).checksum
+
+
+def _seal_in(file: BinaryIO) -> Seal:
+    size = os.fstat(file.fileno()).st_size
+    return Seal(lambda start, stop: _read(file.fileno(), start, stop), size)

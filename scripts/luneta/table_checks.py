@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from luneta.catalog.candidates import read_grades, read_known
 from luneta.config import Candidates, Config, ConfigError, Task, refusal
 from luneta.digests import digest
-from luneta.files import read_json, write_json
-from luneta.survey.index import OBJECTS, read_objects, signature
+from luneta.files import read_memory, write_json
+from luneta.survey.index import KEY, OBJECTS, read_objects, signature
 from luneta.survey.sources import Sources, read_list
 from luneta.survey.tables import TableError, is_text
 from luneta.survey.tiles import UNPLACED
@@ -227,8 +227,8 @@ def _label_problems(name: str, task: Task, index: Path) -> Iterator[str]:
     """Compare a task's labels and grades with the survey's names; not again if none has changed."""
     grades = task.candidates and task.candidates.grades
     labelled = [signature(path) for path in (*task.labels, *([grades] if grades else []))]
-    key = digest([read_json(index / "key.json"), labelled, task.model_dump(mode="json")])
-    known = read_json(index / CHECKED) if (index / CHECKED).exists() else {}
+    key = digest([read_memory(index / KEY), labelled, task.model_dump(mode="json")])
+    known = read_memory(index / CHECKED) or {}
     labels = None if known.get(name) == key else _readable_labels(task)
     if labels is None:
         return

@@ -6,7 +6,6 @@ from snakemake.exceptions import WorkflowError
 from luneta.code_digest import code_digest
 from luneta.config import ConfigError
 from luneta.files import disk_trouble
-from luneta.outputs import note
 from luneta.plan import make_plan
 from luneta.plan.relay import tell_jobs
 from luneta.reporting.summary import summary
@@ -105,7 +104,7 @@ def tensorboard(wildcards, threads):
 
 def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
-    for line in [*PLAN.mend(), *PLAN.changes()]:
+    for line in [*PLAN.heal_catalog(), *PLAN.changes()]:
         print(f"Since the last run: {line}", file=sys.stderr)
     PLAN.complete_record()
 
@@ -140,19 +139,19 @@ def claim():
 
 
 def note_outputs():
-    """Note size and time of what is finished, to tell later what was changed."""
+    """Write the manifest of what is finished, to tell later what was changed."""
     try:
-        note(PLAN.results)
+        PLAN.note_outputs()
     except OSError as error:
         print(disk_trouble(error) or error, file=sys.stderr)
 
 
 def summarize():
     """Remember what the run was made of; print what was found, and what was left out."""
-    note_outputs()
     for line in PLAN.clear():
         print(line, file=sys.stderr)
     PLAN.remember()
+    note_outputs()
     print(summary(PLAN.results))
 
 

@@ -79,30 +79,23 @@ def is_whole(path: Path, known: Mapping) -> bool:
         return False
 
 
-def damaged(folder: Path | str) -> list[str]:
-    """Name the files of a finished catalog that are missing, or not as they were written.
+def lost_files(folder: Path | str) -> list[str]:
+    """Name the files of a finished catalog that are missing, or of another size than written.
 
-    Quick: by size, and by content only of files that are newer than the manifest.
+    Those of other content have been set aside by `luneta.outputs.recover`.
     """
     folder = Path(folder)
     manifest = _manifest(folder)
     known = {**manifest.get("leaves", {}), **manifest.get("small", {})}
     if not known:
         return [MANIFEST]
-    written = (folder / MANIFEST).stat().st_mtime_ns
-    return [name for name, about in known.items() if _is_damaged(folder / name, about, written)]
+    return [name for name, about in known.items() if _is_lost(folder / name, about)]
 
 
-def _is_damaged(path: Path, about: Mapping, written: int) -> bool:
+def _is_lost(path: Path, about: Mapping) -> bool:
     if about.get("rows") == 0:
         return path.exists()
-    try:
-        state = path.stat()
-    except OSError:
-        return True
-    if state.st_size != about["bytes"]:
-        return True
-    return state.st_mtime_ns > written and not is_whole(path, about)
+    return not path.exists() or path.stat().st_size != about["bytes"]
 
 
 class Spill:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from luneta.catalog.leaves import damaged
+from luneta.catalog.leaves import lost_files
 from luneta.catalog.provenance import decisive, run_id
 from luneta.catalog.read import COLLECTION
 from luneta.code_digest import code_digest
 from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.digests import digest
-from luneta.files import atomic_path, read_json, write_json
-from luneta.outputs import missing
-from luneta.plan.changes import changes, row_changes
-from luneta.plan.runs import record
-from luneta.plan.survey import LAST_RUN, SurveyPlan
+from luneta.files import DamagedFile, format_json, parse_json, read_twice, write_twice
+from luneta.outputs import missing, note
+from luneta.plan.changes import changes
+from luneta.plan.memory import changed_rows, remember_rows, rows_digest
+from luneta.plan.runs import is_recorded, record
+from luneta.plan.survey import SurveyPlan
 from luneta.runs import Run
-from luneta.survey.index import OBJECTS
+from luneta.survey.shards import LAST_RUN
 
 INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
@@ -33,7 +34,6 @@ CUTOUTS_KEYS = {
 }  # fmt: skip
 # What the names of files in splits/, metrics/ and clusters/ have behind the task.
 OF_A_TASK = ("", "_out_of_fold", "_holdout", "_outliers", "_neighbours")
-LAST_OBJECTS, LAST_KEY = "last_objects.arrow", "last_key.json"
 CANDIDATES = "_candidates.parquet"
 USUAL_PIXEL_SCALE = 0.262  # arcsec, where a config says none
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
@@ -388,14 +388,27 @@ class Plan(SurveyPlan):
         wanted = self.truth() and self.predicted
         return [str(self.results / "figures/truth.png")] if wanted else []
 
-    def damaged(self) -> list[str]:
-        """Outputs of this plan that were found damaged, and are to be made again."""
-        return [path for path in missing(self.results) if self._makes(Path(path))]
+    def missing(self) -> list[str]:
+        """Outputs of this plan that were finished and are lost, and are to be made again."""
+        if self.run is None:  # a job on a cluster, which makes what it is told to
+            return []
+        return [path for path in missing(self.results) if self.makes(Path(path))]
 
-    def _makes(self, path: Path) -> bool:
-        """Whether an output of a shard, task or backbone is of one that is still planned."""
+    def note_outputs(self) -> None:
+        """Write the manifest of all outputs, at the end of a run."""
+        note(self.results, self.config.simulation is not None, self.makes)
+
+    def makes(self, path: Path) -> bool:
+        """Whether an output of a tile, shard, task or backbone is of one that is still planned.
+
+        What the rule `all` asks for by itself, such as figures, is not among these outputs.
+        """
         folder, *between, name = path.relative_to(self.results).parts
         stem = name.rpartition(".")[0]
+        if folder in ("catalog", "figures", "report", "runs", "index"):
+            return False
+        if folder == "raw":
+            return self.config.simulation is not None and stem.rpartition("_")[0] in self.tiles
         if folder == "backbones":
             return stem.removesuffix(".weights") in map(self.backbone, self.tasks)
         if folder in ("objects", "cutouts", "quality"):
@@ -406,7 +419,8 @@ class Plan(SurveyPlan):
         if folder == "models":
             folds = self.folds(between[0]) if between[0] in self.tasks else []
             return stem.partition("_")[0] in [f"fold{fold}" for fold in folds]
-        return any(stem.removesuffix(kind) in self.tasks for kind in OF_A_TASK)
+        tasks = self.clustered if folder == "clusters" else self.tasks
+        return any(stem.removesuffix(kind) in tasks for kind in OF_A_TASK)
 
     # Memory of the last run
 
@@ -417,41 +431,40 @@ class Plan(SurveyPlan):
             "config": self.config.model_dump(mode="json"),
             "code": {rule: code_digest(rule) for rule in self.RULES},
             "run_id": self.run_id,
+            "rows": rows_digest(self.index),
         }
 
     @cached_property
     def _last_state(self) -> dict:
         """What the last run that succeeded was made of; nothing before the first."""
-        last = self.index / LAST_RUN
-        return read_json(last) if last.exists() else {}
+        try:
+            return read_twice(self.index / LAST_RUN, parse_json) or {}
+        except DamagedFile as error:
+            print(f"{error} What has changed since the last run is not told.", file=sys.stderr)
+            return {}
 
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
         if not self._last_state:
             return []
         lines = changes(self._last_state, self._state())
-        key, last_key = self.index / "key.json", self.index / LAST_KEY
-        if last_key.exists() and key.exists() and key.read_bytes() != last_key.read_bytes():
-            lines += row_changes(self.index / LAST_OBJECTS, self.index / OBJECTS)
-        return lines
+        return [*lines, *changed_rows(self.index, self._last_state)]
 
-    def mend(self) -> list[str]:
+    def heal_catalog(self) -> list[str]:
         """See to it that a damaged catalog is made again; say so in a line.
 
         The partitions are no outputs of a rule, so Snakemake does not miss them. Without
         `collection.properties`, which is one, the rule runs and makes what is missing.
         """
         collection = self.results / "catalog" / COLLECTION
-        if not collection.exists():
-            return []
-        found = damaged(collection.parent)
-        if not found:
+        lost = lost_files(collection.parent) if collection.exists() else []
+        if not lost:
             return []
         with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
             collection.unlink()
         return [
-            f"the catalog is made again: of its files {len(found)} are missing or not as they were "
-            f"written, first {collection.parent / found[0]}"
+            f"the catalog is made again: of its files {len(lost)} are missing or not as they were "
+            f"written, first {collection.parent / lost[0]}"
         ]
 
     def clear(self) -> list[str]:
@@ -468,12 +481,12 @@ class Plan(SurveyPlan):
         if not (self.results / "catalog" / COLLECTION).exists():
             return
         self.remember_shards()
-        write_json(self.index / LAST_RUN, self._state(), indent=None)
-        for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):
-            if (self.index / name).exists():
-                with atomic_path(self.index / last) as temporary:
-                    shutil.copyfile(self.index / name, temporary)
+        self._write_last_run(self._state())
+        remember_rows(self.index)
         record(self)
+
+    def _write_last_run(self, state: dict) -> None:
+        write_twice(self.index / LAST_RUN, format_json(state, indent=None))
 
     def complete_record(self) -> None:
         """Write the record of the last run, if that is not there as it is wanted now.
@@ -485,6 +498,6 @@ class Plan(SurveyPlan):
         if last.get("run_id") != self.run_id:
             return
         is_as_wanted = config["provenance"] == last["config"].get("provenance")
-        if not is_as_wanted or not (self.results / "runs" / f"{self.run_id}.json").exists():
+        if not is_as_wanted or not is_recorded(self.results, self.run_id):
             record(self)
-            write_json(self.index / LAST_RUN, {**last, "config": config}, indent=None)
+            self._write_last_run({**last, "config": config})

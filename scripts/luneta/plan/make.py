@@ -67,7 +67,8 @@ def _begun(config: Config) -> Run:
     """Lock the results, and find what is damaged there before anybody uses it."""
     results = Path("results") / config.survey
     run = Run(results)
-    messages = recover(results) if run.is_alone else [f"Note: {run.refusal()}"]
+    is_simulated = config.simulation is not None
+    messages = recover(results, is_simulated) if run.is_alone else [f"Note: {run.refusal()}"]
     for message in messages:
         print(message, file=sys.stderr)
     return run

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from luneta.config import ConfigError
-from luneta.files import read_json, write_json
+from luneta.files import DamagedFile, format_json, parse_json, read_twice, write_twice
+from luneta.parquet import read_parquet
 from luneta.plan.changes import counted
 
 SIZE = "shard_size.json"
@@ -27,18 +27,26 @@ def known_size(index: Path, last_run: Path) -> tuple[bool, int | None]:
     last_run : path
         What the last run was made of, where `index` does not tell.
     """
-    if (index / SIZE).exists():
-        return True, read_json(index / SIZE)["size"]
-    if last_run.exists():
-        given = read_json(last_run)["config"]["input"]
+    if (known := _read_or_none(index / SIZE)) is not None:
+        return True, known["size"]
+    if (last := _read_or_none(last_run)) is not None:
+        given = last["config"]["input"]
         return True, given.get("tiles_per_shard", given.get("stamps_per_shard"))
     return False, None
 
 
+def _read_or_none(path: Path) -> dict | None:
+    try:
+        return read_twice(path, parse_json)
+    except DamagedFile as error:
+        print(error, file=sys.stderr)
+        return None
+
+
 def remember_size(index: Path, size: int | None) -> None:
     """Write down the shard size of a survey."""
-    if not (index / SIZE).exists() or read_json(index / SIZE)["size"] != size:
-        write_json(index / SIZE, {"size": size})
+    if _read_or_none(index / SIZE) != {"size": size}:
+        write_twice(index / SIZE, format_json({"size": size}))
 
 
 def moved(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:
@@ -73,7 +81,7 @@ def objects_of(results: Path, tiles: Mapping[str, str]) -> int:
     for shard, names in _members(tiles, tiles).items():
         path = results / "objects" / f"{shard}.parquet"
         if path.exists():
-            counts = Counter(pq.read_table(path, columns=["tile"])["tile"].to_pylist())
+            counts = Counter(read_parquet(path, columns=["tile"])["tile"].to_pylist())
             total += sum(counts[name] for name in names)
     return total
 
@@ -87,7 +95,12 @@ def hours_of(results: Path, shards: Iterable[str]) -> float:
 
 
 def _seconds(path: Path) -> float:
-    return sum(float(json.loads(line)["s"]) for line in path.read_text().splitlines() if line)
+    """What a job took by its benchmark; nothing where that is damaged."""
+    try:
+        lines = path.read_text().splitlines()
+        return sum(float(json.loads(line)["s"]) for line in lines if line)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def refusal(

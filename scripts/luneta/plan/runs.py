@@ -29,7 +29,7 @@ from luneta.catalog.provenance import (
 )
 from luneta.config import Provenance
 from luneta.digests import file_digest
-from luneta.files import atomic_path, read_json, write_json
+from luneta.files import atomic_path, read_json, read_memory, write_json
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
@@ -154,7 +154,7 @@ class Digests:
 
     def __init__(self, memory: Path):
         self._memory = memory
-        self._known = read_json(memory) if memory.exists() else {}
+        self._known = read_memory(memory) or {}
         self._now: dict[str, list] = {}
 
     def of(self, paths: Iterable[str], digest: Callable[[Path], str]) -> dict[str, dict]:
@@ -259,6 +259,16 @@ def record(plan: SurveyPlan) -> Path:
     digests.remember()
     write_json(path, content)
     return path
+
+
+def is_recorded(results: Path, name: str) -> bool:
+    """Whether the record of a run is there, and the changes of its code beside it."""
+    path = results / "runs" / f"{name}.json"
+    content = read_memory(path)
+    if content is None:
+        return False
+    changes = content["changes"]
+    return not changes or not changes["file"] or path.with_name(changes["file"]).exists()
 
 
 def lock_name() -> str | None:

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 
 from luneta.config import Config, ConfigError, Tiles
 from luneta.digests import digest
-from luneta.files import read_json, write_json
+from luneta.files import read_memory, write_json
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
-from luneta.survey.index import deal_sources, shards_with, signature
+from luneta.survey.index import KEY, deal_sources, shards_with, signature
 from luneta.survey.parquet_tables import parquet_files
 from luneta.survey.remote import is_remote
 from luneta.survey.shards import (
+    LAST_RUN,
     deal_tiles,
     in_shards,
     put,
@@ -33,7 +34,7 @@ from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 from luneta.table_checks import check_dealt
 
-LEDGER, LAST_RUN = "shards.tsv", "last_run.json"
+LEDGER = "shards.tsv"
 
 
 @dataclass(frozen=True)
@@ -345,8 +346,9 @@ class SurveyPlan:
         memory = self.index / f"labelled_{task}.json"
         column = self.config.tasks[task].id_column
         lists = [signature(f) for f in files]
-        key = digest([read_json(self.index / "key.json"), lists, column])
-        if memory.exists() and (known := read_json(memory))["key"] == key:
+        key = digest([read_memory(self.index / KEY), lists, column])
+        known = read_memory(memory)
+        if known is not None and known["key"] == key:
             return known["shards"]
         ids = {name for f in files for name in text(read_table(f, [column])[column]) if name}
         found = shards_with(self.index, ids) - {UNPLACED}

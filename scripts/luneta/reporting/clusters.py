@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -67,7 +66,7 @@ def read_clusters(path: Path | str, task: str, overlaps: Path | str) -> Clusters
     usable = pc.is_valid(table[f"{task}_group"])
     row = _row_in_shard(table["shard"].to_numpy(), usable.to_numpy())
     table = table.append_column("row", pa.array(row)).filter(usable)
-    lost = pq.read_table(overlaps, columns=["object_id", "shard"])
+    lost = read_parquet(overlaps, columns=["object_id", "shard"])
     unused = set(zip(lost["object_id"].to_pylist(), lost["shard"].to_pylist(), strict=True))
     places = zip(table["object_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
     seen: set[str] = set()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.parquet import read_parquet
 
@@ -115,7 +114,7 @@ def note_on_labels(split: pa.Table) -> str:
 
 def read_truth(paths: Sequence[Path | str]) -> pa.Table:
     """Read the hidden truth of all tiles."""
-    return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
+    return pa.concat_tables([read_parquet(path) for path in paths], promote_options="permissive")
 
 
 def truth_column(truth: pa.Table, classes: Sequence[str]) -> str | None:

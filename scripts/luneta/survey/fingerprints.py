@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from luneta.files import read_json, write_json
+from luneta.files import read_memory, write_json
 
 # Below this size Snakemake goes by content, above it by time.
 SMALL = 1_000_000
@@ -90,7 +90,7 @@ def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     dict
         Fingerprint by path; None where there is no such file.
     """
-    known = read_json(memory) if memory.exists() else {}
+    known = read_memory(memory) or {}
     marks = {path: _mark(path) for path in dict.fromkeys(paths)}
     now = {p: known[p][1] for p, mark in marks.items() if mark and known.get(p, [0])[0] == mark}
     now |= {path: _of_no_file(path) for path, mark in marks.items() if mark == []}

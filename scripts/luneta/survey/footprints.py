@@ -15,7 +15,7 @@ from astropy.wcs import WCS, WcsError, Wcsprm
 from scipy.spatial import cKDTree
 
 from luneta.code_digest import source_digest
-from luneta.files import read_json, write_json
+from luneta.files import read_memory, write_json
 from luneta.survey.fits_headers import card_value
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import is_remote, local_copy
@@ -108,7 +108,7 @@ def survey_footprints(
     dict
         By tile; `NoFootprint` where no image has a readable grid.
     """
-    known = read_json(memory) if memory.exists() else {}
+    known = read_memory(memory) or {}
     keys = {name: _key(tile, reference, versions) for name, tile in tiles.items()}
     new = [name for name in tiles if known.get(name, [None])[0] != keys[name]]
     measured = dict(

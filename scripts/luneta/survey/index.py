@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from luneta.code_digest import source_digest
 from luneta.digests import digest
-from luneta.files import atomic_path, read_json, write_json
+from luneta.files import DamagedFile, atomic_path, read_memory, write_json
+from luneta.parquet import read_parquet, write_parquet
+from luneta.seals import seal
 from luneta.survey.fingerprints import fingerprint
 from luneta.survey.footprints import (
     Footprint,
@@ -35,6 +36,7 @@ from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 
 OBJECTS = "objects.arrow"
+KEY = "key.json"
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +86,16 @@ def _digest(table: pa.Table) -> str:
 
 
 def _write_if_changed(table: pa.Table, path: Path) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    if path.exists() and path.read_bytes() == buffer.getvalue():
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    try:
+        if path.exists() and read_parquet(path).equals(table, check_metadata=True):
+            return
+    except DamagedFile:
+        pass
+    write_parquet(table, path)
 
 
 def _known(folder: Path) -> dict:
-    path = folder / "key.json"
-    return read_json(path) if path.exists() else {"key": None, "shards": []}
+    return read_memory(folder / KEY) or {"key": None, "shards": []}
 
 
 def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[str, Path]:
@@ -124,7 +125,7 @@ def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[
         old.unlink()
     _write_objects(slices, folder / OBJECTS)
     content = {"key": key, "shards": list(digests.items())}
-    write_json(folder / "key.json", content, indent=None)
+    write_json(folder / KEY, content, indent=None)
     return paths
 
 
@@ -144,8 +145,10 @@ def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
             "content": pd.util.hash_pandas_object(content, index=False).to_numpy(),
         }
     )
-    with atomic_path(path) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
-        writer.write_table(table)
+    with atomic_path(path) as temporary:
+        with pa.ipc.new_file(temporary, table.schema) as writer:
+            writer.write_table(table)
+        seal(temporary)
 
 
 def read_objects(path: Path) -> pa.Table:
@@ -164,7 +167,7 @@ def shards_with(folder: Path, ids: Iterable[str]) -> set[str]:
 def remembered(folder: Path, key: str) -> dict[str, Path] | None:
     """The slices of an earlier planning, if nothing has changed since."""
     known = _known(folder)
-    if known["key"] != key:
+    if known["key"] != key or not (folder / OBJECTS).exists():
         return None
     paths = {shard: folder / f"{shard}.parquet" for shard, _ in known["shards"]}
     there = set(folder.glob("*.parquet"))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from luneta.files import atomic_path
+import pyarrow.compute as pc
+
+from luneta.files import DamagedFile, parse_json, read_twice, write_twice
+from luneta.parquet import read_parquet
 from luneta.survey.patterns import match_tiles
-from luneta.survey.tiles import BandFiles, Tile, TileTableError, read_tiles
+from luneta.survey.tiles import UNPLACED, BandFiles, Tile, TileTableError, read_tiles
 
 HEADER = "tile\tshard"
+CHECKSUM = b"# crc32 of the lines above: "
+LAST_RUN = "last_run.json"
 MOST_NEW_SHARDS = 1000
 
 
@@ -118,21 +125,70 @@ def _first_number(known: Mapping[str, str], tiles: Mapping[str, Tile]) -> int:
 
 
 def read_ledger(ledger: Path) -> dict[str, str]:
-    """Read the shard of each known tile; none if there is no ledger yet."""
-    if not ledger.exists():
-        return {}
-    header, *rows = ledger.read_text(encoding="utf-8").splitlines() or [""]
-    pairs = [row.split("\t") for row in rows]
-    if header != HEADER or any(len(pair) != 2 for pair in pairs):
+    """Read the shard of each known tile; none if there is no ledger yet.
+
+    A ledger that is lost or damaged is read from its copy, else made again from what the last run
+    noted and from the object lists.
+
+    Raises
+    ------
+    TileTableError
+        If the ledger is damaged and nothing is there to make it again.
+    """
+    reason = f"{ledger} is lost."
+    try:
+        shards = read_twice(ledger, _parse_ledger)
+    except DamagedFile as error:
+        reason = str(error)
+        shards = None
+    if shards is not None:
+        return shards
+    shards = _rebuilt(ledger)
+    if shards:
+        print(f"{reason} It is made again from the last run and the object lists", file=sys.stderr)
+        write_ledger(ledger, shards)
+    elif ledger.exists():
         raise TileTableError(
-            f"{ledger}: is not the table of tiles and shards that luneta wrote; bring back the "
-            f"file as it was, or remove it to have all shards dealt and computed anew"
+            f"{reason} Neither its copy nor the object lists are there to make it again: bring back "
+            f"the file as it was, or remove it to have all shards dealt and computed anew"
         )
+    return shards
+
+
+def _rebuilt(ledger: Path) -> dict[str, str]:
+    """Find the shard of each tile in the record of the last run, and in `objects/`."""
+    try:
+        last_run = read_twice(ledger.with_name(LAST_RUN), parse_json) or {}
+    except DamagedFile:
+        last_run = {}
+    shards = {name: tile["shard"] for name, tile in last_run.get("tiles", {}).items()}
+    for path in sorted((ledger.parent.parent / "objects").glob("[!.]*.parquet")):
+        if path.stem != UNPLACED:
+            tiles = pc.unique(read_parquet(path, columns=["tile"])["tile"]).to_pylist()
+            shards |= {tile: path.stem for tile in tiles if tile and tile not in shards}
+    return shards
+
+
+def _parse_ledger(raw: bytes) -> dict[str, str]:
+    """Parse a ledger; one of an earlier luneta has no checksum at its end.
+
+    Raises
+    ------
+    ValueError
+        If it is not as it was written.
+    """
+    body, mark, checksum = raw.rpartition(CHECKSUM)
+    if mark and checksum != b"%08x\n" % zlib.crc32(body):
+        raise ValueError("its checksum is wrong")
+    lines = (body if mark else raw).decode(errors="replace").splitlines()
+    pairs = [tuple(line.split("\t")) for line in lines[1:]]
+    if not lines or lines[0] != HEADER or any(len(pair) != 2 for pair in pairs):
+        raise ValueError("it is not the table of tiles and shards that luneta wrote")
     return dict(pairs)
 
 
 def write_ledger(ledger: Path, shards: Mapping[str, str]) -> None:
-    """Write the shard of each tile."""
+    """Write the shard of each tile, with a checksum, and a copy."""
     lines = [HEADER, *(f"{tile}\t{shard}" for tile, shard in shards.items())]
-    with atomic_path(ledger) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    body = ("\n".join(lines) + "\n").encode()
+    write_twice(ledger, body + CHECKSUM + b"%08x\n" % zlib.crc32(body))

@@ -1,0 +1,199 @@
+"""Whatever is done to a file of a finished survey, one plain rerun makes it as it was."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from luneta.files import copy_of
+from test_crash import quick, whole
+from tiny_survey import Survey
+
+# All that a finished survey consists of; a fold, shard or task more has the same kinds of files.
+FILES = """
+catalog/collection.properties
+catalog/overlaps.parquet
+catalog/partitions.json
+catalog/rejects.parquet
+catalog/tiny/dataset/Norder=0/Dir=0/Npix=6.parquet
+catalog/tiny/dataset/_common_metadata
+catalog/tiny/dataset/_metadata
+catalog/tiny/hats.properties
+catalog/tiny/partition_info.csv
+catalog/tiny/properties
+catalog/tiny/skymap.fits
+catalog/tiny_5arcs/dataset/_common_metadata
+catalog/tiny_5arcs/dataset/_metadata
+catalog/tiny_5arcs/hats.properties
+catalog/tiny_5arcs/partition_info.csv
+catalog/tiny_5arcs/properties
+catalog/tiny_index/dataset/_common_metadata
+catalog/tiny_index/dataset/_metadata
+catalog/tiny_index/dataset/index/part_0.parquet
+catalog/tiny_index/hats.properties
+catalog/tiny_index/properties
+catalog/without_position.parquet
+catalog/lens_candidates.parquet
+clusters/lens.parquet
+clusters/lens_neighbours.parquet
+cutouts/tiny_0.arrow
+embeddings/lens/tiny_0.parquet
+figures/cutouts.png
+figures/flagged.png
+figures/lens_anomalies.png
+figures/lens_calibration.png
+figures/lens_candidates.png
+figures/lens_confusion.png
+figures/lens_examples.png
+figures/lens_gradients.png
+figures/lens_groups.png
+figures/lens_labels.png
+figures/lens_magnitude_size.png
+figures/lens_map.png
+figures/lens_precision_recall.png
+figures/lens_roc.png
+figures/lens_training.png
+figures/objects.png
+figures/truth.png
+index/last_run.json
+index/last_run_copy.json
+index/outputs.json
+index/digests.json
+index/shard_size.json
+index/shard_size_copy.json
+index/shards.tsv
+index/shards_copy.tsv
+metrics/lens.json
+metrics/lens_holdout.parquet
+metrics/lens_out_of_fold.parquet
+metrics/lens_outliers.npz
+models/lens/failures.png
+models/lens/fold0.json
+models/lens/fold0.keras
+models/lens/fold0_gradients.csv
+models/lens/fold0_history.csv
+models/lens/model_card.md
+objects/tiny_0.parquet
+predictions/lens/tiny_0.parquet
+quality/tiny_0.parquet
+quality/tiny_0_files.json
+raw/tiny_0_g.fits
+raw/tiny_0_i.fits
+raw/tiny_0_labels.csv
+raw/tiny_0_r.fits
+raw/tiny_0_sources.fits
+raw/tiny_0_truth.parquet
+report/rejects.html
+report/scores.html
+runs/RUN.json
+splits/lens.parquet
+""".split()
+# The diary of the jobs: of no consequence, and never the same twice.
+DIARY = ["logs/catalog.log", "benchmarks/catalog.jsonl", ".lock"]
+HOLDS_TIMES = {"index/outputs.json", "index/digests.json", "index/files.json", "index/plan.json"}
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def flip_and_keep_the_time(path: Path) -> None:
+    status = path.stat()
+    flip(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGES = [delete, empty, halve, flip, flip_and_keep_the_time]
+
+
+def named(survey: Survey, name: str) -> Path:
+    """The file of a name of `FILES`."""
+    if name == "runs/RUN.json":
+        return next(survey.results.glob("runs/*.json"))
+    return survey.results / name
+
+
+def contents(survey: Survey) -> dict[str, bytes]:
+    """All files of the survey by name, but for the diary of its jobs."""
+    paths = [path for path in survey.results.rglob("*") if path.is_file()]
+    names = {path.relative_to(survey.results).as_posix(): path for path in paths}
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if name not in HOLDS_TIMES and not name.startswith(("logs/", "benchmarks/", "."))
+    }
+
+
+def differences(survey: Survey, before: dict[str, bytes]) -> list[str]:
+    now = contents(survey)
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+@pytest.fixture(scope="session")
+def all_kinds(tmp_path_factory) -> Survey:
+    """The smallest survey that has a file of every kind but a pretrained backbone."""
+    survey = whole(tmp_path_factory.mktemp("all_kinds"))
+    config = (survey.folder / "config.yaml").read_text()
+    config = config.replace("      kind: binary\n", "      kind: binary\n      candidates: {}\n")
+    config = config.replace("    kind: binary\n", "    kind: binary\n    candidates: {}\n")
+    (survey.folder / "config.yaml").write_text(config)
+    survey.run()
+    return survey
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory) -> Survey:
+    """Three delivered tiles and their list, and nothing to train."""
+    survey = quick(tmp_path_factory.mktemp("plain"))
+    survey.run()
+    return survey
+
+
+def healed(survey: Survey, before: dict[str, bytes]) -> None:
+    survey.run()
+    assert differences(survey, before) == []
+    assert survey.planned() == {}
+
+
+@pytest.mark.slow
+def test_the_list_of_files_is_complete(all_kinds):
+    names = [re.sub("fold[1-9]", "fold0", name) for name in contents(all_kinds)]
+    names = [re.sub("runs/[0-9a-f]{16}", "runs/RUN", name) for name in names]
+    assert {*names} == {*FILES} - HOLDS_TIMES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_made_again(all_kinds, tmp_path, name, damage):
+    survey = all_kinds.copied_to(tmp_path / "copy")
+    before = contents(survey)
+    damage(named(survey, name))
+    healed(survey, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("name", DIARY)
+def test_the_diary_of_the_jobs_is_of_no_consequence(all_kinds, tmp_path, name, damage):
+    survey = all_kinds.copied_to(tmp_path / "copy")
+    before = contents(survey)
+    damage(survey.results / name)
+    healed(survey, before)
