@@ -18,7 +18,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format models reproduce rocrate bench schema requirements clean python runtime tools
+.PHONY: help demo test test-all lint format models reproduce verify rocrate bench schema requirements clean python runtime tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ models: runtime ## list the networks: parameters, input, weights, paper
 
 reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_id>.json
 	@$(BIN)/python -m luneta.plan.reproduce "$(RUN)" --cores $(CORES)
+
+verify: runtime ## read all files of a run again and compare: RUN=results/demo/runs/<run_id>.json
+	@$(BIN)/python -m luneta.plan.verify "$(RUN)"
 
 rocrate: runtime ## describe a finished run as an RO-Crate: CONFIG=config/demo.yaml
 	@$(BIN)/python -c "import snakemake_report_plugin_$(REPORTER)" 2> /dev/null || \

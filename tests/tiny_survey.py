@@ -184,3 +184,27 @@ def sources_of(tile: int) -> list[tuple[str, float, float]]:
     steps = np.linspace(-0.002, 0.002, OBJECTS_A_TILE)
     ra = 150 + tile * 2 * TILE_STEP
     return [(f"t{tile}-{n}", float(ra + s), float(s / 2)) for n, s in enumerate(steps)]
+
+
+def small_survey(folder: Path) -> Survey:
+    """The smallest survey that has every rule but `pretrain`, which trains as `finetune` does."""
+    config = tiny_config()
+    config["simulation"] |= {"pixels": 240, "objects": 30}
+    del config["training"]["width"]
+    config["training"]["backbone"] = "LeNet5"
+    config["tasks"]["lens"] |= {
+        "labels": ["results/tiny/raw/tiny_0_labels.csv"], "label_tiles": ["tiny_0"],
+    }  # fmt: skip
+    survey = Survey(folder)
+    survey.write(config, ["tiny_0"])
+    return survey
+
+
+def quick_survey(folder: Path) -> PlainSurvey:
+    """Three tiles, and nothing to train."""
+    survey = PlainSurvey(folder)
+    for tile in range(3):
+        survey.write_tile(tile)
+    survey.write_sources([row for tile in range(3) for row in sources_of(tile)])
+    survey.write_config(plain_config())
+    return survey

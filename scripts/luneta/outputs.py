@@ -155,7 +155,7 @@ def note(
     is_simulated: bool = True,
     is_wanted: Callable[[Path], bool] = lambda path: True,
 ) -> None:
-    """Write the manifest at the end of a run, and remove damaged files that were made again.
+    """Write the manifest at the end of a run.
 
     Parameters
     ----------
@@ -174,7 +174,6 @@ def note(
             del manifest.stamps[name]
     manifest.write(root)
     (root / UNCLAIMED).unlink(missing_ok=True)
-    _remove_set_aside(root)
 
 
 def verify(results: Path | str) -> list[str]:
@@ -355,10 +354,10 @@ def _remove_temporaries(root: Path) -> None:
                     Path(entry.path).unlink()
 
 
-def _remove_set_aside(root: Path) -> None:
+def remove_set_aside(results: Path | str) -> None:
     """Remove damaged files that were made again."""
     for folder in OUTPUTS:
-        for entry in _entries(root / folder):
+        for entry in _entries(Path(results) / folder):
             if entry.name.endswith(DAMAGED) and Path(entry.path.removesuffix(DAMAGED)).exists():
                 Path(entry.path).unlink()
 

@@ -13,34 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tiny_survey import PlainSurvey, Survey, plain_config, sources_of, tiny_config
+from tiny_survey import PlainSurvey, Survey, quick_survey, small_survey
 
 MOMENTS = 25
 SEED = 5
-
-
-def whole(folder: Path) -> Survey:
-    """The smallest survey that has every rule but `pretrain`, which trains as `finetune` does."""
-    config = tiny_config()
-    config["simulation"] |= {"pixels": 240, "objects": 30}
-    del config["training"]["width"]
-    config["training"]["backbone"] = "LeNet5"
-    config["tasks"]["lens"] |= {
-        "labels": ["results/tiny/raw/tiny_0_labels.csv"], "label_tiles": ["tiny_0"],
-    }  # fmt: skip
-    survey = Survey(folder)
-    survey.write(config, ["tiny_0"])
-    return survey
-
-
-def quick(folder: Path) -> PlainSurvey:
-    """Three tiles, and nothing to train."""
-    survey = PlainSurvey(folder)
-    for tile in range(3):
-        survey.write_tile(tile)
-    survey.write_sources([row for tile in range(3) for row in sources_of(tile)])
-    survey.write_config(plain_config())
-    return survey
 
 
 class Started:
@@ -165,12 +141,12 @@ def disk(results: Path, wanted: bool):
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    return undisturbed(tmp_path_factory.mktemp("quiet"), quick)
+    return undisturbed(tmp_path_factory.mktemp("quiet"), quick_survey)
 
 
 @pytest.fixture(scope="module")
 def quiet_whole(tmp_path_factory):
-    return undisturbed(tmp_path_factory.mktemp("whole"), whole)
+    return undisturbed(tmp_path_factory.mktemp("whole"), small_survey)
 
 
 def undisturbed(folder: Path, make) -> tuple:

@@ -2,95 +2,46 @@
 
 import os
 import re
-import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
-from luneta.files import copy_of
-from test_crash import quick, whole
-from tiny_survey import Survey
+from luneta.plan import make_plan
+from luneta.plan.jobs import Plan
+from tiny_survey import Survey, quick_survey, small_survey
 
 # All that a finished survey consists of; a fold, shard or task more has the same kinds of files.
-FILES = """
-catalog/collection.properties
-catalog/overlaps.parquet
-catalog/partitions.json
-catalog/rejects.parquet
-catalog/tiny/dataset/Norder=0/Dir=0/Npix=6.parquet
-catalog/tiny/dataset/_common_metadata
-catalog/tiny/dataset/_metadata
-catalog/tiny/hats.properties
-catalog/tiny/partition_info.csv
-catalog/tiny/properties
-catalog/tiny/skymap.fits
-catalog/tiny_5arcs/dataset/_common_metadata
-catalog/tiny_5arcs/dataset/_metadata
-catalog/tiny_5arcs/hats.properties
-catalog/tiny_5arcs/partition_info.csv
-catalog/tiny_5arcs/properties
-catalog/tiny_index/dataset/_common_metadata
-catalog/tiny_index/dataset/_metadata
-catalog/tiny_index/dataset/index/part_0.parquet
-catalog/tiny_index/hats.properties
-catalog/tiny_index/properties
-catalog/without_position.parquet
-catalog/lens_candidates.parquet
-clusters/lens.parquet
-clusters/lens_neighbours.parquet
-cutouts/tiny_0.arrow
-embeddings/lens/tiny_0.parquet
-figures/cutouts.png
-figures/flagged.png
-figures/lens_anomalies.png
-figures/lens_calibration.png
-figures/lens_candidates.png
-figures/lens_confusion.png
-figures/lens_examples.png
-figures/lens_gradients.png
-figures/lens_groups.png
-figures/lens_labels.png
-figures/lens_magnitude_size.png
-figures/lens_map.png
-figures/lens_precision_recall.png
-figures/lens_roc.png
-figures/lens_training.png
-figures/objects.png
-figures/truth.png
-index/last_run.json
-index/last_run_copy.json
-index/outputs.json
-index/digests.json
-index/shard_size.json
-index/shard_size_copy.json
-index/shards.tsv
-index/shards_copy.tsv
-metrics/lens.json
-metrics/lens_holdout.parquet
-metrics/lens_out_of_fold.parquet
-metrics/lens_outliers.npz
-models/lens/failures.png
-models/lens/fold0.json
-models/lens/fold0.keras
-models/lens/fold0_gradients.csv
-models/lens/fold0_history.csv
-models/lens/model_card.md
-objects/tiny_0.parquet
-predictions/lens/tiny_0.parquet
-quality/tiny_0.parquet
-quality/tiny_0_files.json
-raw/tiny_0_g.fits
-raw/tiny_0_i.fits
-raw/tiny_0_labels.csv
-raw/tiny_0_r.fits
-raw/tiny_0_sources.fits
-raw/tiny_0_truth.parquet
-report/rejects.html
-report/scores.html
-runs/RUN.json
-splits/lens.parquet
-""".split()
+FILES = [
+    "catalog/collection.properties", "catalog/overlaps.parquet", "catalog/partitions.json",
+    "catalog/rejects.parquet", "catalog/tiny/dataset/Norder=0/Dir=0/Npix=6.parquet",
+    "catalog/tiny/dataset/_common_metadata", "catalog/tiny/dataset/_metadata",
+    "catalog/tiny/hats.properties", "catalog/tiny/partition_info.csv", "catalog/tiny/properties",
+    "catalog/tiny/skymap.fits", "catalog/tiny_5arcs/dataset/_common_metadata",
+    "catalog/tiny_5arcs/dataset/_metadata", "catalog/tiny_5arcs/hats.properties",
+    "catalog/tiny_5arcs/partition_info.csv", "catalog/tiny_5arcs/properties",
+    "catalog/tiny_index/dataset/_common_metadata", "catalog/tiny_index/dataset/_metadata",
+    "catalog/tiny_index/dataset/index/part_0.parquet", "catalog/tiny_index/hats.properties",
+    "catalog/tiny_index/properties", "catalog/without_position.parquet",
+    "catalog/lens_candidates.parquet", "clusters/lens.parquet",
+    "clusters/lens_neighbours.parquet", "cutouts/tiny_0.arrow", "embeddings/lens/tiny_0.parquet",
+    "figures/cutouts.png", "figures/flagged.png", "figures/lens_anomalies.png",
+    "figures/lens_calibration.png", "figures/lens_candidates.png", "figures/lens_confusion.png",
+    "figures/lens_examples.png", "figures/lens_gradients.png", "figures/lens_groups.png",
+    "figures/lens_labels.png", "figures/lens_magnitude_size.png", "figures/lens_map.png",
+    "figures/lens_precision_recall.png", "figures/lens_roc.png", "figures/lens_training.png",
+    "figures/objects.png", "figures/truth.png", "index/last_run.json", "index/last_run_copy.json",
+    "index/outputs.json", "index/digests.json", "index/shard_size.json",
+    "index/shard_size_copy.json", "index/shards.tsv", "index/shards_copy.tsv",
+    "metrics/lens.json", "metrics/lens_holdout.parquet", "metrics/lens_out_of_fold.parquet",
+    "metrics/lens_outliers.npz", "models/lens/failures.png", "models/lens/fold0.json",
+    "models/lens/fold0.keras", "models/lens/fold0_gradients.csv", "models/lens/fold0_history.csv",
+    "models/lens/model_card.md", "objects/tiny_0.parquet", "predictions/lens/tiny_0.parquet",
+    "quality/tiny_0.parquet", "quality/tiny_0_files.json", "raw/tiny_0_g.fits",
+    "raw/tiny_0_i.fits", "raw/tiny_0_labels.csv", "raw/tiny_0_r.fits", "raw/tiny_0_sources.fits",
+    "raw/tiny_0_truth.parquet", "report/rejects.html", "report/scores.html", "runs/RUN.json",
+    "splits/lens.parquet",
+]  # fmt: skip
 # The diary of the jobs: of no consequence, and never the same twice.
 DIARY = ["logs/catalog.log", "benchmarks/catalog.jsonl", ".lock"]
 HOLDS_TIMES = {"index/outputs.json", "index/digests.json", "index/files.json", "index/plan.json"}
@@ -149,11 +100,10 @@ def differences(survey: Survey, before: dict[str, bytes]) -> list[str]:
 @pytest.fixture(scope="session")
 def all_kinds(tmp_path_factory) -> Survey:
     """The smallest survey that has a file of every kind but a pretrained backbone."""
-    survey = whole(tmp_path_factory.mktemp("all_kinds"))
-    config = (survey.folder / "config.yaml").read_text()
-    config = config.replace("      kind: binary\n", "      kind: binary\n      candidates: {}\n")
-    config = config.replace("    kind: binary\n", "    kind: binary\n    candidates: {}\n")
-    (survey.folder / "config.yaml").write_text(config)
+    survey = small_survey(tmp_path_factory.mktemp("all_kinds"))
+    config = yaml.safe_load((survey.folder / "config.yaml").read_text())
+    config["tasks"]["lens"]["candidates"] = {}
+    (survey.folder / "config.yaml").write_text(yaml.safe_dump(config))
     survey.run()
     return survey
 
@@ -161,7 +111,7 @@ def all_kinds(tmp_path_factory) -> Survey:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory) -> Survey:
     """Three delivered tiles and their list, and nothing to train."""
-    survey = quick(tmp_path_factory.mktemp("plain"))
+    survey = quick_survey(tmp_path_factory.mktemp("plain"))
     survey.run()
     return survey
 
@@ -170,6 +120,51 @@ def healed(survey: Survey, before: dict[str, bytes]) -> None:
     survey.run()
     assert differences(survey, before) == []
     assert survey.planned() == {}
+
+
+IRREPLACEABLE = {"index/shards.tsv", "index/last_run.json", "index/shard_size.json"}
+ASKED_FOR_BY_THE_RULE_ALL = (
+    "catalog/", "figures/", "report/", "models/lens/failures.png", "models/lens/model_card.md",
+)  # fmt: skip
+
+
+def planned(config: dict) -> Plan:
+    """Plan as Snakemake does when it begins, and end that run."""
+    plan = make_plan(config, is_run=True)
+    plan.heal_catalog()
+    plan.changes()
+    plan.complete_record()
+    os.close(plan.run._lock)
+    return plan
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_planning_finds_every_damaged_file_and_sees_to_it(survey, monkeypatch, damage):
+    """Each file of the manifest by itself: it is asked for, or written again at once."""
+    monkeypatch.chdir(survey.folder)
+    config = yaml.safe_load((survey.folder / "config.yaml").read_text())
+    planned(config)
+    names = [name for name in FILES if name not in HOLDS_TIMES and (survey.results / name).exists()]
+    collection = survey.results / "catalog/collection.properties"
+    properties = collection.read_bytes()
+    assert len(names) > 60
+    for name in names:
+        path = named(survey, name)
+        content = path.read_bytes()
+        damage(path)
+        plan = planned(config)
+        if name in IRREPLACEABLE or name.endswith(("_copy.json", "_copy.tsv")):
+            assert path.read_bytes() == content, name
+            continue
+        assert not path.exists(), name
+        is_asked_for = str(path.relative_to(survey.folder)) in plan.missing()
+        assert is_asked_for != name.startswith(ASKED_FOR_BY_THE_RULE_ALL), name
+        if name.startswith("catalog/") and not name.endswith("_candidates.parquet"):
+            is_output = name.count("/") == 1 and name != "catalog/partitions.json"
+            assert is_output or not collection.exists(), name
+            collection.write_bytes(properties)
+        path.write_bytes(content)
+        path.with_name(f"{path.name}.damaged").unlink(missing_ok=True)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.digests import digest
 from luneta.files import DamagedFile, format_json, parse_json, read_twice, write_twice
-from luneta.outputs import missing, note
+from luneta.outputs import missing, note, remove_set_aside
 from luneta.plan.changes import changes
 from luneta.plan.memory import changed_rows, remember_rows, rows_digest
 from luneta.plan.runs import is_recorded, record
@@ -468,7 +468,14 @@ class Plan(SurveyPlan):
         ]
 
     def clear(self) -> list[str]:
-        """Remove lists of candidates that the config no longer asks for; say so in a line each."""
+        """Remove damaged files that were made again, and lists that the config does not ask for.
+
+        Returns
+        -------
+        list of str
+            A line for each list of candidates that is removed.
+        """
+        remove_set_aside(self.results)
         wanted = {f"{task}{CANDIDATES}" for task in self.listed}
         found = sorted((self.results / "catalog").glob(f"*{CANDIDATES}"))
         left = [path for path in found if path.name not in wanted]

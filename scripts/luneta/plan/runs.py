@@ -30,6 +30,7 @@ from luneta.catalog.provenance import (
 from luneta.config import Provenance
 from luneta.digests import file_digest
 from luneta.files import atomic_path, read_json, read_memory, write_json
+from luneta.outputs import DAMAGED
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
@@ -210,17 +211,16 @@ def _too_much(images: list[str], most: Provenance) -> str | None:
     return None
 
 
-def outputs(plan: SurveyPlan, digests: Digests) -> dict[str, str]:
-    """Digests of what the run has made, by path under its results.
+def outputs(results: Path, tasks: Iterable[str], digests: Digests) -> dict[str, str]:
+    """Digests of what a run has made, by path under its results.
 
     Of a network that of its weights, of a Parquet file of the catalog that of its rows. Properties
     and `partitions.json` hold digests of whole files, which tell in which run rows were predicted.
     """
-    results = plan.results
     catalog = [p for p in (results / "catalog").rglob("*") if p.is_file() and _is_result(p)]
     kinds = {
-        sidecar_digest: [p for t in plan.tasks for p in results.glob(f"models/{t}/fold*.json")],
-        file_digest: [results / f"metrics/{task}.json" for task in plan.tasks]
+        sidecar_digest: [p for t in tasks for p in results.glob(f"models/{t}/fold*.json")],
+        file_digest: [results / f"metrics/{task}.json" for task in tasks]
         + [path for path in catalog if path.suffix != ".parquet"],
         rows_digest: [path for path in catalog if path.suffix == ".parquet"],
     }
@@ -235,7 +235,8 @@ def outputs(plan: SurveyPlan, digests: Digests) -> dict[str, str]:
 
 
 def _is_result(path: Path) -> bool:
-    return path.name[0] not in "._" and not path.name.endswith(("properties", MANIFEST))
+    is_ours = path.name[0] not in "._" and not path.name.endswith(DAMAGED)
+    return is_ours and not path.name.endswith(("properties", MANIFEST))
 
 
 def record(plan: SurveyPlan) -> Path:
@@ -254,7 +255,7 @@ def record(plan: SurveyPlan) -> Path:
         "environment": {"lock": lock_name(), "packages": packages()},
         "changes": _changes(facts, path.with_suffix(".diff")),
         "inputs": inputs(plan, digests),
-        "outputs": outputs(plan, digests),
+        "outputs": outputs(plan.results, plan.tasks, digests),
     }
     digests.remember()
     write_json(path, content)

@@ -149,8 +149,8 @@ def read_ledger(ledger: Path) -> dict[str, str]:
         write_ledger(ledger, shards)
     elif ledger.exists():
         raise TileTableError(
-            f"{reason} Neither its copy nor the object lists are there to make it again: bring back "
-            f"the file as it was, or remove it to have all shards dealt and computed anew"
+            f"{reason} Neither its copy nor the object lists are there to make it again: bring "
+            f"back the file as it was, or remove it to have all shards dealt and computed anew"
         )
     return shards
 
