@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ RECORD = "index/outputs.json"
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 
 DAMAGED = ".damaged"
+TEMPORARY_NAME = re.compile(TEMPORARY)
 
 State = dict[str, list[int]]
 
@@ -47,7 +49,8 @@ def recover(results: Path | str) -> list[str]:
     there, left = _look(root)
     for path in left:
         with suppress(OSError):
-            path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
     known = _noted(root)
     changed = [name for name, state in there.items() if known.get(name) != state]
     messages = [said for said in _checked(root, changed, there) if said]
@@ -96,13 +99,22 @@ def _look(root: Path) -> tuple[State, list[Path]]:
     there, left = {}, []
     for folder in FOLDERS:
         for entry in _files(root / folder):
-            found = re.fullmatch(TEMPORARY, entry.name)
-            if found and found["host"] == HOST and not is_alive(int(found["process"])):
-                left.append(Path(entry.path))
-            elif folder not in UNWATCHED and _is_output(name := os.path.relpath(entry.path, root)):
+            if TEMPORARY_NAME.fullmatch(entry.name):
+                if _is_left(entry.name):
+                    left.append(Path(entry.path))
+                continue
+            name = os.path.relpath(entry.path, root)
+            # A pipe would never end, and a link may lead nowhere
+            if folder not in UNWATCHED and _is_output(name) and entry.is_file():
                 status = entry.stat()
                 there[name] = [status.st_size, status.st_mtime_ns]
     return there, left
+
+
+def _is_left(name: str) -> bool:
+    """Whether the process that made a temporary file or folder is dead, as far as can be told."""
+    found = TEMPORARY_NAME.fullmatch(name)
+    return found["host"] == HOST and not is_alive(int(found["process"]))
 
 
 def _is_output(name: str) -> bool:
@@ -111,12 +123,14 @@ def _is_output(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:
+    """Files below a folder, and temporary folders."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and not TEMPORARY_NAME.fullmatch(entry.name):
             yield from _files(Path(entry.path))
         else:
             yield entry
