@@ -244,8 +244,8 @@ DISK = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "your quota of the disk is used up: free some space",
     errno.EROFS: "the disk can only be read: have it mounted for writing, or choose another folder",
-    errno.EIO: "the disk or its connection has failed (the system's log says more): wait until it "
-    "works again, or choose another folder",
+    errno.EIO: "the disk, or the connection to it, has failed: see that it works again, or choose "
+    "another folder",
     errno.EACCES: "you may not write there: change the permissions, or choose another folder",
 }
 
@@ -291,6 +291,8 @@ def log_to(path: Path | str) -> None:
     logging.raiseExceptions = False  # on a full disk there is nowhere to log to
     try:
         handlers.insert(0, _log_file(Path(path)))
+    except FileExistsError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
     except OSError as error:
         if (trouble := disk_trouble(error)) is None:
             raise
