@@ -17,8 +17,10 @@ from luneta.files import HOST, TEMPORARY, DamagedFile, read_json, set_aside, wri
 from luneta.seals import BrokenSeal, check
 
 FOLDERS = ("objects", "quality", "cutouts", "splits", "backbones", "models", "metrics",
-           "predictions", "embeddings", "clusters", "catalog", "index", "raw")  # fmt: skip
-UNWATCHED = ("catalog", "index", "raw")  # of other makers, or checked by their own readers
+           "predictions", "embeddings", "clusters", "catalog", "index", "raw", "figures", "report",
+           "runs")  # fmt: skip
+# Of other makers, or checked by their own readers
+UNWATCHED = ("catalog", "index", "raw", "figures", "report", "runs")
 RECORD = "index/outputs.json"
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 
