@@ -169,8 +169,7 @@ class Network:
     def do(self, folder):
         import keras
 
-        from luneta.files import atomic_path
-        from luneta.models.saving import digest, save
+        from luneta.models.saving import digest, save, save_weights
         from luneta.training.resume import Saved, folder_of
 
         model = folder / "results/models/lens/fold0.keras"
@@ -181,8 +180,7 @@ class Network:
         state.read()
         state.write({"epoch": 1}, weights=[np.ones(1000)])
         save(network, model)
-        with atomic_path(folder / "results/backbones/a.weights.h5") as temporary:
-            network.save_weights(temporary)
+        save_weights(network, folder / "results/backbones/a.weights.h5")
         write_json(model.with_suffix(".json"), {"model_id": digest(network)})
         state.remove()
 
@@ -283,9 +281,10 @@ class Trial:
         self._start()
         ended = in_child(lambda: self._do(number, way))
         found = content(self.results)
+        # Of hidden files, which the job removes in the end, there is nothing to compare with
         half = [
             name for name, raw in found.items()
-            if not is_temporary(name) and raw not in (self.before.get(name), self.after.get(name))
+            if "/." not in name and raw not in (self.before.get(name), self.after.get(name))
         ]  # fmt: skip
         again = in_child(self._again)
         now = content(self.results)
