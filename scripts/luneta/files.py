@@ -262,8 +262,9 @@ def disk_trouble(error: BaseException | None) -> str | None:
         if known or (number != errno.EACCES and os.strerror(number) in str(error)):
             where = getattr(error, "filename", None)
             place = Path(str(where)).parent if where else "the results"
+            what = "read or written" if number == errno.EIO else "written to"
             return (
-                f"{place} cannot be written to: {said}, then run the same command again; what is "
+                f"{place} cannot be {what}: {said}, then run the same command again; what is "
                 f"finished stays ({os.strerror(number)})"
             )
     return disk_trouble(error.__cause__ or error.__context__)

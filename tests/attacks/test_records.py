@@ -300,6 +300,16 @@ def test_an_input_does_not_take_the_place_of_code(stranger, call, name):
     assert not stranger.is_run()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["/", "//", "/proc", "/dev/../proc/self", "/dev/zero", "/sys", "{survey}", "{survey}/.."],
+)
+def test_a_folder_without_end_is_not_read(stranger, call, name):
+    name = name.replace("{survey}", str(stranger.folder))
+    stranger.content["inputs"]["files"][name] = {"bytes": 0, "sha256": "0" * 64}
+    assert refused(*call(), "no run is given")
+
+
 @pytest.mark.parametrize("name", [".", "..", "../..", "../" * 400 + "x", "a\0b", "x" * 9000, ""])
 def test_an_input_of_an_impossible_name_is_refused(stranger, call, name):
     stranger.content["inputs"]["files"][name] = {"missing": True}

@@ -38,6 +38,7 @@ CODE_PLACES = {
     ".git", ".snakemake", ".venv", "envs", "makefile", "matplotlibrc", "profiles", "pyproject.toml",
     "reproduced.json", "scripts", "snakefile", "tests", "workflow",
 }  # fmt: skip
+SYSTEM = [(), ("dev",), ("proc",), ("sys",)]  # reading them through might never end
 CODE_SUFFIXES = {".pth", ".py", ".pyc", ".sh", ".smk", ".so"}
 
 
@@ -221,6 +222,9 @@ def place_of(name: str, checkout: Path, top: Path, survey: str) -> Path | None:
         If it lies elsewhere, or in the place of code.
     """
     if Path(name).is_absolute():
+        given = Path(os.path.normpath(name))
+        if given.parts[1:2] in SYSTEM or top.is_relative_to(given):
+            raise CannotReproduce(f"its input {name} is a folder that no run is given")
         return None
     place = Path(os.path.normpath(checkout / name))
     if not place.is_relative_to(top) or checkout.is_relative_to(place):
