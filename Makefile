@@ -4,6 +4,8 @@ PYTHON ?= python3
 CORES ?= all
 GPU ?=
 RUN ?=
+TRUST ?=
+export RUN
 CONFIG ?= config/demo.yaml
 REPORTER ?= rocrate
 ARGS ?=
@@ -50,8 +52,9 @@ format: tools ## format code and workflow
 models: runtime ## list the networks: parameters, input, weights, paper
 	@$(BIN)/python scripts/list_models.py
 
-reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_id>.json
-	@$(BIN)/python -m luneta.plan.reproduce "$(RUN)" --cores $(CORES)
+reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_id>.json (TRUST=1: run its .diff)
+	@$(BIN)/python -m luneta.plan.reproduce --cores $(CORES) \
+		$(if $(filter-out 0 no false,$(TRUST)),--trust) -- "$$RUN"
 
 verify: runtime ## read all files of a run again and compare: RUN=results/demo/runs/<run_id>.json
 	@$(BIN)/python -m luneta.plan.verify "$(RUN)"

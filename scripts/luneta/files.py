@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import json
 import logging
 import os
 import re
+import secrets
 import socket
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
+# Errors of fsync where a file system does not know it, or not for folders
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 _refusals: list[Callable[[], str | None]] = []
 
@@ -26,24 +31,122 @@ def refuse_when(reason: Callable[[], str | None]) -> None:
     _refusals.append(reason)
 
 
+def temporary_name(name: str) -> str:
+    """Return a hidden name that nobody can foresee; it tells which process of which machine writes.
+
+    So what a killed process leaves can be removed (`TEMPORARY`, `luneta.outputs.recover`).
+    """
+    return f".{os.getpid()}@{HOST}@{secrets.token_hex(8)}@{name}"
+
+
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, keep_equal: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to, and rename it into place at the end.
 
-    The temporary name keeps the suffix, as writers choose the format by it. If the
-    block raises, the temporary file is removed and `path` is left as it was. The name tells
-    which process of which machine writes, so that what a killed one leaves can be removed.
+    The temporary name keeps the suffix, as writers choose the format by it, and is new, so that
+    no link can wait there. If the block raises, the temporary file is removed and `path` is left
+    as it was. File and folder are on the disk before the block ends, so that a power failure
+    leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path : path
+        Where the file goes.
+    keep_equal : bool
+        A file with the same bytes that is there already stays.
+
+    Raises
+    ------
+    InterruptedError
+        If another run has taken the folder; see `refuse_when`.
+    OSError
+        If the file cannot be written, or is not a plain file any more.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}@{HOST}@{path.name}")
+    make_folder(path.parent)
+    temporary = path.with_name(temporary_name(path.name))
+    # Here, not in the writers, which follow links: they find a file that is there
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         yield temporary
         if reasons := [reason for refusal in _refusals if (reason := refusal())]:
             raise InterruptedError(f"{path} is not put in place: {reasons[0]}")
-        temporary.replace(path)
+        if not (keep_equal and _are_equal(temporary, path)):
+            _sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk before the next."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except FileNotFoundError:
+        return False
+
+
+def _sync_file(path: Path) -> None:
+    """Have the content of a file written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not is_plain(os.fstat(descriptor)):
+            raise OSError(errno.EPERM, "another process has replaced it by a link", str(path))
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to the disk, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # one may write to it, but not list it
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def is_plain(status: os.stat_result) -> bool:
+    """Whether a file is a regular one with one name; what a link leads to may be another's."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def open_new(path: Path) -> int:
+    """Open a file to write to, at a name that others can foresee: a link there is not followed.
+
+    An older file, or a link, is removed first. The descriptor is not inherited.
+
+    Raises
+    ------
+    FileExistsError
+        If something else has the name, such as a named pipe or a folder.
+    """
+    with suppress(FileNotFoundError):
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+            raise FileExistsError(errno.EEXIST, "no file can be made there: remove it", str(path))
+        path.unlink()
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
 class DamagedFile(Exception):
@@ -134,7 +237,7 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError("its checksum is wrong")
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({error})") from None
     if not head and _had_checksum(content):
         raise ValueError("its checksum is altered")
@@ -230,6 +333,8 @@ DISK = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "your quota of the disk is used up: free some space",
     errno.EROFS: "the disk can only be read: have it mounted for writing, or choose another folder",
+    errno.EIO: "the disk, or the connection to it, has failed: see that it works again, or choose "
+    "another folder",
     errno.EACCES: "you may not write there: change the permissions, or choose another folder",
 }
 
@@ -246,8 +351,9 @@ def disk_trouble(error: BaseException | None) -> str | None:
         if known or (number != errno.EACCES and os.strerror(number) in str(error)):
             where = getattr(error, "filename", None)
             place = Path(str(where)).parent if where else "the results"
+            what = "read or written" if number == errno.EIO else "written to"
             return (
-                f"{place} cannot be written to: {said}, then run the same command again; what is "
+                f"{place} cannot be {what}: {said}, then run the same command again; what is "
                 f"finished stays ({os.strerror(number)})"
             )
     return disk_trouble(error.__cause__ or error.__context__)
@@ -259,6 +365,12 @@ def _is_for_users(error: BaseException) -> bool:
     return ours or isinstance(error, InterruptedError | FloatingPointError)
 
 
+def _log_file(path: Path) -> logging.Handler:
+    """Return a handler that writes to a new file; others may foresee the name of a log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return logging.StreamHandler(os.fdopen(open_new(path), "w", encoding="utf-8"))
+
+
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
 
@@ -268,8 +380,9 @@ def log_to(path: Path | str) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.raiseExceptions = False  # on a full disk there is nowhere to log to
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.insert(0, logging.FileHandler(path, mode="w"))
+        handlers.insert(0, _log_file(Path(path)))
+    except FileExistsError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
     except OSError as error:
         if (trouble := disk_trouble(error)) is None:
             raise

@@ -73,6 +73,8 @@ def claim(
     ------
     DeviceError
         If fewer GPUs are there than are asked for.
+    luneta.flocks.FolderError
+        If the folder of locks cannot be trusted.
 
     Notes
     -----

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from luneta.seals import BrokenSeal, check, seal_of
 RECORD = "index/outputs.json"
 LEAVES = "catalog/partitions.json"
 DAMAGED = ".damaged"
+TEMPORARY_NAME = re.compile(TEMPORARY)
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 READERS = min(8, os.cpu_count() or 1)
 
@@ -332,15 +334,16 @@ def _leaf_digests(root: Path) -> dict[str, str]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
-    """Files of a folder and the folders below it; links are left out."""
+    """Files of a folder and the folders below it, and temporary folders; links are left out."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and not TEMPORARY_NAME.fullmatch(entry.name):
             yield from _entries(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
+        elif is_folder or entry.is_file(follow_symlinks=False):
             yield entry
 
 
@@ -348,10 +351,10 @@ def _remove_temporaries(root: Path) -> None:
     """Remove what processes of this machine that are gone were writing."""
     for folder in OUTPUTS:
         for entry in _entries(root / folder):
-            match = re.fullmatch(TEMPORARY, entry.name)
+            match = TEMPORARY_NAME.fullmatch(entry.name)
             if match and match["host"] == HOST and not is_alive(int(match["process"])):
                 with suppress(OSError):
-                    Path(entry.path).unlink()
+                    shutil.rmtree(entry.path) if entry.is_dir() else Path(entry.path).unlink()
 
 
 def remove_set_aside(results: Path | str) -> None:

@@ -20,7 +20,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from luneta.files import HOST, log_to, refuse_when
+from luneta.files import HOST, is_plain, log_to, refuse_when
 
 LOCK = ".lock"
 UNCLAIMED = "index/unclaimed"  # jobs ran whose run did not claim the results
@@ -28,6 +28,7 @@ RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
 SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs, and its machine
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 PR_SET_PDEATHSIG = 1
+SHOWN = 1000  # bytes, more than a lock of ours holds
 
 
 class RunError(Exception):
@@ -46,13 +47,18 @@ class Run:
     ----------
     is_alone : bool
         No other run is at work in the folder.
+
+    Raises
+    ------
+    RunError
+        If the lock is a link, a pipe or a folder: others may write to the results too.
     """
 
     def __init__(self, results: Path | str):
         self._path = Path(results).resolve() / LOCK
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Not inherited by jobs: they must not hold it when this process is gone
-        self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = _open_lock(self._path, os.O_RDWR | os.O_CREAT)
         self.is_alone = self._take()
         if self.is_alone:
             with suppress(OSError):  # of a full disk, the run itself will tell
@@ -94,7 +100,7 @@ class Run:
         os.ftruncate(self._lock, len(text))
 
     def _read(self) -> str:
-        return os.pread(self._lock, 200, 0).decode(errors="replace")
+        return os.pread(self._lock, SHOWN, 0).decode(errors="replace")
 
     def refusal(self) -> str:
         """Say that another run is at work, and which."""
@@ -103,6 +109,27 @@ class Run:
             f"Another run is at work in {self._path.parent}{f' ({holder})' if holder else ''}: "
             "wait until it has ended, or end it; then run the same command again"
         )
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """Open the lock, if it is a plain file: what a link leads to must not be written to."""
+    try:
+        lock = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise RunError(_not_a_lock(path)) from None
+    if not is_plain(os.fstat(lock)):
+        os.close(lock)
+        raise RunError(_not_a_lock(path))
+    return lock
+
+
+def _not_a_lock(path: Path) -> str:
+    return (
+        f"{path} must be a plain file with one name, and is a link or something else: remove it, "
+        "then run the same command again"
+    )
 
 
 def start_jobs() -> None:
@@ -133,9 +160,11 @@ def _mark_unclaimed(log: Path) -> None:
 def _is_over(lock: Path, token: str) -> str | None:
     """Say so, if another run has taken the folder since."""
     try:
-        content = lock.read_text().split("\n")
-    except OSError:  # removed by hand, or not of this machine
+        descriptor = _open_lock(lock, os.O_RDONLY)
+    except (OSError, RunError):  # removed by hand, or not of this machine
         return None
+    with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (no path)
+        content = file.read(SHOWN).split("\n")
     if len(content) < 2 or content[1] in ("", token):
         return None
     return f"the run of this job has ended, and another one ({content[0]}) has begun"

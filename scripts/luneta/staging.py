@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import secrets
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from luneta.seals import BrokenSeal, check
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "luneta-staged"
 ROOM = 1.1  # times the file, that must be free on the disk
 _held: list[int] = []  # locks on the folders of this process, until it ends
 
@@ -41,29 +43,38 @@ def stage(path: Path | str, scratch: Path | str | None) -> Path:
     if not scratch:
         return path
     try:
-        return _copy(path, Path(scratch) / "luneta-staged")
+        return _copy(path, Path(scratch))
     except OSError as error:
         logger.warning("%s is read where it is: scratch %s: %s", path, scratch, error)
         return path
 
 
-def _copy(path: Path, folder: Path) -> Path:
-    with flocks.turn(flocks.shared_folder(folder)):
+def _copy(path: Path, scratch: Path) -> Path:
+    folder = _folder(scratch)
+    with flocks.turn(folder):
         flocks.sweep(folder, set())
-        own = Path(tempfile.mkdtemp(dir=folder))
+        own = flocks.make_folder(folder / f"{flocks.STAGED}{secrets.token_hex(8)}")
         _held.append(flocks.lock(own))
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    atexit.register(flocks.remove_folder, own)
     size, free = path.stat().st_size, shutil.disk_usage(folder).free
     if size * ROOM > free:
-        own.rmdir()
+        flocks.remove_folder(own)
         raise OSError(f"{free / 1e9:.1f} GB are free, {size * ROOM / 1e9:.1f} GB are needed")
     start = time.monotonic()
     try:
         copy = Path(shutil.copy2(path, own / path.name))
         check(copy)
     except (OSError, BrokenSeal) as error:  # such as that another job has taken the room
-        shutil.rmtree(own, ignore_errors=True)
+        flocks.remove_folder(own)
         raise OSError(f"the copy there is of no use: {error}") from None
     seconds = max(time.monotonic() - start, 1e-3)
     logger.info("%s copied to %s: %.0f MB/s", path, own, size / 1e6 / seconds)
     return copy
+
+
+def _folder(scratch: Path) -> Path:
+    """Return a folder that is this user's: whoever owns it could replace the copies."""
+    try:
+        return flocks.private_folder(scratch / FOLDER)
+    except flocks.FolderError:  # another user's
+        return flocks.private_folder(scratch / f"{FOLDER}-{os.geteuid()}")

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from luneta.config import Training
 from luneta.models import devices, registry
 from luneta.models import network as networks
+from luneta.models.saving import save_weights
 from luneta.models.weights import Wanted, WeightsError, create, scaling_of
 
 SHARED = Path(__file__).parents[2].parent / "shared/weights"
@@ -380,3 +381,20 @@ def test_pytorch_weights_are_for_networks_of_timm_only(tmp_path):
     assert scaling_of("hf_hub:timm/resnet18.a1_in1k", "ResNet18") == "torch"
     assert scaling_of("hf_hub:timm/resnet18.a1_in1k@zoobot", "ResNet18") == "torch"
     assert scaling_of("none", "ResNet50") == registry.find("ResNet50").scaling == "caffe"
+
+
+def test_weights_are_saved_as_keras_saves_them(tmp_path):
+    layers = [keras.layers.Input((8, 8, 2)), keras.layers.Conv2D(3, 3), keras.layers.Dense(2)]
+    backbone = keras.Model(layers[0], keras.Sequential(layers[1:])(layers[0]), name="backbone")
+    save_weights(backbone, tmp_path / "ours.weights.h5")
+    backbone.save_weights(tmp_path / "theirs.weights.h5")
+    found = {}
+    for name in ("ours", "theirs"):
+        with h5py.File(tmp_path / f"{name}.weights.h5") as file:
+            found[name] = {}
+            file.visititems(
+                lambda place, item, into=found[name]: into.update(
+                    {place: item[()].tolist() if isinstance(item, h5py.Dataset) else None}
+                )
+            )
+    assert found["ours"] == found["theirs"] and len(found["ours"]) > 4

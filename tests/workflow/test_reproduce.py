@@ -46,9 +46,9 @@ def record_of(survey: Survey) -> dict:
     return found
 
 
-def reproduce(survey: Survey, run: str) -> tuple[int, str]:
+def reproduce(survey: Survey, run: str, *options: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "luneta.plan.reproduce", run, "--cores", "2"],
+        [sys.executable, "-m", "luneta.plan.reproduce", run, "--cores", "2", *options],
         cwd=survey.folder,
         env={**os.environ, "PYTHONPATH": str(survey.folder / "scripts")},
         capture_output=True,
@@ -167,6 +167,10 @@ def test_a_run_of_changed_code_is_made_again_with_the_changes(survey):
         path.unlink()  # what there is now is no matter
     subprocess.run(["git", "-C", survey.folder, "checkout", "-q", "scripts"], check=True)
     status, said = reproduce(survey, run)
+    assert status == 2
+    assert "scripts/ingest.py" in said and "scripts/luneta/survey/novelty.py" in said
+    assert "TRUST=1" in said
+    status, said = reproduce(survey, run, "--trust")
     assert status == 0, said
     (checkout,) = (survey.results / "reproduced" / run).glob("**/checkout")
     assert (checkout / "scripts/ingest.py").read_text().endswith("# changed\n")

@@ -12,6 +12,7 @@ ever in memory with another of its kind, save for the threads.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from luneta.digests import file_digest
-from luneta.files import DamagedFile, atomic_path, read_json
+from luneta.files import (
+    TEMPORARY,
+    DamagedFile,
+    atomic_path,
+    make_folder,
+    read_json,
+    temporary_name,
+)
 
 MANIFEST = "partitions.json"
-TEMPORARY = ".spill"
+SPILL = ".spill"
 
 
 @dataclass(frozen=True)
@@ -104,13 +112,16 @@ class Spill:
     Parameters
     ----------
     folder : path
-        Is emptied first, and removed by `clear`.
+        Of the catalog. The temporary folder in it is for this user alone; `clear` removes it.
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        for old in (folder / SPILL, *folder.glob(f".*@{SPILL}")):  # of a job that was killed
+            shutil.rmtree(old, ignore_errors=True)
+        self._folder = folder / temporary_name(SPILL)
         self._places: dict[str, list[tuple[str, Path, int]]] = defaultdict(list)
-        self.clear()
+        make_folder(folder)
+        self._folder.mkdir(0o700)
 
     def put(self, shard: str, kind: str, parts: Iterable[tuple[str, pa.Table]]) -> list:
         """Write the rows of a shard; give what `note` takes. May run in any thread.
@@ -190,21 +201,9 @@ def write_leaf(folder: Path, leaf: Leaf, table: pa.Table, options: Mapping) -> d
     dict
         For the manifest.
     """
-    path = folder / leaf.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    try:
+    with atomic_path(folder / leaf.path, keep_equal=True) as temporary:
         pq.write_table(table, temporary, **options)
-        about = {
-            "made_of": leaf.made_of,
-            **_about(temporary),
-            "rows": len(table),
-        }
-        if not is_whole(path, about):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return about
+        return {"made_of": leaf.made_of, **_about(temporary), "rows": len(table)}
 
 
 def remove_others(folder: Path, catalogs: Sequence[str], leaves: Iterable[str]) -> list[str]:
@@ -225,8 +224,9 @@ def remove_others(folder: Path, catalogs: Sequence[str], leaves: Iterable[str]) 
             if str(path.relative_to(folder)) not in wanted:
                 path.unlink()
                 removed.append(str(path.relative_to(folder)))
-        for path in (folder / name / "dataset").rglob(".*.new"):  # of a run that was killed
-            path.unlink()
+        for path in sorted((folder / name / "dataset").rglob(".*")):  # of a run that was killed
+            if re.fullmatch(TEMPORARY, path.name) or path.name.endswith(".new"):
+                path.unlink()
         for path in sorted((folder / name).rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
@@ -242,7 +242,5 @@ def remove_catalogs(folder: Path, catalogs: Sequence[str]) -> None:
 
 def replace_if_changed(path: Path, content: bytes) -> None:
     """Write a file whole, unless it holds the same already."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    with atomic_path(path) as temporary:
+    with atomic_path(path, keep_equal=True) as temporary:
         temporary.write_bytes(content)

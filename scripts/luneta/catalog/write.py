@@ -17,7 +17,6 @@ from luneta.catalog.collection import SORT, Collection, Job, default_columns, le
 from luneta.catalog.layout import Layout, Seen, look
 from luneta.catalog.leaves import (
     MANIFEST,
-    TEMPORARY,
     Leaf,
     Spill,
     is_whole,
@@ -178,7 +177,7 @@ def _write_leaves(
     )
     stay = {path for path, stays in zip(layout.leaves, current, strict=True) if stays}
     changed = [path for path in layout.leaves if path not in stay]
-    spill = Spill(job.folder / TEMPORARY)
+    spill = Spill(job.folder)
     try:
         _write_beside(
             job, layout, zip(shards, seen, strict=True), set(changed), spill, outputs, pool

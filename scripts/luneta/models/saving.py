@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def save(network: keras.Model, path: Path | str) -> None:
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, content in members.items():
                 archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def save_weights(network: keras.Model, path: Path | str) -> None:
+    """Save the weights of a network as .weights.h5, by way of memory.
+
+    HDF5 can lose the error of a write when it closes a file, and then leaves a damaged one. In a
+    .keras network Keras lays the same file, made in memory.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        archive_path = Path(folder) / "network.keras"
+        network.save(archive_path)
+        with zipfile.ZipFile(archive_path) as archive:
+            content = archive.read("model.weights.h5")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def refuse_pickle(path: Path) -> None:

@@ -12,7 +12,7 @@ from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
-from luneta.runs import Run, start_jobs
+from luneta.runs import Run, RunError, start_jobs
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
@@ -55,6 +55,8 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
         plan = _planned(config, tiles)
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
+    except RunError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         if (trouble := disk_trouble(error)) is None:
             raise

@@ -235,6 +235,7 @@ def run(folder: Path | str, objects: int, seed: int, threads: int = 1) -> None:
             for images, found in blocks:
                 data[len(rows) : len(rows) + len(images)] = images
                 rows += found
+        file.flush()  # HDF5 may lose an error when it closes a file
     with atomic_path(folder / "labels.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()

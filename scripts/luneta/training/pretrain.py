@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from luneta.config import Pretraining, Training
-from luneta.files import atomic_path
 from luneta.parquet import read_parquet
 from luneta.simulation.sources import galaxy_stamps
 
@@ -143,8 +142,8 @@ def run(
     else:
         network, journal = _contrasted(pretraining, training, job, threads, cutouts, splits)
 
+    from luneta.models.saving import save_weights
     from luneta.training.loop import COLUMNS, write_csv
 
-    with atomic_path(weights) as temporary:
-        network.get_layer("backbone").save_weights(temporary)
+    save_weights(network.get_layer("backbone"), weights)
     write_csv(journal.progress.records, COLUMNS, history)

@@ -43,13 +43,15 @@ class Saved:
         """Write JSON content and lists of arrays."""
         numbered = {f"{name}:{i}": x for name, part in arrays.items() for i, x in enumerate(part)}
         text = json.dumps({"digest": self.digest, "content": content})
+        if self.folder.is_symlink():
+            self.folder.unlink()
         with atomic_path(self.folder / FILE) as temporary, temporary.open("wb") as file:
             np.savez(file, text=np.frombuffer(text.encode(), "uint8"), **numbered)
 
     def read(self) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]] | None:
         """Give what was written, if it is there, whole, and of this training."""
         path = self.folder / FILE
-        if not path.is_file():
+        if self.folder.is_symlink() or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
