@@ -316,7 +316,8 @@ def _stamps(root: Path, is_simulated: bool) -> dict[str, Stamp]:
             continue
         for entry in _entries(root / folder):
             name = os.path.relpath(entry.path, root)
-            if name in leaves or re.fullmatch(pattern, name.partition("/")[2]):
+            is_output = name in leaves or re.fullmatch(pattern, name.partition("/")[2])
+            if is_output and entry.is_file(follow_symlinks=False):
                 status = entry.stat()
                 stamps[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return stamps
@@ -334,7 +335,7 @@ def _leaf_digests(root: Path) -> dict[str, str]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
-    """Files of a folder and the folders below it, and temporary folders; links are left out."""
+    """All but folders below a folder, and temporary folders; links are not followed."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -343,7 +344,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
         is_folder = entry.is_dir(follow_symlinks=False)
         if is_folder and not TEMPORARY_NAME.fullmatch(entry.name):
             yield from _entries(Path(entry.path))
-        elif is_folder or entry.is_file(follow_symlinks=False):
+        else:
             yield entry
 
 
@@ -353,8 +354,9 @@ def _remove_temporaries(root: Path) -> None:
         for entry in _entries(root / folder):
             match = TEMPORARY_NAME.fullmatch(entry.name)
             if match and match["host"] == HOST and not is_alive(int(match["process"])):
+                is_folder = entry.is_dir(follow_symlinks=False)
                 with suppress(OSError):
-                    shutil.rmtree(entry.path) if entry.is_dir() else Path(entry.path).unlink()
+                    shutil.rmtree(entry.path) if is_folder else Path(entry.path).unlink()
 
 
 def remove_set_aside(results: Path | str) -> None:
