@@ -1,7 +1,12 @@
 """The tiles of a survey, by table or by pattern, and their shards."""
 
+import os
+
+import pyarrow as pa
 import pytest
 
+from luneta.files import write_json
+from luneta.parquet import write_parquet
 from luneta.survey.shards import in_shards, survey_tiles
 from luneta.survey.tiles import BandFiles, Tile, TileTableError
 
@@ -163,6 +168,65 @@ def test_a_broken_ledger_is_refused(tmp_path):
     (tmp_path / "l.tsv").write_text("tile,shard\na,b\n")
     with pytest.raises(TileTableError, match="bring back the file as it was, or remove it"):
         in_shards(tiles_named("a"), 2, tmp_path / "l.tsv")
+
+
+def damage_by(change):
+    return pytest.param(change, id=change.__name__)
+
+
+def halve(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def swap_a_letter(path):
+    """A tile moves to the other shard."""
+    path.write_text(path.read_text().replace("b\tshard_00001", "b\tshard_00000"))
+
+
+def drop_the_checksum(path):
+    path.write_text(path.read_text().rpartition("#")[0])
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [*map(damage_by, [halve, swap_a_letter, drop_the_checksum, remove])]
+)
+@pytest.mark.parametrize("name", ["shards.tsv", "shards_copy.tsv"])
+def test_a_damaged_ledger_is_written_again_from_the_other_one(tmp_path, name, damage):
+    ledger = tmp_path / "shards.tsv"
+    first = in_shards(tiles_named("c a b"), 2, ledger)
+    content = ledger.read_bytes()
+    damage(tmp_path / name)
+    assert in_shards(tiles_named("b a c"), 2, ledger) == {n: first[n] for n in "bac"}
+    assert ledger.read_bytes() == (tmp_path / "shards_copy.tsv").read_bytes() == content
+
+
+def test_a_ledger_that_is_lost_with_its_copy_is_made_again_from_the_object_lists(tmp_path, capsys):
+    """Of the tile without objects, from what the last run noted."""
+    for shard, names in (("shard_00000", "ac"), ("shard_00001", "b")):
+        path = tmp_path / f"objects/{shard}.parquet"
+        write_parquet(pa.table({"tile": [*names, *names]}), path)
+    write_json(tmp_path / "index/last_run.json", {"tiles": {"e": {"shard": "shard_00001"}}})
+    found = shards(in_shards(tiles_named("a b c d e"), 2, tmp_path / "index/shards.tsv"))
+    assert found == {
+        "a": "shard_00000",
+        "b": "shard_00001",
+        "c": "shard_00000",
+        "d": "shard_00002",
+        "e": "shard_00001",
+    }
+    assert "is lost. It is made again from the last run" in capsys.readouterr().err
+
+
+def test_a_ledger_of_an_earlier_luneta_is_read_and_has_a_copy_from_then_on(tmp_path):
+    ledger = tmp_path / "shards.tsv"
+    ledger.write_text("tile\tshard\na\tshard_00007\n")
+    assert shards(in_shards(tiles_named("a"), 2, ledger)) == {"a": "shard_00007"}
+    assert "# crc32 of the lines above: " in (tmp_path / "shards_copy.tsv").read_text()
+    assert shards(in_shards(tiles_named("a"), 2, ledger)) == {"a": "shard_00007"}
 
 
 def test_many_new_tiles_share_a_thousand_shards(tmp_path):

@@ -7,11 +7,12 @@ import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow.compute as pc
 
-from luneta.files import DamagedFile, parse_json, read_twice, write_twice
+from luneta.files import DamagedFile, copy_of, parse_json, read_twice, write_twice
 from luneta.parquet import read_parquet
 from luneta.survey.patterns import match_tiles
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile, TileTableError, read_tiles
@@ -136,12 +137,16 @@ def read_ledger(ledger: Path) -> dict[str, str]:
         If the ledger is damaged and nothing is there to make it again.
     """
     reason = f"{ledger} is lost."
+    # One of an earlier luneta has neither a copy nor a checksum
+    is_old = not copy_of(ledger).exists()
     try:
-        shards = read_twice(ledger, _parse_ledger)
+        shards = read_twice(ledger, partial(_parse_ledger, needs_checksum=not is_old))
     except DamagedFile as error:
         reason = str(error)
         shards = None
     if shards is not None:
+        if is_old:
+            write_ledger(ledger, shards)
         return shards
     shards = _rebuilt(ledger)
     if shards:
@@ -169,8 +174,8 @@ def _rebuilt(ledger: Path) -> dict[str, str]:
     return shards
 
 
-def _parse_ledger(raw: bytes) -> dict[str, str]:
-    """Parse a ledger; one of an earlier luneta has no checksum at its end.
+def _parse_ledger(raw: bytes, needs_checksum: bool) -> dict[str, str]:
+    """Parse a ledger, and check it by the checksum at its end.
 
     Raises
     ------
@@ -178,11 +183,14 @@ def _parse_ledger(raw: bytes) -> dict[str, str]:
         If it is not as it was written.
     """
     body, mark, checksum = raw.rpartition(CHECKSUM)
+    if needs_checksum and not mark:
+        raise ValueError("its checksum is missing")
     if mark and checksum != b"%08x\n" % zlib.crc32(body):
         raise ValueError("its checksum is wrong")
     lines = (body if mark else raw).decode(errors="replace").splitlines()
     pairs = [tuple(line.split("\t")) for line in lines[1:]]
-    if not lines or lines[0] != HEADER or any(len(pair) != 2 for pair in pairs):
+    is_table = raw.endswith(b"\n") and lines[0] == HEADER
+    if not is_table or any(len(pair) != 2 for pair in pairs):
         raise ValueError("it is not the table of tiles and shards that luneta wrote")
     return dict(pairs)
 
