@@ -9,6 +9,7 @@ export RUN
 CONFIG ?= config/demo.yaml
 REPORTER ?= rocrate
 ARGS ?=
+WORKERS ?= 2
 UV ?= uv
 
 BIN := .venv/bin
@@ -24,7 +25,7 @@ MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
-	@echo "Variables: CORES=$(CORES) GPU=1 (CUDA) PYTHON=$(PYTHON) ARGS='-k name' (pytest's)"
+	@echo "Variables: CORES=$(CORES) GPU=1 (CUDA) PYTHON=$(PYTHON) ARGS='-k name' (pytest's) WORKERS=$(WORKERS) (processes that test)"
 
 demo: runtime ## run the whole workflow on the simulated demo survey
 	@$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES) \
@@ -32,10 +33,10 @@ demo: runtime ## run the whole workflow on the simulated demo survey
 	@$(BIN)/python -m luneta.reporting.summary results/demo
 
 test: tools ## run the tests that take seconds
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: tools ## run all tests, those that take minutes too
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or not slow" $(ARGS)
 
 lint: tools ## check style, workflow and imports
 	$(BIN)/ruff check
