@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import io
 import math
 import re
 import stat
@@ -287,6 +288,8 @@ def read_units(file: BinaryIO, path: Path | str) -> Iterator[Unit]:
             primary = unit.cards
         if number > _MOST_EXTENSIONS:
             raise unreadable(path, f"has more than {_MOST_EXTENSIONS:,} extensions")
+        if not isinstance(file, io.FileIO):
+            require_bound(path, unit.data)  # so much was unpacked to come here
         yield unit
         number, start = number + 1, unit.end
 
@@ -480,6 +483,11 @@ def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]
         tile = unit.get(f"ZTILE{axis}", length if axis == 1 else 1)
         if type(tile) is not int or tile < 1:
             raise unreadable(path, f"has a wrong header: ZTILE{axis} is {tile!r}")
+        if tile > max(length, 1):
+            raise unreadable(
+                path,
+                f"has a wrong header: ZTILE{axis} is {tile:,}, longer than the axis, {length:,}",
+            )
         tiles *= math.ceil(length / tile)
     if len(axes) != 2 or tiles != axes[1]:
         raise unreadable(

@@ -193,7 +193,7 @@ def _refuse_bombs(dataset: h5py.Dataset, start: int, stop: int, field: str | Non
 
 def _refuse_swelling(dataset: h5py.Dataset, start: int, stop: int, size: int) -> None:
     """Refuse chunks that unpack to more than a chunk has: the library makes room for all of it."""
-    rows = (slice(start, stop), *(slice(None) for _ in dataset.shape[1:]))
+    rows = (slice(start, stop, 1), *(slice(0, length, 1) for length in dataset.shape[1:]))
     for part in dataset.iter_chunks(rows):
         place = tuple(
             s.start // length * length for s, length in zip(part, dataset.chunks, strict=True)
