@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from luneta.printable import printable
+
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
 
@@ -157,6 +159,13 @@ def _is_for_users(error: BaseException) -> bool:
     return ours or isinstance(error, InterruptedError | FloatingPointError)
 
 
+class _Formatter(logging.Formatter):
+    """Writes no character of a file or a name that a terminal takes for a command."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
 
@@ -172,12 +181,9 @@ def log_to(path: Path | str) -> None:
         if (trouble := disk_trouble(error)) is None:
             raise
         sys.exit(trouble)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(name)s %(levelname)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(_Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):
         told = str(error) if _is_for_users(error) else disk_trouble(error)

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from luneta.printable import printable
 from luneta.survey.bounds import ALWAYS_ALLOWED, BEST_COMPRESSION, TooLarge, check_size
 from luneta.survey.flags import Flag
 
@@ -73,7 +74,7 @@ class ImageError(Exception):
     """
 
     def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
-        super().__init__(reason)
+        super().__init__(printable(reason))
         self.flag = flag
         self.path = None if path is None else str(path)
 

@@ -56,27 +56,45 @@ def split_extension(name: str) -> tuple[Path | str, str | int | None]:
     return path if _URL.match(path) else Path(path), extension
 
 
+@contextlib.contextmanager
+def memory_for(path: Path | str) -> Iterator[None]:
+    """Turn a lack of memory into the error of the file that asks for it.
+
+    Raises
+    ------
+    ImageError
+        If there is not enough.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise unreadable(path, "asks for more memory than there is") from None
+
+
 def _teaching(method):
     """Turn whatever a broken file raises into an ImageError."""
 
     @functools.wraps(method)
     def wrapped(self, *arguments, **named):
         try:
-            try:
-                return method(self, *arguments, **named)
-            except UnicodeDecodeError:
-                # What CFITSIO kept to say of an earlier file; having said it, it has forgotten it.
-                return method(self, *arguments, **named)
+            with memory_for(self.path):
+                return _twice(method, self, *arguments, **named)
         except ImageError:
             raise
-        except MemoryError:
-            raise unreadable(self.path, "asks for more memory than there is") from None
         except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
             first = str(error).strip().split("\n")[0]  # CFITSIO tells its way there in others
             detail = _FITSIO_STATUS.sub("", first)[:200] or type(error).__name__
             raise unreadable(self.path, f"is damaged: {detail}") from None
 
     return wrapped
+
+
+def _twice(method, *arguments, **named):
+    try:
+        return method(*arguments, **named)
+    except UnicodeDecodeError:
+        # What CFITSIO kept to say of an earlier file; having said it, it has forgotten it.
+        return method(*arguments, **named)
 
 
 class ImageFile:

@@ -7,8 +7,9 @@ import multiprocessing
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-MEMORY = 2 * 2**30
+MEMORY = 2**30
 SECONDS = 20
 
 
@@ -39,8 +40,7 @@ def _peak() -> int:
 
 
 def _size() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 @contextlib.contextmanager

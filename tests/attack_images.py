@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
 from PIL import Image
-from table_files import BLOCK, GIGABYTE, gzipped_zeros, header, zlib_zeros
+
+from attack_tables import BLOCK, GIGABYTE, gzipped_zeros, header, zlib_zeros
 
 
 def image_header(*axes: int, bitpix: int = -32, more: tuple[str, ...] = ()) -> bytes:
@@ -50,7 +51,7 @@ def fits_gz_of_zeros(folder: Path) -> Path:
 
 
 def fits_gz_that_goes_on(folder: Path) -> Path:
-    start = (image_header(8, 90) + np.arange(720, dtype=">f4").tobytes())
+    start = image_header(8, 90) + np.arange(720, dtype=">f4").tobytes()
     return gzipped_zeros(folder / "t.fits.gz", 32 * GIGABYTE, start=start)
 
 
@@ -58,7 +59,7 @@ def fits_bz2_that_goes_on(folder: Path) -> Path:
     import bz2
 
     path = folder / "t.fits.bz2"
-    start = (image_header(8, 90) + np.arange(720, dtype=">f4").tobytes())
+    start = image_header(8, 90) + np.arange(720, dtype=">f4").tobytes()
     path.write_bytes(bz2.compress(start) + bz2.compress(bytes(2**26)) * 512)
     return path
 
@@ -77,7 +78,8 @@ def packed(kind: str, shape=(64, 64), **options) -> bytes:
 def edited(content: bytes, **cards: int | str) -> bytes:
     for keyword, value in cards.items():
         place = content.index(f"{keyword:<8}=".encode())
-        content = content[:place] + f"{keyword:<8}= {value:>20}".ljust(80).encode() + content[place + 80 :]
+        card = f"{keyword:<8}= {value:>20}".ljust(80).encode()
+        content = content[:place] + card + content[place + 80 :]
     return content
 
 
@@ -143,7 +145,8 @@ def tile_of_hcompress_of_claims(folder: Path) -> Path:
     path = folder / "t.fits.fz"
     content = packed("HCOMPRESS_1", tile_shape=(64, 64))
     place = content.index(b"\xdd\x99")
-    path.write_bytes(content[: place + 2] + struct.pack(">ii", 2**30, 2**30) + content[place + 10 :])
+    shape = struct.pack(">ii", 2**30, 2**30)
+    path.write_bytes(content[: place + 2] + shape + content[place + 10 :])
     return path
 
 
@@ -198,7 +201,8 @@ def npy_of_objects(folder: Path) -> Path:
 
 def png_of_many_pixels(folder: Path, side: int = 13_000) -> Path:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
 
     path = folder / "t.png"
     about = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
@@ -231,7 +235,8 @@ def tiff_of_many_pages(folder: Path) -> Path:
 
 def tiff_of_a_long_tag(folder: Path) -> Path:
     path = folder / "t.tif"
-    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 2**31, 8), (273, 4, 2**31, 8), (270, 2, 2**31, 8)]
+    long = 2**31
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, long, 8), (273, 4, long, 8), (270, 2, long, 8)]
     content = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags))
     path.write_bytes(content + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4))
     return path
@@ -264,7 +269,8 @@ def hdf5_of_claims(folder: Path) -> Path:
 def hdf5_of_a_huge_chunk(folder: Path) -> Path:
     path = folder / "t.h5"
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("images", (2**18, 60, 60), "f4", chunks=(2**18, 60, 60), compression=9)
+        shape = (2**18, 60, 60)
+        data = file.create_dataset("images", shape, "f4", chunks=shape, compression="gzip")
         data.id.write_direct_chunk((0, 0, 0), zlib_zeros(2**18 * 60 * 60 * 4))
     return path
 
