@@ -480,16 +480,18 @@ def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]
     if unit.bitpix not in _BITPIX:
         raise unreadable(path, f"has a wrong header: ZBITPIX is {unit.bitpix!r}")
     tiles = 1
+    pixels = 1
     for axis, length in enumerate(shape[::-1], start=1):
         tile = unit.get(f"ZTILE{axis}", length if axis == 1 else 1)
         if type(tile) is not int or tile < 1:
             raise unreadable(path, f"has a wrong header: ZTILE{axis} is {tile!r}")
-        if tile > max(length, 1):
-            raise unreadable(
-                path,
-                f"has a wrong header: ZTILE{axis} is {tile:,}, longer than the axis, {length:,}",
-            )
         tiles *= math.ceil(length / tile)
+        pixels *= tile
+    if pixels > max(math.prod(shape), ALWAYS_ALLOWED // 8):
+        raise unreadable(
+            path,
+            f"has a wrong header: tiles have {pixels:,} pixels, the image {math.prod(shape):,}",
+        )
     if len(axes) != 2 or tiles != axes[1]:
         raise unreadable(
             path,
