@@ -275,21 +275,32 @@ class ImageFile:
         return _physical(native, self.unit)
 
     def _read_window(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        """Read a part of a plain image as it is stored, row by row unless its rows are whole.
+        """Read a part of a plain image as it is stored.
 
         It is not mapped into memory: where a file is cut short meanwhile, the process would end.
         """
         ny, nx = self.shape
         kind = _stored_type(self.unit)
-        stored = np.empty((bottom - top, right - left), kind)
-        lines = stored.reshape(1, -1) if right - left == nx else stored
-        for number, line in enumerate(lines.view(np.uint8)):
-            first = (self.plane * ny + top + number) * nx + left
-            place = self.unit.data + first * kind.itemsize
-            if _read_into(self._file, line, place) < len(line):
-                self._require(os.fstat(self._file.fileno()).st_size - self.unit.data)
-                raise unreadable(self.path, "has changed while it was read")
-        return stored
+        shape = bottom - top, right - left
+        first = self.unit.data + ((self.plane * ny + top) * nx + left) * kind.itemsize
+        size = math.prod(shape) * kind.itemsize
+        if shape[1] == nx:
+            stored = np.empty(size, np.uint8)
+            content = stored[: _read_into(self._file, stored, first)]
+        else:
+            content = self._read_lines(first, shape, kind.itemsize)
+        if len(content) < size:
+            self._require(os.fstat(self._file.fileno()).st_size - self.unit.data)
+            raise unreadable(self.path, "has changed while it was read")
+        return np.frombuffer(content, kind).reshape(shape)
+
+    def _read_lines(self, first: int, shape: tuple[int, int], itemsize: int) -> bytearray:
+        """Read parts of lines, each as long and all one below the other, from the first's place."""
+        file = self._file.fileno()
+        line = self.shape[1] * itemsize
+        places = range(first, first + shape[0] * line, line)
+        size = shape[1] * itemsize
+        return bytearray().join([os.pread(file, size, place) for place in places])
 
     def _tiled(self):
         """The compressed image as fitsio or astropy gives it, to be read by slices.
