@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from luneta.printable import printable
+
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
 # Errors of fsync where a file system does not know it, or not for folders
@@ -371,6 +373,13 @@ def _log_file(path: Path) -> logging.Handler:
     return logging.StreamHandler(os.fdopen(open_new(path), "w", encoding="utf-8"))
 
 
+class _Formatter(logging.Formatter):
+    """Writes no character of a file or a name that a terminal takes for a command."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
 
@@ -387,12 +396,9 @@ def log_to(path: Path | str) -> None:
         if (trouble := disk_trouble(error)) is None:
             raise
         sys.exit(trouble)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(name)s %(levelname)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(_Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):
         told = str(error) if _is_for_users(error) else disk_trouble(error)

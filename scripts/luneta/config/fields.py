@@ -15,6 +15,9 @@ DEFECTS = (
 )  # fmt: skip
 
 
+LONGEST_NAME = 64
+
+
 class ConfigError(ValueError):
     """A config that cannot work; the message names the key, the value and the mend."""
 
@@ -23,6 +26,11 @@ def _plain_name(value: str) -> str:
     if not value or not all(c.isascii() and (c.isalnum() or c == "_") for c in value):
         raise ValueError(
             "names become file and column names: use letters, digits and underscores only"
+        )
+    if len(value) > LONGEST_NAME:
+        raise ValueError(
+            f"names become part of file names: {len(value)} letters are too many, {LONGEST_NAME} "
+            "are the most"
         )
     return value
 

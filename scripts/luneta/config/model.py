@@ -74,7 +74,9 @@ class Config(Section):
         "legacysurvey, des, hsc, panstarrs, cfhtls, kids, euclid, lens_challenge, galaxy_zoo.",
     )
     survey: Name = Field(description="Name of the survey; all results go to `results/<survey>/`.")
-    seed: Annotated[int, Field(ge=0)] = Field(1, description="Seed of every random choice.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        1, description="Seed of every random choice."
+    )
     input: Annotated[Tiles | Stamps, Field(discriminator="kind")] = Field(
         description="Where the images come from."
     )

@@ -247,6 +247,12 @@ class Survey(Section):
     remote: Remote = Field(
         default_factory=Remote, description="How files named by URL are fetched."
     )
+    most_gigabytes: Positive = Field(
+        16.0,
+        description="Memory that one delivered file may ask for, in 10^9 bytes: its pixels or its "
+        "rows, unpacked. A file that asks for more is unusable, as one that claims more than it "
+        "can hold.",
+    )
 
     @model_validator(mode="after")
     def _required_bands_are_known(self) -> Survey:

@@ -16,6 +16,7 @@ from luneta.cutouts.stamps import cut_stamps
 from luneta.cutouts.tiles import cut_tiles
 from luneta.files import write_json
 from luneta.parquet import read_parquet, write_parquet
+from luneta.survey.bounds import USUAL_GIGABYTES, set_most_gigabytes
 
 Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -47,6 +48,7 @@ def run(
     QualityError
         If there is a defect that the config does not allow.
     """
+    set_most_gigabytes(settings.get("most_gigabytes", USUAL_GIGABYTES))
     table = read_parquet(objects)
     warn_of_missing_dust(table, settings)
     # The matrices of a resampling are small: threads of the linear algebra would only wait.

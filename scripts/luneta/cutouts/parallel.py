@@ -67,7 +67,8 @@ def work_through(
     """
     parts = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
     if processes == 1 or len(parts) < 2:
-        yield from map(worker, parts)
+        for part in parts:
+            yield from _in_this_process(worker, part)
         return
     with _pool(worker, min(processes, len(parts))) as pool:
         waiting = deque((part, _submitted(pool, part)) for part in parts[:ahead])
@@ -75,6 +76,16 @@ def work_through(
             yield from _outcome(worker, *waiting.popleft())
             if following is not None:
                 waiting.append((following, _submitted(pool, following)))
+
+
+def _in_this_process(worker: Worker, part: range) -> Iterator[Any]:
+    """Do slots here; where memory does not suffice, in smaller parts."""
+    try:
+        result = worker(part)
+    except MemoryError:
+        yield from _apart(worker, part)
+    else:
+        yield result
 
 
 def _submitted(pool: ProcessPoolExecutor, part: range) -> Future | None:
@@ -97,7 +108,7 @@ def _outcome(worker: Worker, part: range, future: Future | None) -> Iterator[Any
         return
     try:
         result = future.result()
-    except BrokenProcessPool:
+    except (BrokenProcessPool, MemoryError):
         yield from _apart(worker, part)
     else:
         yield result
@@ -108,7 +119,7 @@ def _apart(worker: Worker, part: range) -> Iterator[Any]:
     try:
         with _pool(worker, 1) as pool:
             result = pool.submit(_do, part).result()
-    except BrokenProcessPool:
+    except (BrokenProcessPool, MemoryError):
         if len(part) == 1:
             yield worker.lost(part[0])
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from luneta.survey.fits_headers import BLOCK, CARD, PIXEL_KEYWORDS
 
 END = b"END" + b" " * (CARD - 3)
 EXTENSION = b"XTENSION"
+LARGEST = 2**28  # bytes of a file; the full reader does not read all of a larger one
 SIMPLE = b"SIMPLE  =                    T"
 TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
 MANDATORY = (
@@ -80,7 +82,10 @@ def _content(path: str) -> bytes:
     # Half the time of Path.read_bytes, and the time of small files is all in these calls.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a named pipe waits for ever
     try:
-        return os.read(file, os.fstat(file).st_size)
+        info = os.fstat(file)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > LARGEST:
+            raise ValueError
+        return os.read(file, info.st_size)
     finally:
         os.close(file)
 

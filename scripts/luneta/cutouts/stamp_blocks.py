@@ -201,7 +201,10 @@ class StampCutter:
         """Report an object whose reading ended the process."""
         self.images[self._places([slot])] = np.nan
         name = self.names["image"][slot][0]
-        reason = f"{name} is damaged: the process that read it came to a sudden end"
+        reason = (
+            f"{name} is damaged, or asks for more memory than there is: the process that read it "
+            "came to a sudden end"
+        )
         block = Block(range(slot, slot + 1))
         block.reject(slot, [Fault(Flag.UNREADABLE_FILE, reason, None, name)])
         return block

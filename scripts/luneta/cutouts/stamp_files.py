@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from luneta.cutouts.numpy_files import NumpyFile
 from luneta.cutouts.plain_fits import read_plain
 from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
 from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
@@ -15,7 +16,7 @@ from luneta.cutouts.table_pictures import SUFFIXES as TABLES
 from luneta.cutouts.table_pictures import picture_bytes
 from luneta.survey.fits_headers import Unit, require_file
 from luneta.survey.flags import Flag
-from luneta.survey.hdf5_files import own_dataset
+from luneta.survey.hdf5_files import open_hdf5, own_dataset, read_rows
 from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
@@ -29,7 +30,7 @@ def _unreadable(path: Path | str, error: Exception | str) -> ImageError:
     return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {detail}", path)
 
 
-def _require_stamps(path: Path | str, array: np.ndarray | h5py.Dataset) -> None:
+def _require_stamps(path: Path | str, array: NumpyFile | h5py.Dataset) -> None:
     """Insist on an array of real numbers."""
     if array.dtype.kind not in "biuf" or not array.shape:
         what = "text or objects" if array.dtype.kind in "SUOV" else f"{array.dtype} numbers"
@@ -53,7 +54,7 @@ class StampFiles:
     def __init__(self, rows: Iterable[int | None] = (), axes: str = "auto", display: bool = False):
         self.axes, self.display = axes, display
         self._rows = np.unique(np.array([row for row in rows if row is not None], np.int64))
-        self._arrays: dict[str, np.ndarray] = {}
+        self._stacks: dict[str, NumpyFile] = {}
         self._runs: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
         self._silent: set[str] = set()
 
@@ -165,7 +166,10 @@ class StampFiles:
         ImageError
             If the file is missing or broken, or holds no pixels.
         """
-        pixels = self._read(name, row)
+        try:
+            pixels = self._read(name, row)
+        except MemoryError:
+            raise _unreadable(name, "it asks for more memory than is free") from None
         if pixels.size == 0:
             raise ImageError(Flag.NO_DATA, f"{name} has shape {pixels.shape}: no pixels", name)
         return pixels
@@ -183,32 +187,40 @@ class StampFiles:
             content = picture_bytes(path, extension, row)
             return read_picture(content, None, self.display, f"{name}, row {row}")
         if suffix == ".npy":
-            array = self._array(path)
-            return array if row is None else array[_checked(row, len(array), name)]
+            return self._from_numpy(path, row, name)
         if suffix in HDF5:
             return self._from_hdf5(path, extension, row, name)
         return read_pixels(name)
 
-    def _array(self, path: Path) -> np.ndarray:
-        """Map a .npy file into memory."""
+    def _stack(self, path: Path) -> NumpyFile:
+        """Open a .npy file, once."""
         key = str(path)
-        if key not in self._arrays:
+        if key not in self._stacks:
             require_file(path)
             try:
-                array = np.lib.format.open_memmap(path, mode="r")
+                stack = NumpyFile(path)
             except (OSError, ValueError, EOFError) as error:
                 raise _unreadable(path, error) from None
-            _require_stamps(path, array)
-            self._arrays[key] = array
-        return self._arrays[key]
+            _require_stamps(path, stack)
+            self._stacks[key] = stack
+        return self._stacks[key]
+
+    def _from_numpy(self, path: Path, row: int | None, name: str) -> np.ndarray:
+        stack = self._stack(path)
+        try:
+            if row is None:
+                return stack.read()
+            return stack.read_row(_checked(row, stack.shape[0], name))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
 
     def _from_hdf5(self, path: Path, dataset, row: int | None, name: str) -> np.ndarray:
         if row is None:
-            return self._from_dataset(path, dataset, lambda images: images[...])
+            return self._from_dataset(path, dataset, read_rows)
         start, stop = self._run(row)
         if (name, start) not in self._runs:
             self._runs[name, start] = self._from_dataset(
-                path, dataset, lambda images: (len(images), images[start:stop])
+                path, dataset, lambda images: (len(images), read_rows(images, slice(start, stop)))
             )
         length, images = self._runs[name, start]
         return images[_checked(row, length, name) - start]
@@ -216,7 +228,7 @@ class StampFiles:
     def _from_dataset(self, path: Path, dataset, take) -> np.ndarray:
         require_file(path)
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 images = _dataset(file, path, dataset)
                 _require_stamps(path, images)
                 return take(images)

@@ -147,9 +147,10 @@ def shades(planes: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
 
 def _read(file: BinaryIO, name: str, page: int | None, display: bool) -> np.ndarray:
     def pages(picture: Image.Image) -> np.ndarray:
-        numbers = [0] if picture.format != "TIFF" else _pages(picture)
         if page is not None:
             numbers = [page]
+        else:
+            numbers = _pages(picture) if picture.format == "TIFF" else [0]
         found = [_page(file, picture, number, display, name) for number in numbers]
         if len({pixels.shape for pixels in found}) > 1:
             shapes = ", ".join(str(pixels.shape[:2]) for pixels in found)
@@ -165,6 +166,7 @@ def _guarded(file: BinaryIO, name: str, read) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that is not read
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as picture:
                 return read(picture)
     except ImageError:
@@ -188,6 +190,12 @@ def _guarded(file: BinaryIO, name: str, read) -> np.ndarray:
 def _pages(picture: Image.Image) -> list[int]:
     """Pages of a TIFF that are no reduced copies of another one."""
     found = []
+    pixels = picture.n_frames * picture.width * picture.height
+    if pixels > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"its {picture.n_frames:,} pages have {pixels:,} pixels, and a picture may have "
+            f"{Image.MAX_IMAGE_PIXELS:,}; choose a page, as in picture.tif[0]"
+        )
     for number in range(picture.n_frames):
         picture.seek(number)
         if not picture.tag_v2.get(SUBFILE_TYPE, 0) & 1:

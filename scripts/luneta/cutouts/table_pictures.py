@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.survey.bounds import limited_memory
 from luneta.survey.fits_headers import require_file
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
@@ -47,7 +48,7 @@ def picture_bytes(path: Path, column: str | int | None, row: int | None) -> byte
             raise ImageError(Flag.MISSING_FILE, reason, path)
         group = int(np.searchsorted(starts, row, "right")) - 1
         value = _row_group(*key, group, str(column))[row - int(starts[group])].as_py()
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, MemoryError) as error:
         detail = " ".join(str(error).split())[:200]
         raise ImageError(Flag.UNREADABLE_FILE, f"{name} cannot be read: {detail}", path) from None
     if not value:
@@ -66,7 +67,7 @@ def _starts(path: str, size: int, time: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _row_group(path: str, size: int, time: int, group: int, column: str) -> pa.Array:
-    with pq.ParquetFile(path) as file:
+    with limited_memory(), pq.ParquetFile(path) as file:
         field = file.schema_arrow.field(column)
         name = f"{column}.bytes" if pa.types.is_struct(field.type) else column
         values = file.read_row_group(group, columns=[name], use_threads=False)

@@ -33,7 +33,7 @@ from luneta.cutouts.sky import median, ring_level
 from luneta.cutouts.tile_fills import fills_of_cutouts
 from luneta.survey.constants import describe
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError, ImageFile
+from luneta.survey.images import ImageError, ImageFile, memory_for
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky
@@ -151,7 +151,8 @@ class TileCutter:
             if band not in self.tile.bands:
                 reason = f"tile {self.tile.name} has no image in band {band}"
                 raise ImageError(Flag.MISSING_FILE, reason)
-            with localised(self.tile.bands[band], self.settings["remote"]) as files:
+            given = self.tile.bands[band]
+            with localised(given, self.settings["remote"]) as files, memory_for(given.image):
                 return self._prepared(files, band)
         except ImageError as error:
             log.warning("tile %s, band %s: %s", self.tile.name, band, error)

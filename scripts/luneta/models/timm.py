@@ -255,8 +255,9 @@ def load_state(path: str | Path) -> State:
             "without PyTorch, and writes safetensors"
         )
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError, TypeError) as error:
+        # Read, not mapped: a file that is cut short meanwhile would end the process.
+        state = load_file(path, backend="pread")
+    except (SafetensorError, OSError, TypeError, MemoryError) as error:
         raise StateError(
             f"{path} is no safetensors file, or a damaged one ({error}): fetch it again"
         ) from None

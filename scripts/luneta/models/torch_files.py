@@ -7,9 +7,9 @@ and have it called; this reader knows the few names that tensors need and refuse
 from __future__ import annotations
 
 import argparse
-import pickle
+import math
 import zipfile
-from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,25 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from luneta.files import atomic_path
+from luneta.models.tensor_pickles import Machine, PickleError
 
 
 class StateError(ValueError):
-    """A state dict that cannot be read or does not fit; the message says why and how to mend."""
+    """A state dict that cannot be read or does not fit; the message says why, and the fix."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The type of a storage's numbers, as PyTorch names it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """The numbers that tensors are cut out of."""
+
+    numbers: np.ndarray
 
 
 _TYPES = {
@@ -31,45 +46,102 @@ _TYPES = {
     "IntStorage": np.dtype("<i4"),
     "BoolStorage": np.dtype("?"),
 }
+# Two networks may share their numbers; many more copies of them are a bomb.
+MOST_COPIES = 4
+MOST_AXES = 8
 
 
-def _tensor(
-    storage: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
-) -> np.ndarray:
-    """Cut a tensor out of its storage, copied; the numbers are the file's and may lie."""
-    last = start + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
-    count = int(np.prod(shape, dtype="float64"))
-    if min((start, *shape, *strides)) < 0 or max(last + 1, count) > storage.size:
-        raise StateError(f"a tensor of shape {shape} reaches outside of its {storage.size} numbers")
-    steps = tuple(step * storage.itemsize for step in strides)
-    return np.lib.stride_tricks.as_strided(storage[start:], shape, steps).copy()
+def _require_numbers(start: Any, shape: Any, strides: Any) -> None:
+    """Insist on whole numbers: no bool, no array, no object that acts as a number."""
+    are_tuples = type(shape) is tuple and type(strides) is tuple
+    if not are_tuples or len(shape) != len(strides) or len(shape) > MOST_AXES:
+        raise StateError("the shape or the strides of a tensor are no tuples of one length")
+    if any(type(value) is not int for value in (start, *shape, *strides)):
+        raise StateError("the start, the shape or the strides of a tensor are no whole numbers")
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    **{("torch", name): kind for name, kind in _TYPES.items()},
-}
+class _Reader:
+    """Makes the tensors of an archive, and counts their bytes."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str, size: int):
+        self._archive = archive
+        self._folder = folder
+        self._left = MOST_COPIES * size
+        self.names: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): self._dict,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            ("torch._utils", "_rebuild_parameter"): self._parameter,
+            **{("torch", name): _Kind(name) for name in _TYPES},
+        }
+
+    def storage(self, said: Any) -> _Storage:
+        """Read a storage; `said` is (`storage`, its type, its key, the device, its length)."""
+        if type(said) is not tuple or len(said) < 3 or type(said[1]) is not _Kind:
+            raise StateError("what it says of a storage is not understood")
+        if type(said[2]) is not str:
+            raise StateError("the name of a storage is no word")
+        content = self._archive.read(f"{self._folder}/data/{said[2]}")
+        kind = _TYPES[said[1].name]
+        return _Storage(np.frombuffer(content, kind, len(content) // kind.itemsize))
+
+    @staticmethod
+    def _dict(*arguments: Any) -> dict:
+        if arguments not in ((), ([],)):
+            raise StateError("it fills a dict in a way that PyTorch does not")
+        return {}
+
+    @staticmethod
+    def _parameter(tensor: Any, *_: Any) -> Any:
+        return tensor
+
+    def _tensor(self, storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+        """Cut a tensor out of its storage, copied; the numbers are the file's and may lie."""
+        if type(storage) is not _Storage:
+            raise StateError("a tensor is made of what is no storage")
+        _require_numbers(start, shape, strides)
+        numbers = storage.numbers
+        count = math.prod(shape)
+        last = start + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        is_outside = max(last + 1 if count else start, count) > numbers.size
+        if is_outside or min((start, *shape, *strides)) < 0:
+            raise StateError(
+                f"a tensor of shape {shape} reaches outside of its {numbers.size} numbers"
+            )
+        self._left -= count * numbers.itemsize
+        if self._left < 0:
+            raise StateError("its tensors have many times as many numbers as the file")
+        if count == 0:
+            return np.empty(shape, numbers.dtype)
+        steps = tuple(step * numbers.itemsize for step in strides)
+        return np.lib.stride_tricks.as_strided(numbers[start:], shape, steps).copy()
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """An unpickler that makes nothing but dicts of tensors."""
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Insist on members as PyTorch stores them: not packed, and together no longer than the file.
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str):
-        super().__init__(archive.open(f"{folder}/data.pkl"))
-        self.archive = archive
-        self.folder = folder
+    Raises
+    ------
+    StateError
+        If not.
+    """
+    members = archive.infolist()
+    if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 for m in members):
+        raise StateError("it is packed or encrypted, which PyTorch does not do")
+    if sum(member.file_size for member in members) > size:
+        raise StateError("its members are longer than the file")
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Give what a name stands for, if it is one that tensors need."""
-        if (module, name) not in _ALLOWED:
-            raise StateError(f"it asks for {module}.{name}, which a file of tensors has no need of")
-        return _ALLOWED[module, name]
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """Give a storage: pid is (`storage`, its type, its key, the device, its length)."""
-        return np.frombuffer(self.archive.read(f"{self.folder}/data/{pid[2]}"), dtype=pid[1])
+def _read_state(archive: zipfile.ZipFile, size: int) -> dict:
+    """Read the state dict of an archive, or of the dict that holds it."""
+    _check_members(archive, size)
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    folder = pickles[0].removesuffix("/data.pkl")
+    reader = _Reader(archive, folder, size)
+    content = Machine(reader.names, reader.storage).run(archive.read(pickles[0]))
+    state = content.get("state_dict", content)
+    if type(state) is not dict:
+        raise StateError("what it holds is no state dict")
+    return state
 
 
 def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
@@ -96,11 +168,9 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     )
     try:
         with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            content = _TensorUnpickler(archive, pickles[0].removesuffix("/data.pkl")).load()
-        state = content.get("state_dict", content)
+            state = _read_state(archive, Path(path).stat().st_size)
         tensors = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
-    except StateError as error:
+    except (StateError, PickleError) as error:
         raise StateError(f"{path} is refused: {error}; {mend}") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = f"{type(error).__name__}: {error}"

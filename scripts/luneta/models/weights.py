@@ -17,9 +17,12 @@ from luneta.config import HUB, WEIGHTS_FILES
 from luneta.models import registry, saving, stems, timm
 from luneta.models.saving import NetworkFileError
 from luneta.models.torch_files import StateError
+from luneta.survey.hdf5_files import open_hdf5, own_dataset, own_item, read_rows
+from luneta.survey.table_choice import TableError
 
 # Third axes of kernels beyond this are features, not bands
 MOST_BANDS = 24
+MOST_CONFIG_BYTES = 2**26
 
 
 class WeightsError(ValueError):
@@ -82,12 +85,23 @@ def scaling_of(source: str | Path, name: str) -> str:
     text = str(source)
     if text.endswith(".keras") and zipfile.is_zipfile(text):
         with zipfile.ZipFile(text) as archive:
-            found = re.search(r'"input_scaling_(\w+)"', archive.read("config.json").decode())
+            found = re.search(r'"input_scaling_(\w+)"', _config_in(archive, text))
         if found:
             return found[1]
     if text.startswith(HUB) or text.endswith(".safetensors"):
         return "unit" if _is_zoobot(text) else "torch"
     return registry.find(name).scaling
+
+
+def _config_in(archive: zipfile.ZipFile, source: str) -> str:
+    """Read the config of a .keras file, which may be packed."""
+    size = archive.getinfo("config.json").file_size
+    if size > MOST_CONFIG_BYTES:
+        raise WeightsError(
+            f"{source} is refused: its config.json has {size:,} bytes, and {MOST_CONFIG_BYTES:,} "
+            "are the most; give a network as luneta writes it"
+        )
+    return archive.read("config.json").decode()
 
 
 def _is_zoobot(source: str) -> bool:
@@ -268,11 +282,10 @@ def _h5_reader(
             shapes.append(item.shape)
 
     try:
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             file.visititems(note)
-            root = file.get("model_weights", file)
-            legacy = "layer_names" in root.attrs
-    except (OSError, KeyError, RuntimeError) as error:
+            legacy = "layer_names" in _legacy_root(file).attrs
+    except (OSError, KeyError, RuntimeError, TableError) as error:
         reason = str(error).partition("\n")[0]
         raise _misfit(path, wanted, f"no HDF5 file, or damaged: {reason}") from None
     read = _fill_legacy if legacy else _fill_weights
@@ -317,22 +330,38 @@ def _fill_weights(network: keras.Model, path: Path, wanted: Wanted) -> None:
             # Keras warns of its own bookkeeping groups, which hold no weights
             warnings.filterwarnings("ignore", message="Skipping nested container")
             network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, MemoryError) as error:
         raise _misfit(path, wanted, _first_layer(str(error))) from None
     _check_filled(network, path, wanted)
 
 
+def _legacy_root(file: h5py.File) -> h5py.Group:
+    root = own_item(file, "model_weights")
+    return file if root is None else root
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _legacy_weight(layer: h5py.Group, name: str) -> np.ndarray:
+    dataset = own_dataset(layer, name)
+    if dataset is None:
+        raise KeyError(f"there is no weight {name!r}")
+    return np.asarray(read_rows(dataset))
+
+
 def _legacy_layers(path: Path) -> dict[str, list[np.ndarray]]:
     """Read the arrays of each layer of the older format, in the order of the file."""
-    with h5py.File(path) as file:
-        root = file.get("model_weights", file)
+    with open_hdf5(path) as file:
+        root = _legacy_root(file)
         layers = {}
-        for name in root.attrs["layer_names"]:
-            name = name.decode() if isinstance(name, bytes) else name
-            weights = root[name].attrs["weight_names"]
-            layers[name] = [
-                np.asarray(root[name][w.decode() if isinstance(w, bytes) else w]) for w in weights
-            ]
+        for name in map(_text, root.attrs["layer_names"]):
+            layer = own_item(root, name)
+            if layer is None:
+                raise KeyError(f"there is no layer {name!r}")
+            names = map(_text, layer.attrs["weight_names"])
+            layers[name] = [_legacy_weight(layer, weight) for weight in names]
     return {name: arrays for name, arrays in layers.items() if arrays}
 
 
@@ -343,7 +372,7 @@ def _fill_legacy(network: keras.Model, path: Path, wanted: Wanted) -> None:
     """
     try:
         stored = _legacy_layers(path)
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, ValueError, MemoryError) as error:
         raise _misfit(path, wanted, f"damaged: {error}") from None
     layers = [layer for layer in network.layers if layer.weights]
     by_name = {re.sub("/", "_", name): arrays for name, arrays in stored.items()}

@@ -25,12 +25,12 @@ from luneta.survey.shards import LAST_RUN
 
 INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
-    "overlap_radius", "positions",
+    "overlap_radius", "positions", "most_gigabytes",
 }  # fmt: skip
 DETECTION_KEYS = {"bands", "mask", "weight", "zero_points", "zero_point"}
 CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "zero_point", "pixel_scale", "remote", "astrometry", "pixels",
-    "axes", "bands_required",
+    "axes", "bands_required", "most_gigabytes",
 }  # fmt: skip
 # What the names of files in splits/, metrics/ and clusters/ have behind the task.
 OF_A_TASK = ("", "_out_of_fold", "_holdout", "_outliers", "_neighbours")

@@ -13,6 +13,7 @@ from luneta.config import Config, ConfigError, Tiles
 from luneta.digests import digest
 from luneta.files import read_memory, write_json
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
+from luneta.survey.bounds import set_most_gigabytes
 from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
 from luneta.survey.fingerprints import fingerprints, is_readable
 from luneta.survey.images import split_extension
@@ -83,6 +84,7 @@ class SurveyPlan:
         self.results = Path("results") / config.survey
         self.index = self.results / "index"
         self.given = config.input.model_dump(mode="json")
+        set_most_gigabytes(config.input.most_gigabytes)
         self.is_tiles = isinstance(config.input, Tiles)
         self.tiles: dict[str, Tile] = {}
         self.lists: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from luneta.files import atomic_path
+from luneta.printable import printable
 from luneta.reporting.reckoning import FIRST, Group, Reckoning, total
 from luneta.reporting.style import words
 from luneta.survey.flags import DESCRIPTIONS, NOTE
@@ -116,8 +117,13 @@ def interval(content: Mapping[str, Any], score: str) -> str:
     return ranged(value, *(ends or (None, None)))
 
 
+def shown(value: Any) -> Any:
+    """Make text of others show on a page as it is, without what hides or turns it."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, trim_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, finalize=shown)
     environment.filters["words"] = words
     return environment
 

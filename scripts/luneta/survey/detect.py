@@ -17,7 +17,7 @@ from luneta.survey.detected import (
     magnitude_names,
     measured_bands,
 )
-from luneta.survey.images import ImageError
+from luneta.survey.images import ImageError, memory_for
 from luneta.survey.locus import phase_free_radius, stellar_locus
 from luneta.survey.measure import (
     Objects,
@@ -192,7 +192,8 @@ def detect_sources(tiles: Sequence[Tile], settings: Mapping) -> Sources:
     parts = [_nothing(settings)]
     for tile in tiles:
         try:
-            parts.append(detect_tile(tile, settings))
+            with memory_for(f"tile {tile.name}"):
+                parts.append(detect_tile(tile, settings))
         except ImageError as error:
             log.warning("tile %s: no objects, as %s", tile.name, error)
     return concatenate(parts)

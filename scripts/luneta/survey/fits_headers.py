@@ -8,24 +8,28 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import io
 import math
 import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from luneta.printable import printable
+from luneta.survey.bounds import ALWAYS_ALLOWED, BEST_COMPRESSION, TooLarge, check_size
 from luneta.survey.flags import Flag
 
 BLOCK = 2880
 CARD = 80
 _MOST_FIELDS = 999
-_MOST_HEADER_BYTES = 64 * 1024**2
+_MOST_HEADER_BYTES = 16 * 1024**2
+_MOST_EXTENSIONS = 20_000
+_MOST_NAMED = 20
 _BITPIX = (8, 16, 32, 64, -32, -64)
-_ALWAYS_ALLOWED = 2**30
-_BEST_COMPRESSION = 10_000
 _HARMLESS = b"\0 \t\r\n\v\f\x1a"  # what editors and transfers leave at the end of a file
 _HIERARCH = re.compile(rb"HIERARCH +([^=]*?) *= ?(.*)", re.DOTALL | re.IGNORECASE)
 # Of an image that has none of these, the stored numbers are the pixels, and nothing tells whether
@@ -70,7 +74,7 @@ class ImageError(Exception):
     """
 
     def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
-        super().__init__(reason)
+        super().__init__(printable(reason))
         self.flag = flag
         self.path = None if path is None else str(path)
 
@@ -194,14 +198,24 @@ def require_file(path: Path | str) -> None:
     Raises
     ------
     ImageError
-        If it is missing, or a directory, a named pipe, a socket or a device.
+        If it is missing, or a directory, a named pipe, a socket or a device, or in /proc or /sys.
     """
     try:
-        kind = stat.S_IFMT(Path(path).stat().st_mode)
+        info = Path(path).stat()
     except (OSError, ValueError) as error:
         raise _not_opened(Path(path), error) from None
+    kind = stat.S_IFMT(info.st_mode)
     if kind in _NO_FILES:
         raise unreadable(path, f"is {_NO_FILES[kind]}, not a file")
+    if info.st_dev in _system_devices():
+        raise unreadable(path, "lies in /proc or /sys, where the system shows its own state")
+
+
+@cache
+def _system_devices() -> frozenset[int]:
+    """Numbers of the file systems /proc and /sys, where there are any."""
+    places = (place for place in map(Path, ("/proc", "/sys")) if place.is_dir())
+    return frozenset(place.stat().st_dev for place in places) - {Path("/").stat().st_dev}
 
 
 def open_file(path: Path | str) -> BinaryIO:
@@ -273,6 +287,10 @@ def read_units(file: BinaryIO, path: Path | str) -> Iterator[Unit]:
         unit = replace(_unit(path, number, header, start), primary=primary)
         if number == 0:
             primary = unit.cards
+        if number > _MOST_EXTENSIONS:
+            raise unreadable(path, f"has more than {_MOST_EXTENSIONS:,} extensions")
+        if not isinstance(file, io.FileIO):
+            require_bound(path, unit.data)  # so much was unpacked to come here
         yield unit
         number, start = number + 1, unit.end
 
@@ -462,11 +480,18 @@ def _check_tiles(path, unit: Unit, axes: tuple[int, ...], shape: tuple[int, ...]
     if unit.bitpix not in _BITPIX:
         raise unreadable(path, f"has a wrong header: ZBITPIX is {unit.bitpix!r}")
     tiles = 1
+    pixels = 1
     for axis, length in enumerate(shape[::-1], start=1):
         tile = unit.get(f"ZTILE{axis}", length if axis == 1 else 1)
         if type(tile) is not int or tile < 1:
             raise unreadable(path, f"has a wrong header: ZTILE{axis} is {tile!r}")
         tiles *= math.ceil(length / tile)
+        pixels *= tile
+    if pixels > max(math.prod(shape), ALWAYS_ALLOWED // 8):
+        raise unreadable(
+            path,
+            f"has a wrong header: tiles have {pixels:,} pixels, the image {math.prod(shape):,}",
+        )
     if len(axes) != 2 or tiles != axes[1]:
         raise unreadable(
             path,
@@ -489,12 +514,27 @@ def check_memory(path: Path | str, unit: Unit, packed: int) -> None:
         If the image has more than 1 GB, and more than 10,000 times as many bytes.
     """
     size = math.prod(unit.shape) * abs(unit.bitpix) // 8
-    if size > max(_ALWAYS_ALLOWED, packed * _BEST_COMPRESSION):
+    if size > max(ALWAYS_ALLOWED, packed * BEST_COMPRESSION):
         raise unreadable(
             path,
             f"has a wrong header: {packed:,} bytes of packed data cannot hold the {size:,} bytes "
             f"of an image of shape {unit.shape} in extension {unit.number}",
         )
+    require_bound(path, size)
+
+
+def require_bound(path: Path | str, size: int) -> None:
+    """Refuse to read so many bytes at once, if they are more than one file may ask for.
+
+    Raises
+    ------
+    ImageError
+        If so.
+    """
+    try:
+        check_size(size, size)
+    except TooLarge as error:
+        raise unreadable(path, str(error)) from None
 
 
 def check_what_follows(file: BinaryIO, path: Path | str, unit: Unit) -> tuple[str, ...]:
@@ -531,13 +571,14 @@ def find_unit(file: BinaryIO, path: Path | str, extension: str | int | None) -> 
     ImageError
         If there is none, or it is no image of at least two axes.
     """
-    seen = []
+    seen: list[str] = []
     for unit in read_units(file, path):
-        seen.append(unit)
+        if len(seen) < _MOST_NAMED:
+            seen.append(f"{unit.number} {unit.name} ({_describe(unit)})")
         if _is_meant(unit, extension):
             _check_image(path, unit)
             return unit
-    there = ", ".join(f"{unit.number} {unit.name} ({_describe(unit)})" for unit in seen[:20])
+    there = ", ".join(seen)
     wanted = "no extension with an image" if extension is None else f"no extension {extension!r}"
     raise unreadable(path, f"has {wanted}; it holds {there}")
 

@@ -19,7 +19,15 @@ import pyarrow.compute as pc
 from astropy.io import fits
 
 from luneta.survey.arrow_columns import array_column, table_of, text_of_bytes
-from luneta.survey.fits_headers import ImageError, Unit, open_file, read_units, unreadable
+from luneta.survey.bounds import TEXT_BEST_COMPRESSION, check_size
+from luneta.survey.fits_headers import (
+    ImageError,
+    Unit,
+    open_file,
+    read_fully,
+    read_units,
+    unreadable,
+)
 from luneta.survey.table_choice import Listing, TableError, require
 
 # SExtractor writes the header of its image as a table before that of the objects.
@@ -29,6 +37,7 @@ SIGNED = {"I": 2**15, "J": 2**31, "K": 2**63}
 FRACTIONS = "EFD"
 COMPLEX = "CM"
 POINTERS = "PQ"
+_PIECE = 2**25  # bytes of rows that are read at once
 
 
 class FitsTables:
@@ -55,15 +64,16 @@ class FitsTables:
         self._units = _table_units(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._file = fits.open(path, disable_image_compression=True, memmap=True)
+            # Only headers are read by astropy: a file that it maps and another shortens is SIGBUS.
+            with fits.open(path, disable_image_compression=True, memmap=False) as file:
+                self._columns = {unit.number: file[unit.number].columns for unit in self._units}
             self.tables = [self._listing(unit) for unit in self._units]
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Nothing is open."""
 
     def _listing(self, unit: Unit) -> Listing:
-        columns = self._file[unit.number].columns
+        columns = self._columns[unit.number]
         is_ascii = unit.kind == "TABLE"
         others = {} if is_ascii else {c.name: w for c in columns if (w := _not_one_value(c))}
         names = [column.name for column in columns if column.name not in others]
@@ -87,15 +97,13 @@ class FitsTables:
         _check_whole(self._path, unit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            hdu = self._file[unit.number]
-            wanted = [c for c in hdu.columns if c.name in (columns or table.names)]
+            every = self._columns[unit.number]
+            wanted = [c for c in every if c.name in (columns or table.names)]
             wanted = [c for c in wanted if c.name in table.names]
-            rows = hdu.data.view(np.ndarray) if hdu.data is not None else None
+            stored = _read_columns(self._path, unit, every, [c.name for c in wanted])
             read = _ascii_column if unit.kind == "TABLE" else _binary_column
-            known = {c.name: _coded(c, n, unit) for n, c in enumerate(hdu.columns, start=1)}
-            arrays = {
-                c.name: read(known[c.name], _stored(rows, c, hdu), self._path) for c in wanted
-            }
+            known = {c.name: _coded(c, n, unit) for n, c in enumerate(every, start=1)}
+            arrays = {c.name: read(known[c.name], stored[c.name], self._path) for c in wanted}
             return table_of(arrays, {c.name: c.unit for c in wanted})
 
 
@@ -130,19 +138,61 @@ def _number_in(unit: Unit, key: str) -> int | float | None:
     return None
 
 
-def _stored(rows: np.ndarray | None, column: fits.Column, hdu) -> np.ndarray:
-    """Stored values of a column, shape (rows,) or, of bits, (rows, bytes)."""
-    if rows is None:
-        return np.empty(0, hdu.columns.dtype[column.name])
-    return rows[column.name]
+def _read_columns(
+    path: Path, unit: Unit, columns: fits.ColDefs, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Read columns as they are stored, each of shape (rows,) or, of bits, (rows, bytes)."""
+    width = unit.get("NAXIS1")
+    count = unit.get("NAXIS2")
+    row = _row_type(path, unit, columns)
+    arrays = {name: np.empty((count, *row[name].shape), row[name].base) for name in names}
+    at_once = max(1, _PIECE // max(width, 1))
+    with open_file(path) as file:
+        file.seek(unit.data)
+        for first in range(0, count, at_once):
+            rows = min(at_once, count - first)
+            content = read_fully(file, rows * width)
+            if len(content) < rows * width:
+                missing = (count - first) * width - len(content)
+                raise unreadable(path, f"is truncated: it ends {missing:,} bytes short")
+            part = np.frombuffer(content, row)
+            for name in names:
+                arrays[name][first : first + rows] = part[name]
+    return arrays
+
+
+def _row_type(path: Path, unit: Unit, columns: fits.ColDefs) -> np.dtype:
+    """Type of a row as it is stored: the columns, and what the header counts beyond them."""
+    kind = np.dtype(columns.dtype).newbyteorder(">")
+    width = unit.get("NAXIS1")
+    fields = kind.fields or {}
+    end = max((start + part.itemsize for part, start in fields.values()), default=0)
+    if end > width:
+        raise unreadable(
+            path,
+            f"has a wrong header: a row of extension {unit.number} has {width:,} bytes (NAXIS1), "
+            f"and its columns take {end:,}",
+        )
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [part for part, _ in fields.values()],
+            "offsets": [start for _, start in fields.values()],
+            "itemsize": width,
+        }
+    )
 
 
 def _table_units(path: Path) -> list[Unit]:
     """Headers of the tables, read strictly; what is wrong behind the first is left alone."""
     units: list[Unit] = []
     with open_file(path) as file:
+        is_packed = not isinstance(file, io.FileIO)
         try:
-            units.extend(_unpacked_tables(read_units(file, path), path))
+            for unit in _unpacked_tables(read_units(file, path), path):
+                if is_packed:  # before all of it is unpacked to find the next header
+                    check_size(unit.size, path.stat().st_size, TEXT_BEST_COMPRESSION)
+                units.append(unit)
         except ImageError:
             if not units:
                 raise
@@ -158,11 +208,12 @@ def _unpacked_tables(units: Iterator[Unit], path: Path) -> Iterator[Unit]:
 
 
 def _check_whole(path: Path, unit: Unit) -> None:
-    """Insist that the file is as long as the table's header says."""
+    """Insist that the file is as long as the table's header says, and that this can be read."""
+    missing = unit.data + unit.size - path.stat().st_size
     with open_file(path) as file:
-        missing = unit.data + unit.size - path.stat().st_size
         if missing > 0 and isinstance(file, io.FileIO):
             raise unreadable(path, f"is truncated: it ends {missing:,} bytes short")
+    check_size(unit.size, unit.size)
 
 
 def _not_one_value(column: fits.Column) -> str | None:

@@ -10,13 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
-from luneta.survey.hdf5_files import is_own_link, own_dataset, own_item
-from luneta.survey.table_choice import Listing, require
+from luneta.survey.hdf5_files import address_of, open_hdf5, own_dataset, own_items, read_rows
+from luneta.survey.table_choice import Listing, TableError, require
+from luneta.survey.yaml_headers import read_units
 
 # Attributes by which writers tell the value that stands for none.
 NULLS = ("_FillValue", "missing_value", "FillValue", "fill_value", "NULL", "null")
 META = ".__table_column_meta__"  # of astropy: units, and which columns are masks
 MOST_DEPTH = 8
+MOST_GROUPS = 1000
+# Attributes that are read; all others stay where they are.
+SCALING = ("scale_factor", "add_offset")
+UNITS = ("unit", "units", "UNIT")
 
 
 class HDF5Tables:
@@ -30,8 +35,8 @@ class HDF5Tables:
 
     def __init__(self, path: Path):
         self._path = path
-        self._file = h5py.File(path)
-        found = list(_tables(self._file))
+        self._file = open_hdf5(path)
+        found = list(_tables(self._file, set()))
         found.sort(key=lambda item: (item[0].count("/"), isinstance(item[1], h5py.Group)))
         self._items = [item for _, item in found]
         self.tables = [
@@ -53,27 +58,38 @@ class HDF5Tables:
         values = {name: _values(parts[name], item, name) for name in wanted}
         for name in wanted:
             if f"{name}.mask" in parts and _is_mask(f"{name}.mask", parts, about):
-                masked = pa.array(np.asarray(parts[f"{name}.mask"][()], bool))
+                masked = pa.array(np.asarray(_stored(parts[f"{name}.mask"]), bool))
                 values[name] = with_missing(values[name], masked)
         units = {name: _unit(item, name, parts[name]) or about.get(name) for name in wanted}
         return table_of(values, units)
 
 
-def _tables(group: h5py.Group, depth: int = 0) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Go through a file; links that lead into other files are not followed."""
-    if any(_is_column(item) for _, item in _items(group)):
+def _tables(
+    group: h5py.Group, seen: set[int], depth: int = 0
+) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Go through a file, each group once; links that lead into other files are not followed."""
+    _see(group, seen)
+    items = list(_items(group))
+    if any(_is_column(item) for _, item in items):
         yield group.name.strip("/"), group
-    for name, item in _items(group):
+    for name, item in items:
         if isinstance(item, h5py.Dataset) and item.dtype.names and item.ndim == 1:
             yield f"{group.name.strip('/')}/{name}".strip("/"), item
-        elif isinstance(item, h5py.Group) and depth < MOST_DEPTH:
-            yield from _tables(item, depth + 1)
+        elif isinstance(item, h5py.Group) and depth < MOST_DEPTH and address_of(item) not in seen:
+            yield from _tables(item, seen, depth + 1)
+
+
+def _see(group: h5py.Group, seen: set[int]) -> None:
+    seen.add(address_of(group))
+    if len(seen) > MOST_GROUPS:
+        raise TableError(
+            f"{group.file.filename}: the file has more than {MOST_GROUPS:,} groups, and each may "
+            "be a table; write the table into a file of its own"
+        )
 
 
 def _items(group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    for name in group:
-        if is_own_link(group, name) and not name.endswith(META):
-            yield name, own_item(group, name)
+    return ((name, item) for name, item in own_items(group) if not name.endswith(META))
 
 
 def _is_column(item) -> bool:
@@ -93,11 +109,9 @@ class _Field:
     """A field of a dataset of records."""
 
     def __init__(self, dataset: h5py.Dataset, name: str):
-        self._dataset, self._name = dataset, name
+        self.dataset = dataset
+        self.name = name
         self.dtype = dataset.dtype[name]
-
-    def __getitem__(self, key):
-        return self._dataset.fields(self._name)[key]
 
 
 def _listing(number: int, name: str, item, is_usual: bool) -> Listing:
@@ -132,8 +146,14 @@ def _is_mask(name: str, parts: Mapping, about: Mapping[str, str]) -> bool:
     return masked != name and masked in parts and parts[name].dtype.kind == "b" and bool(about)
 
 
+def _stored(part: h5py.Dataset | _Field) -> np.ndarray:
+    if isinstance(part, _Field):
+        return np.asarray(read_rows(part.dataset, field=part.name))
+    return np.asarray(read_rows(part))
+
+
 def _values(part, item, name: str) -> pa.Array:
-    values = np.asarray(part[()])
+    values = _stored(part)
     if values.dtype.kind == "O":
         return object_column(list(values))
     attributes = _attributes(part, item, name)
@@ -154,10 +174,10 @@ def _unpacked(values: np.ndarray, attributes: Mapping) -> np.ndarray:
 
 def _attributes(part, item, name: str) -> dict:
     """Attributes of a column: its own, or of a field those that PyTables calls FIELD_0_..."""
-    if not isinstance(part, _Field):
-        return dict(part.attrs)
-    start = f"FIELD_{item.dtype.names.index(name)}_"
-    return {key.removeprefix(start): v for key, v in item.attrs.items() if key.startswith(start)}
+    start = f"FIELD_{item.dtype.names.index(name)}_" if isinstance(part, _Field) else ""
+    holder = item if start else part
+    known = (*NULLS, *SCALING, *UNITS)
+    return {key: holder.attrs[start + key] for key in known if start + key in holder.attrs}
 
 
 def _filled(values: np.ndarray, attributes: Mapping) -> np.ndarray | None:
@@ -174,7 +194,7 @@ def _filled(values: np.ndarray, attributes: Mapping) -> np.ndarray | None:
 
 def _unit(item, name: str, part) -> str | None:
     attributes = _attributes(part, item, name)
-    unit = next((attributes[key] for key in ("unit", "units", "UNIT") if key in attributes), None)
+    unit = next((attributes[key] for key in UNITS if key in attributes), None)
     return unit.decode() if isinstance(unit, bytes) else unit
 
 
@@ -185,8 +205,4 @@ def _about(item) -> dict[str, str]:
     about = own_dataset(item.file, f"{item.name}{META}")
     if about is None:
         return {}
-    from astropy.table.meta import get_header_from_yaml
-
-    lines = [line.decode() for line in about[()]]
-    columns = get_header_from_yaml(lines)["datatype"]
-    return {column["name"]: str(column.get("unit") or "") for column in columns}
+    return read_units([line.decode() for line in np.atleast_1d(read_rows(about))])

@@ -8,15 +8,17 @@ import io
 import math
 import os
 import re
-import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import fitsio
 import numpy as np
 from astropy.io import fits
 
-from luneta.survey.fits_checks import check_fallback_tiles, data_sum
+from luneta.survey.bounds import ALWAYS_ALLOWED, TEXT_BEST_COMPRESSION, shown
+from luneta.survey.fits_checks import check_gzip_tiles, data_sum
 from luneta.survey.fits_headers import (
     ImageError,
     Unit,
@@ -24,12 +26,16 @@ from luneta.survey.fits_headers import (
     check_what_follows,
     find_unit,
     open_file,
+    require_bound,
     unreadable,
 )
 from luneta.survey.flags import Flag
 
 _EXTENSION = re.compile(r"^(?P<path>.+)\[(?P<extension>[^\[\]]+)\]$")
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+# What CFITSIO can only take for the name of a file that is there.
+_PLAIN_PATH = re.compile(r"/(?:(?!\.imh)[\w/.,=@-])+\.(?:fits?|fits?\.fz|fz)", re.ASCII)
+_MOST_PADDING = 2**26  # bytes without meaning behind the last extension
 _FITSIO_STATUS = re.compile(r"FITSIO status = \d+: ")
 
 
@@ -50,27 +56,45 @@ def split_extension(name: str) -> tuple[Path | str, str | int | None]:
     return path if _URL.match(path) else Path(path), extension
 
 
+@contextlib.contextmanager
+def memory_for(path: Path | str) -> Iterator[None]:
+    """Turn a lack of memory into the error of the file that asks for it.
+
+    Raises
+    ------
+    ImageError
+        If there is not enough.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise unreadable(path, "asks for more memory than there is") from None
+
+
 def _teaching(method):
     """Turn whatever a broken file raises into an ImageError."""
 
     @functools.wraps(method)
     def wrapped(self, *arguments, **named):
         try:
-            try:
-                return method(self, *arguments, **named)
-            except UnicodeDecodeError:
-                # What CFITSIO kept to say of an earlier file; having said it, it has forgotten it.
-                return method(self, *arguments, **named)
+            with memory_for(self.path):
+                return _twice(method, self, *arguments, **named)
         except ImageError:
             raise
-        except MemoryError:
-            raise unreadable(self.path, "asks for more memory than there is") from None
         except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
             first = str(error).strip().split("\n")[0]  # CFITSIO tells its way there in others
             detail = _FITSIO_STATUS.sub("", first)[:200] or type(error).__name__
             raise unreadable(self.path, f"is damaged: {detail}") from None
 
     return wrapped
+
+
+def _twice(method, *arguments, **named):
+    try:
+        return method(*arguments, **named)
+    except UnicodeDecodeError:
+        # What CFITSIO kept to say of an earlier file; having said it, it has forgotten it.
+        return method(*arguments, **named)
 
 
 class ImageFile:
@@ -106,7 +130,7 @@ class ImageFile:
     def __init__(self, name: str, plane: int = 0):
         self.name, self.plane = name, plane
         self.path, extension = split_extension(name)
-        self._whole = self._map = self._tiles = self._unpacked = None
+        self._whole = self._tiles = self._unpacked = None
         self._open_things = contextlib.ExitStack()
         self._file = self._open_things.enter_context(open_file(self.path))
         try:
@@ -130,6 +154,7 @@ class ImageFile:
             raise unreadable(
                 self.path, f"has {self.planes} planes, so none of number {self.plane} (from 0)"
             )
+        require_bound(self.path, math.prod(self.shape) * self.dtype.itemsize)
         if not self._packed:
             self._require(os.fstat(self._file.fileno()).st_size - unit.data)
             self.notes += check_what_follows(self._file, self.path, unit)
@@ -158,7 +183,7 @@ class ImageFile:
     def close(self) -> None:
         """Close the file; arrays that were read stay."""
         self._open_things.close()
-        self._whole = self._map = self._tiles = self._unpacked = None
+        self._whole = self._tiles = self._unpacked = None
 
     @_teaching
     def read(self) -> np.ndarray:
@@ -217,6 +242,7 @@ class ImageFile:
     def _read_plain(self) -> np.ndarray:
         if self._packed:
             check_memory(self.path, self.unit, Path(self.path).stat().st_size)
+        require_bound(self.path, self.unit.size)
         stored = np.empty(self.unit.shape, _stored_type(self.unit))
         view, filled = memoryview(stored.reshape(-1)).cast("B"), 0
         self._file.seek(self.unit.data)
@@ -224,9 +250,10 @@ class ImageFile:
             filled += count
         self._require(filled)
         if self._packed:
-            self.notes = self.unit.notes + check_what_follows(self._file, self.path, self.unit)
-            while self._file.read(2**20):  # the packer's own checksum comes last
-                pass
+            padding = check_what_follows(self._file, self.path, self.unit)
+            self.notes = self.unit.notes + padding
+            for _ in self._pieces(_MOST_PADDING if padding else None):
+                pass  # the packer's own checksum comes last
         self._check_sum(view)
         native = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
         return _physical(native, self.unit)
@@ -243,15 +270,37 @@ class ImageFile:
             stored = self._tiled()[(*where, slice(left, right))]
             stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
             return _physical(stored.reshape(bottom - top, right - left), self.unit)
-        stored = self._mapped()[(*leading, slice(top, bottom), slice(left, right))]
-        return _physical(stored.astype(stored.dtype.newbyteorder("=")), self.unit)
+        stored = self._read_window(top, bottom, left, right)
+        native = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
+        return _physical(native, self.unit)
 
-    def _mapped(self) -> np.ndarray:
-        if self._map is None:
-            self._map = np.memmap(
-                self.path, _stored_type(self.unit), "r", self.unit.data, self.unit.shape
-            )
-        return self._map
+    def _read_window(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Read a part of a plain image as it is stored.
+
+        It is not mapped into memory: where a file is cut short meanwhile, the process would end.
+        """
+        ny, nx = self.shape
+        kind = _stored_type(self.unit)
+        shape = bottom - top, right - left
+        first = self.unit.data + ((self.plane * ny + top) * nx + left) * kind.itemsize
+        size = math.prod(shape) * kind.itemsize
+        if shape[1] == nx:
+            stored = np.empty(size, np.uint8)
+            content = stored[: _read_into(self._file, stored, first)]
+        else:
+            content = self._read_lines(first, shape, kind.itemsize)
+        if len(content) < size:
+            self._require(os.fstat(self._file.fileno()).st_size - self.unit.data)
+            raise unreadable(self.path, "has changed while it was read")
+        return np.frombuffer(content, kind).reshape(shape)
+
+    def _read_lines(self, first: int, shape: tuple[int, int], itemsize: int) -> bytearray:
+        """Read parts of lines, each as long and all one below the other, from the first's place."""
+        file = self._file.fileno()
+        line = self.shape[1] * itemsize
+        places = range(first, first + shape[0] * line, line)
+        size = shape[1] * itemsize
+        return bytearray().join([os.pread(file, size, place) for place in places])
 
     def _tiled(self):
         """The compressed image as fitsio or astropy gives it, to be read by slices.
@@ -261,7 +310,7 @@ class ImageFile:
         if self._tiles is None:
             if self._packed:
                 self._unpack()
-            check_fallback_tiles(self.unit, self._stored(), self.path)
+            check_gzip_tiles(self.unit, self._stored_part, self.path)
             if _by_astropy(self.unit):
                 file = fits.open(self._unpacked_path(), memmap=False)
                 tiles = self._open_things.enter_context(file)[self.unit.number].section
@@ -280,28 +329,49 @@ class ImageFile:
         return str(self.path) if self._unpacked is None else self._unpacked.name
 
     def _plain_path(self) -> str:
-        """The path, by way of a link if it has signs that CFITSIO takes for commands."""
-        path = self._unpacked_path()
-        if not set(path) & set("[](){}+!|*?"):
+        """The absolute path, by way of a link if CFITSIO might take it for a command.
+
+        CFITSIO takes a name for what to read of a file, for standard input, a list, an address or
+        an image of IRAF, which names another file.
+        """
+        path = str(Path(self._unpacked_path()).absolute())
+        if _PLAIN_PATH.fullmatch(path):
             return path
         folder = self._open_things.enter_context(tempfile.TemporaryDirectory())
         link = Path(folder, "image.fits")
-        link.symlink_to(Path(path).absolute())
+        link.symlink_to(path)
         return str(link)
 
-    def _stored(self) -> np.ndarray:
-        """The data as they are in the file, uint8."""
-        size = (self.unit.size,)
-        return np.memmap(self._unpacked_path(), np.uint8, "r", self.unit.data, size)
+    def _stored_part(self, start: int, size: int) -> np.ndarray:
+        """Read a part of the data as they are in the file, uint8; fewer where the file ends."""
+        stored = np.empty(size, np.uint8)
+        file = self._file if self._unpacked is None else self._unpacked.file
+        return stored[: _read_into(file, stored, self.unit.data + start)]
 
     def _unpack(self) -> None:
         file = tempfile.NamedTemporaryFile(suffix=".fits")  # noqa: SIM115 (closed with the stack)
         self._unpacked = self._open_things.enter_context(file)
         self._file.seek(0)
-        shutil.copyfileobj(self._file, self._unpacked, 2**20)
+        for piece in self._pieces():
+            self._unpacked.write(piece)
         self._unpacked.flush()
         self._require(self._unpacked.tell() - self.unit.data)
         self.notes = self.unit.notes + check_what_follows(self._unpacked, self.path, self.unit)
+
+    def _pieces(self, most: int | None = None) -> Iterator[bytes]:
+        """Read on to the end of a packed file, which may be without one."""
+        stored = Path(self.path).stat().st_size
+        most = most or max(ALWAYS_ALLOWED, TEXT_BEST_COMPRESSION * stored)
+        total = 0
+        while piece := self._file.read(2**20):
+            total += len(piece)
+            if total > most:
+                raise unreadable(
+                    self.path,
+                    f"unpacks to {shown(most)} and more behind its image, from {shown(stored)}: it "
+                    "repeats a few bytes without end",
+                )
+            yield piece
 
     def _check_sum(self, stored: memoryview | None) -> None:
         """Compare the stored bytes with DATASUM, where the header has one."""
@@ -309,7 +379,8 @@ class ImageFile:
         if not written.isdecimal() or int(written) == 0:
             return
         if stored is None:
-            stored = self._stored()
+            require_bound(self.path, self.unit.size)
+            stored = self._stored_part(0, self.unit.size)
         if data_sum(stored) != int(written):
             raise ImageError(
                 Flag.BAD_CHECKSUM,
@@ -317,6 +388,17 @@ class ImageFile:
                 f"{self.unit.number} do not add up to DATASUM {written}",
                 self.path,
             )
+
+
+def _read_into(file: BinaryIO, target: np.ndarray, place: int) -> int:
+    """Read bytes from a place of a plain file; gives how many there were."""
+    count = 0
+    while count < len(target):
+        read = os.preadv(file.fileno(), [target[count:]], place + count)
+        if read == 0:
+            break
+        count += read
+    return count
 
 
 def _stored_type(unit: Unit) -> np.dtype:

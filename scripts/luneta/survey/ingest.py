@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from astropy.wcs import WCS
 
 from luneta.parquet import read_parquet, write_parquet
+from luneta.printable import printable
+from luneta.survey.bounds import USUAL_GIGABYTES, set_most_gigabytes
 from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
 from luneta.survey.images import ImageError, ImageFile
@@ -21,6 +23,10 @@ from luneta.survey.sources import Sources, on_the_sky, read_sources
 from luneta.survey.stamp_positions import positions_of_stamps
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import read_grid, to_pixels, to_sky
+
+# Control and format characters, and ends of lines: see `luneta.printable`.
+UNSAFE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
+LONGEST_ID = 1000
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,17 @@ def mark_ids(ids: np.ndarray, flags: np.ndarray, reasons: np.ndarray) -> np.ndar
     """Flag the rows without a name in place; give whether there is one, shape (objects,), bool."""
     named = ids != ""
     mark(flags, reasons, ~named, Flag.BAD_ID)
+    words = pa.array(ids, pa.string())
+    for is_odd, what in (
+        (pc.match_substring_regex(words, UNSAFE), "holds characters that do not show"),
+        (pc.greater(pc.utf8_length(words), LONGEST_ID), f"is longer than {LONGEST_ID} characters"),
+    ):
+        odd = named & np.asarray(is_odd)
+        told = [f"the object_id {printable(name[:80])!r} {what}" for name in ids[odd]]
+        each = np.full(len(ids), None, object)
+        each[odd] = told
+        mark(flags, reasons, odd, Flag.BAD_ID, each)
+        named &= ~odd
     return named
 
 
@@ -302,6 +319,7 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
         `first_pixel`, `overlap_radius`, `remote` and `detection` of the config's `input` section;
         for detection also `mask`, `weight` and `zero_points`.
     """
+    set_most_gigabytes(settings.get("most_gigabytes", USUAL_GIGABYTES))
     tiles = [Tile.from_dict(tile) for tile in settings["tiles"]]
     radius = settings.get("overlap_radius", 1.0)
     if settings.get("detection"):

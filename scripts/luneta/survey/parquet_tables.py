@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from luneta.survey.arrow_columns import is_bytes, is_nested, with_missing
 from luneta.survey.table_choice import Listing, TableError, require
 from luneta.survey.votables import parse_votable
+from luneta.survey.yaml_headers import read_units
 
 HATS_PROPERTIES = ("hats.properties", "properties")
 PARTITION_COLUMNS = ("Norder", "Dir", "Npix")
@@ -223,6 +224,7 @@ def _check_groups(file: str, about: pq.FileMetaData, column: str) -> None:
 def _dataset(path: Path) -> ds.Dataset:
     """Open Parquet parts as one table with the columns of all."""
     files = [str(file) for file in parquet_files(path)]
+    _refuse_other_files(files[0])
     if len(files) == 1:
         return ds.dataset(files, format="parquet", partitioning=None)
     try:
@@ -231,6 +233,19 @@ def _dataset(path: Path) -> ds.Dataset:
     except pa.ArrowTypeError:  # text of several layouts, maybe
         schemas = [pa.schema([_plain(field) for field in pq.read_schema(f)]) for f in files]
         return _factory(files).finish(pa.unify_schemas(schemas, promote_options="permissive"))
+
+
+def _refuse_other_files(file: str) -> None:
+    """Refuse a file whose columns lie in other files, as those called _metadata."""
+    with pq.ParquetFile(file) as opened:
+        about = opened.metadata
+    columns = range(about.num_columns) if about.num_row_groups else ()
+    others = (about.row_group(0).column(n).file_path for n in columns)
+    if (other := next(filter(None, others), None)) is not None:
+        raise TableError(
+            f"{file}: its columns lie in another file, {other!r}, which luneta does not open; name "
+            "the folder of the table, not its summary"
+        )
 
 
 def _factory(files: list[str]) -> ds.FileSystemDatasetFactory:
@@ -261,10 +276,7 @@ def _astropy_units(schema: pa.Schema) -> dict[str, str]:
     content = (schema.metadata or {}).get(YAML)
     if content is None:
         return {}
-    from astropy.table.meta import get_header_from_yaml
-
-    columns = get_header_from_yaml(content.decode().splitlines())["datatype"]
-    return {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
+    return read_units(content.decode().splitlines())
 
 
 def _voparquet_units(schema: pa.Schema, path: Path) -> dict[str, str]:

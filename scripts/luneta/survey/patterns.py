@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from luneta.survey.remote import is_remote
-from luneta.survey.tiles import BandFiles, Tile, TileTableError, check_name, located
+from luneta.survey.tiles import SIGNS, BandFiles, Tile, TileTableError, check_name, located
 
 _TOKEN = re.compile(r"(\{tile\}|\{band\}|\*+)")
 _EXTENSION = re.compile(r"^(?P<path>.+?)(?P<extension>\[[^\[\]]+\])?$")
@@ -91,8 +91,8 @@ def named_by_file(path: str) -> str:
     """
     stem = Path(path).name.split(".fits")[0].split(".fit")[0].removesuffix(".asdf")
     stem = re.sub(r"[_\-+.,]*\{band\}", "", stem)
-    name = "".join(c if c.isalnum() or c in "_-+.," else "_" for c in stem)
-    return name.strip("_-+.,") or "tile"
+    name = "".join(c if c.isalnum() or c in SIGNS else "_" for c in stem)
+    return name.strip(SIGNS) or "tile"
 
 
 def _pattern(given: Mapping, key: str) -> FilePattern:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from luneta.printable import printable
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
 
@@ -15,6 +16,9 @@ MOST_NAMED = 20
 
 class TableError(ValueError):
     """A table that cannot be read, or lacks a column; the message says how to fix it."""
+
+    def __init__(self, reason: str):
+        super().__init__(printable(reason))
 
 
 @dataclass(frozen=True)

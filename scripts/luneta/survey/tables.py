@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.survey.arrow_columns import plain_table
+from luneta.survey.bounds import TooLarge, limited_memory, most_bytes, shown
+from luneta.survey.fits_headers import ImageError, require_file
 from luneta.survey.fits_tables import FitsTables
 from luneta.survey.hdf5_tables import HDF5Tables
 from luneta.survey.parquet_tables import ParquetTable
@@ -77,11 +79,19 @@ def _is_fits(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _teaching(path: Path, suffix: str) -> Iterator[None]:
-    """Turn what the readers raise into errors that name the file."""
+    """Turn what the readers raise into errors that name the file, and bound what they ask for."""
     try:
-        yield
+        with limited_memory():
+            yield
     except TableError:
         raise
+    except TooLarge as error:
+        raise TableError(f"{path} {error}") from None
+    except MemoryError:
+        raise TableError(
+            f"{path} asks for more memory than is free, or than one file may ask for "
+            f"({shown(most_bytes())}, input.most_gigabytes); it has {path.stat().st_size:,} bytes"
+        ) from None
     except FileNotFoundError:
         raise _absent(path) from None
     except Exception as error:  # each reader has its own kinds of error for a broken file
@@ -143,7 +153,16 @@ def _located(path: Path | str) -> tuple[Path, int | str | None]:
     )
     if not Path(file).exists() and not (is_pattern and _suffix(Path(file)) in PARQUET):
         raise _absent(Path(file))
+    if Path(file).exists() and not Path(file).is_dir():
+        _require_file(Path(file))
     return Path(file), key
+
+
+def _require_file(path: Path) -> None:
+    try:
+        require_file(path)
+    except ImageError as error:
+        raise TableError(str(error)) from None
 
 
 def _absent(path: Path) -> TableError:

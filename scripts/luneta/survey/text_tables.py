@@ -22,6 +22,7 @@ from luneta.survey.arrow_columns import (
     table_of,
     with_missing,
 )
+from luneta.survey.bounds import check_columns, check_size, unpack_text
 from luneta.survey.table_choice import Listing, TableError, require
 from luneta.survey.text_dialect import (
     DECIMAL_COMMA,
@@ -33,6 +34,7 @@ from luneta.survey.text_dialect import (
     find_dialect,
     is_delimited,
 )
+from luneta.survey.yaml_headers import read_header
 
 PACKERS = {".gz": gzip.open, ".bz2": bz2.open}
 # What stands for none in a column of numbers, booleans or dates, in any capitals.
@@ -77,12 +79,20 @@ log = logging.getLogger(__name__)
 
 
 def unpacked(path: Path) -> bytes:
-    """Read a file, unpacked if its name says that it is packed."""
+    """Read a file, unpacked if its name says that it is packed.
+
+    Raises
+    ------
+    TooLarge
+        If that is more than the bound, or than the packed file can hold.
+    """
     opener = PACKERS.get(path.suffix.lower())
+    stored = path.stat().st_size
     if opener is None:
+        check_size(stored, stored)
         return path.read_bytes()
     with opener(path, "rb") as file:
-        return file.read()
+        return unpack_text(file, stored)
 
 
 def _start(path: Path) -> bytes:
@@ -114,6 +124,7 @@ class TextTable:
         self._path, self._suffix, self._text = path, suffix, text_columns
         start = decode_check(_start(path), path)
         self._dialect = find_dialect(start, suffix, path)
+        check_columns(self._dialect.names)
         self.tables = [Listing((), [name for name in self._dialect.names if name])]
 
     def close(self) -> None:
@@ -457,16 +468,16 @@ class ECSVTable:
 
 def _ecsv_header(data: bytes, path: Path) -> tuple[dict[str, dict], str, bytes]:
     """Columns by name, the delimiter, and the rows of an ECSV table."""
-    from astropy.table.meta import get_header_from_yaml
-
     head = re.match(rb"(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\n|\r))*", data)[0]
     lines = [line for line in head.decode().splitlines() if line.strip()]
     if not lines or not lines[0].startswith("# %ECSV"):
         raise TableError(f"{path}: is no ECSV: its first line is not '# %ECSV 1.0'")
-    header = get_header_from_yaml([line.removeprefix("#").removeprefix(" ") for line in lines[1:]])
-    columns = {column["name"]: column for column in header["datatype"]}
+    columns, delimiter = read_header(
+        [line.removeprefix("#").removeprefix(" ") for line in lines[1:]]
+    )
+    check_columns(columns)
+    delimiter = delimiter or " "
     names, _, rows = re.sub(rb"\r\n?", b"\n", data[len(head) :]).partition(b"\n")
-    delimiter = header.get("delimiter", " ")
     there = _split_names(names.decode(), delimiter)
     if there != list(columns):
         raise TableError(
@@ -513,6 +524,7 @@ class AsciiTable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._table = reader.read(_text_lines(data), **options)
+        check_columns(self._table.colnames)
         names = [n for n in self._table.colnames if self._table[n].ndim == 1]
         others = {n: "an array in each row" for n in self._table.colnames if n not in names}
         self.tables = [Listing((), names, others)]

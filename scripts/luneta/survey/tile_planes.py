@@ -17,7 +17,7 @@ from luneta.survey.detected import detection_bands, measured_bands
 from luneta.survey.fits_headers import Unit
 from luneta.survey.flags import Flag
 from luneta.survey.grids import resampled, same_grid
-from luneta.survey.images import ImageError, ImageFile, split_extension
+from luneta.survey.images import ImageError, ImageFile, memory_for, split_extension
 from luneta.survey.masks import LARGEST_VALUE, bad_pixels, noise_of_weight, sentinel_pixels
 from luneta.survey.measure import Plane, without_sky
 from luneta.survey.remote import localised
@@ -291,7 +291,7 @@ class TilePlanes:
         if self._last is None or self._last[0] != band:
             self._last = None  # before another one is read
             try:
-                with self._naming(band):
+                with self._naming(band), memory_for(f"tile {self.tile.name}, band {band}"):
                     self._last = band, self._read(band)
             except ImageError as error:
                 if band == self.reference:

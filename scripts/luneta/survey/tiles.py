@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luneta.printable import printable
 from luneta.survey.remote import is_remote
 
 REQUIRED = ("tile", "band", "image")
 OPTIONAL = ("mask", "weight", "shard")
+SIGNS = "_-+."  # that names may hold; a comma separates names elsewhere
+LONGEST_NAME = 100  # bytes; a file's name may have 255, with what is put before and behind
 UNPLACED = "unplaced"  # shard of the objects outside every tile
 
 
 class TileTableError(ValueError):
-    """Tiles that cannot be used; the message names the line or pattern, and the mend."""
+    """Tiles that cannot be used; the message names the line or pattern, and the fix."""
+
+    def __init__(self, reason: str):
+        super().__init__(printable(reason))
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,15 @@ def check_name(name: str, what: str, where: str) -> str:
             f"{where}: {what} {name!r} is luneta's own name for what lies outside every tile; "
             f"choose another"
         )
-    if not name or name.startswith(".") or not all(c.isalnum() or c in "_-+.," for c in name):
+    if not name or name.startswith(".") or not all(c.isalnum() or c in SIGNS for c in name):
         raise TileTableError(
-            f"{where}: {what} {name!r} cannot name a file; use letters, digits and _ - + . ,"
+            f"{where}: {what} {name!r} cannot name a file; use letters, digits and _ - + ."
+        )
+    size = len(name.encode())
+    if size > LONGEST_NAME:
+        raise TileTableError(
+            f"{where}: {what} {name[:40]!r}... has {size} bytes, and names of files are put "
+            f"together from it; {LONGEST_NAME} are the most"
         )
     return name
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import logging
 import warnings
 import xml.parsers.expat
@@ -14,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 from astropy.io import votable
 from astropy.io.votable.tree import Field, Info, Resource, TableElement, VOTableFile
-from astropy.utils.data import get_readable_fileobj
 
 from luneta.survey.arrow_columns import array_column, object_column, table_of, with_missing
+from luneta.survey.bounds import check_size, unpack_text
 from luneta.survey.table_choice import Listing, TableError, require
 
 WORDS = ("char", "unicodeChar")
+PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class VOTables:
 
     def __init__(self, path: Path):
         self._path = path
-        with path.open("rb") as packed, get_readable_fileobj(packed, encoding="binary") as file:
+        with _unpacked(path) as file:
             parsed = parse_votable(file, path)
         self._found = list(parsed.iter_tables())
         self._is_truncated = any(map(_tells_overflow, _infos(parsed)))
@@ -62,6 +66,19 @@ class VOTables:
         fields = _called(found.fields)
         arrays = {name: _column(found.array[fields[name].ID], fields[name]) for name in wanted}
         return table_of(arrays, {name: fields[name].unit for name in wanted})
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    """Open a file; one that is packed by gzip or bzip2 is read whole."""
+    stored = path.stat().st_size
+    check_size(stored, stored)
+    with path.open("rb") as file:
+        start = file.read(3)
+    opener = next((o for magic, o in PACKERS.items() if start.startswith(magic)), None)
+    if opener is None:
+        return path.open("rb")
+    with opener(path, "rb") as file:
+        return io.BytesIO(unpack_text(file, stored))
 
 
 def parse_votable(file: BinaryIO, path: Path | str) -> VOTableFile:
