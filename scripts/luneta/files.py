@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from luneta.faults import NoRoom
+from luneta.urls import redacted
+
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
 
@@ -79,16 +82,22 @@ def set_aside(path: Path | str, reason: str) -> DamagedFile:
 CHECKSUM = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})"')
 
 
-def write_json(path: Path | str, content: Any, indent: int | None = 2) -> None:
+def write_json(
+    path: Path | str, content: Any, indent: int | None = 2, is_private: bool = False
+) -> None:
     """Write JSON with a checksum; not indented, fast.
 
     The keys are sorted, so that equal content gives equal bytes. The checksum, a first key of
-    its own, is of all bytes behind it. What is no dict goes below a key `content`.
+    its own, is of all bytes behind it. What is no dict goes below a key `content`. A private file
+    can be read by its owner only.
     """
     content = content if isinstance(content, dict) else {"content": content}
     text = json.dumps(content, indent=indent, sort_keys=True)[1:] + "\n"
     rest = ("," if content else "").encode() + text.encode()
     with atomic_path(path) as temporary:
+        temporary.touch()
+        if is_private:
+            temporary.chmod(0o600)
         temporary.write_bytes(b'{"checksum": "crc32:%08x"' % zlib.crc32(rest) + rest)
 
 
@@ -139,6 +148,8 @@ def disk_trouble(error: BaseException | None) -> str | None:
     """
     if error is None:
         return None
+    if isinstance(error, NoRoom):
+        return str(error)
     for number, said in DISK.items():
         known = isinstance(error, OSError) and error.errno == number
         if known or (number != errno.EACCES and os.strerror(number) in str(error)):
@@ -157,8 +168,17 @@ def _is_for_users(error: BaseException) -> bool:
     return ours or isinstance(error, InterruptedError | FloatingPointError)
 
 
+class _Formatter(logging.Formatter):
+    """Formats log records, tracebacks included, without the secrets of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
+
+    URLs are logged without user, password and query.
 
     Errors of our own types, numbers that are not finite and a full disk are told in one message,
     which says what to do; another error with where in the program it happened.
@@ -172,12 +192,10 @@ def log_to(path: Path | str) -> None:
         if (trouble := disk_trouble(error)) is None:
             raise
         sys.exit(trouble)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(name)s %(levelname)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    formatter = _Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):
         told = str(error) if _is_for_users(error) else disk_trouble(error)

@@ -84,6 +84,22 @@ def check_code(facts: Mapping[str, str], changes: Mapping | None, patch: Path) -
         )
 
 
+def check_secrets(recorded: Mapping) -> None:
+    """Insist on a record whose config is whole.
+
+    Raises
+    ------
+    CannotReproduce
+        If passwords or signatures are left out of it.
+    """
+    if keys := recorded.get("not_recorded"):
+        raise CannotReproduce(
+            f"its config held secrets that no record keeps, in {', '.join(keys)}: run the workflow "
+            "with the config itself. In input.remote.options name environment variables "
+            "({env: NAME}), which are recorded by name"
+        )
+
+
 def check_inputs(inputs: Mapping, folder: Path) -> list[str]:
     """Compare what the run was given with what is there now, a line for each file that differs.
 
@@ -231,6 +247,7 @@ def reproduce(run: str, cores: str = "all") -> bool:
           f"commit {facts['luneta.git_commit'][:DIGITS]}", flush=True)  # fmt: skip
     patch = path.with_suffix(".diff")
     check_code(facts, recorded["changes"], patch)
+    check_secrets(recorded)
     changed = check_inputs(recorded["inputs"], start)
     if changed:
         more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []

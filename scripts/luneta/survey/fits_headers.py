@@ -17,7 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
+from luneta.faults import passing_fault
 from luneta.survey.flags import Flag
+from luneta.urls import redacted, shown_url
 
 BLOCK = 2880
 CARD = 80
@@ -59,7 +61,7 @@ _OTHER_FORMATS = {
 
 
 class ImageError(Exception):
-    """An image file that cannot be used.
+    """An image file that cannot be used; neither the reason nor the path shows a secret of a URL.
 
     Attributes
     ----------
@@ -70,14 +72,20 @@ class ImageError(Exception):
     """
 
     def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
-        super().__init__(reason)
+        super().__init__(redacted(reason))
         self.flag = flag
-        self.path = None if path is None else str(path)
+        self.path = None if path is None else shown_url(str(path))
 
 
 def unreadable(path: Path | str, reason: str) -> ImageError:
     """Make the error of a file that is there but cannot be used."""
     return ImageError(Flag.UNREADABLE_FILE, f"{path} {reason}", path)
+
+
+def unavailable(path: Path | str, fault: str) -> ImageError:
+    """Make the error of a file that could not be read, and may be readable in the next run."""
+    reason = f"{path} could not be read this time: {fault}; the next run tries again"
+    return ImageError(Flag.UNAVAILABLE, reason, path)
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,21 @@ def require_file(path: Path | str) -> None:
         raise unreadable(path, f"is {_NO_FILES[kind]}, not a file")
 
 
+def open_plain(path: Path | str) -> BinaryIO:
+    """Open a file for reading, as it is.
+
+    Raises
+    ------
+    ImageError
+        If it is missing, not a plain file, forbidden, or cannot be read this time.
+    """
+    require_file(path)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise _not_opened(Path(path), error) from None
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Open a file for reading, unpacked if it is packed by gzip or bzip2.
 
@@ -216,17 +239,19 @@ def open_file(path: Path | str) -> BinaryIO:
     try:
         with Path(path).open("rb", buffering=0) as file:
             start = file.read(CARD)
+        for magic, opener in _PACKERS.items():
+            if start.startswith(magic):
+                return opener(path, "rb")
+        _check_start(path, start)
+        return Path(path).open("rb", buffering=0)
     except OSError as error:
         raise _not_opened(Path(path), error) from None
-    for magic, opener in _PACKERS.items():
-        if start.startswith(magic):
-            return opener(path, "rb")
-    _check_start(path, start)
-    return Path(path).open("rb", buffering=0)
 
 
 def _not_opened(path: Path, error: Exception) -> ImageError:
     code = getattr(error, "errno", None)
+    if fault := passing_fault(error):
+        return unavailable(path, fault)
     if code in (errno.ENOENT, errno.ENOTDIR):
         target = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
         return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}", path)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from luneta.survey.source_files import list_files
 from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
 from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
+from luneta.urls import shown_url
 
 OBJECTS = "objects.arrow"
 
@@ -84,12 +86,29 @@ def _digest(table: pa.Table) -> str:
 
 
 def _write_if_changed(table: pa.Table, path: Path) -> None:
+    """Write a slice, unless it is there; only its owner can read it if URLs in it hold secrets.
+
+    The jobs of the shard need the full URLs. Who else may read the table that they come from can
+    plan the survey, which writes the slice anew.
+    """
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    if path.exists() and path.read_bytes() == buffer.getvalue():
-        return
+    with suppress(OSError):  # not there, or of another user
+        if path.read_bytes() == buffer.getvalue():
+            return
     with atomic_path(path) as temporary:
+        temporary.touch()
+        if _holds_secrets(table):
+            temporary.chmod(0o600)
         temporary.write_bytes(buffer.getvalue())
+
+
+def _holds_secrets(table: pa.Table) -> bool:
+    """Whether a slice names files by URLs of which a part is not to be shown."""
+    kinds = ("image_", "mask_", "weight_")
+    columns = [table[name] for name in table.column_names if name.startswith(kinds)]
+    texts = (text for column in columns for text in pc.unique(column).to_pylist())
+    return any(shown_url(text) != text for text in texts if isinstance(text, str))
 
 
 def _known(folder: Path) -> dict:
@@ -219,7 +238,8 @@ def deal_sources(
     known = survey_footprints(tiles, reference, versions, memory, remote)
     rows, numbers = _placements_by_sky(sources, list(known.values()), remote)
     hidden = {n: found.reason for n, found in known.items() if isinstance(found, NoFootprint)}
-    if any(is_unwatched(tiles[name]) for name in hidden):
+    is_passing = any(footprint.is_passing for footprint in known.values())
+    if is_passing or any(is_unwatched(tiles[name]) for name in hidden):
         key = None  # asked again the next time
     slices = _slices(sources, rows, numbers, tiles)
     if hidden and UNPLACED in slices:
