@@ -91,4 +91,4 @@ def retried(files: list[str], when: str) -> list[str]:
     if not files:
         return []
     what = "1 file" if len(files) == 1 else f"{len(files):,} files"
-    return [f"{what} could not be read {when} (first {files[0]})"]
+    return [f"{what} could not be read {when} (first: {files[0]})"]

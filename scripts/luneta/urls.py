@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 PROTOCOLS = ("https", "http", "s3")
-# What a config may add: no protocol that reads local files, or wraps another one.
+# What a config may add: no protocol that reads local files, or wraps another one. What is in memory
+# is of the process itself.
 KNOWN_PROTOCOLS = (
     *PROTOCOLS, "gs", "gcs", "abfs", "abfss", "az", "oss", "ftp", "sftp", "ssh", "hdfs", "webhdfs",
-    "root",
+    "root", "memory",
 )  # fmt: skip
 HTTP = ("https", "http")
 HIDDEN = "***"

@@ -420,7 +420,7 @@ def test_source_lists_are_checked_at_planning_too():
     ]
 
 
-@pytest.mark.parametrize("protocol", ["file", "local", "simplecache", "zip", "memory", "reference"])
+@pytest.mark.parametrize("protocol", ["file", "local", "simplecache", "zip", "dir", "reference"])
 def test_no_config_can_allow_a_protocol_that_reads_local_files(protocol):
     with pytest.raises(ConfigError, match="cannot be allowed: name some of https"):
         problems(protocols=["https", protocol])

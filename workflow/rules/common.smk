@@ -9,6 +9,7 @@ from luneta.files import disk_trouble
 from luneta.outputs import note
 from luneta.plan import make_plan
 from luneta.plan.relay import tell_jobs
+from luneta.plan.shown import shown_files
 from luneta.reporting.summary import summary
 from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
@@ -139,6 +140,12 @@ def claim():
         tell_jobs(PLAN)
 
 
+def hide_secrets():
+    """Let the report of Snakemake show the config without the secrets that are written in it."""
+    if "--report" in sys.argv:
+        workflow.configfiles[:] = shown_files(workflow.configfiles, PLAN)
+
+
 def note_outputs():
     """Note size and time of what is finished, to tell later what was changed."""
     try:
@@ -158,4 +165,5 @@ def summarize():
 
 # Jobs on a cluster read this file too, and have nothing to tell.
 if workflow.is_main_process:
+    hide_secrets()
     explain()

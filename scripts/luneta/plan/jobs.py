@@ -441,7 +441,7 @@ class Plan(SurveyPlan):
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
         files = self.retries.files(self.shards)
-        lines = retried(files, "and are tried again") if files else []
+        lines = retried(files, "in the last run, and now tried again") if files else []
         if not self._last_state:
             return lines
         lines += changes(self._last_state, self._state())

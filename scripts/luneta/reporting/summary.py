@@ -17,6 +17,7 @@ from luneta.parquet import parquet_schema, read_parquet
 from luneta.reporting.predictions import against_truth, read_truth, told_of_split
 from luneta.reporting.reckoning import reckon, total
 from luneta.reporting.tables import counted, measured
+from luneta.retries import Retries, retried
 
 
 def _objects_line(catalog: Path) -> str:
@@ -96,6 +97,7 @@ def lines(folder: Path | str) -> Iterable[str]:
     complete = catalog.exists()
     if complete:
         yield _objects_line(catalog)
+    yield from retried(Retries(folder / "index").files(), "in this run; the next run tries again")
     for task, content in contents.items():
         yield _task_line(task, content)
         yield from _conflict_line(folder, task)
