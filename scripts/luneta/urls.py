@@ -28,6 +28,8 @@ SHORTEST_SECRET = 4  # characters; a shorter one would be replaced in the middle
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*(::[A-Za-z][A-Za-z0-9_+.-]*)*://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://[^\s'\"<>]+")
 _PARTS = re.compile(r"(?P<url>.*?)(?P<extension>\[[^\[\]]*\])?(?P<end>[.,:;!)}\]]*)", re.DOTALL)
+_INNER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_USER_IN_PATH = re.compile(r"/[^/:@]+:[^/@]*@")
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _BRACKETS = re.compile(r"//([^/?#@]*@)?\[[0-9A-Fa-f:.]+\]")
@@ -88,8 +90,12 @@ def shown_url(url: str) -> str:
     if start is None:
         return url
     parts = _PARTS.fullmatch(url[start.end() :])
-    rest = _without_user(parts["url"])
-    return start[0] + re.split(r"[?#]", rest, maxsplit=1)[0] + (parts["extension"] or "")
+    rest, nested = parts["url"], ""
+    if inner := _INNER.search(rest):  # as a gateway takes it: https://gateway.org/https://...
+        rest, nested = rest[: inner.start()], shown_url(rest[inner.start() :])
+        nested = "" if set(rest) & set("?#") else nested  # in a query, which is not shown
+    rest = _USER_IN_PATH.sub("/", re.split(r"[?#]", _without_user(rest), maxsplit=1)[0])
+    return start[0] + rest + nested + (parts["extension"] or "")
 
 
 def _without_user(rest: str) -> str:

@@ -1,4 +1,4 @@
-"""A server that is away in one run and there in the next: nothing is lost, nothing is done twice."""
+"""A server is away in one run and there in the next: nothing is lost, nothing is done twice."""
 
 import pytest
 
