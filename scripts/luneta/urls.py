@@ -27,6 +27,10 @@ SHORTEST_SECRET = 4  # characters; a shorter one would be replaced in the middle
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*(::[A-Za-z][A-Za-z0-9_+.-]*)*://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://[^\s'\"<>]+")
+_ONE_SLASH = re.compile(
+    r"(?<![A-Za-z0-9+.-])(?P<start>(https?|s3a?|gs|s?ftp):/)(?!/)(?P<rest>[^\s'\"<>]+)",
+    re.IGNORECASE,
+)
 _PARTS = re.compile(r"(?P<url>.*?)(?P<extension>\[[^\[\]]*\])?(?P<end>[.,:;!)}\]]*)", re.DOTALL)
 _INNER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USER_IN_PATH = re.compile(r"/[^/:@]+:[^/@]*@")
@@ -79,7 +83,7 @@ def is_remote(name: str) -> bool:
 def shown_url(url: str) -> str:
     """Return a URL without what may be secret: user, password, query and fragment.
 
-    What does not have the form of a URL comes back as it is.
+    What holds no URL comes back as it is.
 
     Examples
     --------
@@ -88,7 +92,7 @@ def shown_url(url: str) -> str:
     """
     start = _URL.match(url)
     if start is None:
-        return url
+        return _without_broken(_IN_TEXT.sub(_shown_match, url))
     parts = _PARTS.fullmatch(url[start.end() :])
     rest, nested = parts["url"], ""
     if inner := _INNER.search(rest):  # as a gateway takes it: https://gateway.org/https://...
@@ -124,12 +128,23 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, HIDDEN)
-    return _IN_TEXT.sub(_shown_match, text) if "://" in text else text
+    return _without_broken(_IN_TEXT.sub(_shown_match, text)) if ":/" in text else text
 
 
 def _shown_match(match: re.Match) -> str:
     parts = _PARTS.fullmatch(match[0])
     return shown_url(parts["url"] + (parts["extension"] or "")) + parts["end"]
+
+
+def _without_broken(text: str) -> str:
+    """Leave the same out of URLs with one slash, as which a path writes them."""
+    return _ONE_SLASH.sub(_shown_broken, text) if ":/" in text else text
+
+
+def _shown_broken(match: re.Match) -> str:
+    parts = _PARTS.fullmatch(match["rest"])
+    rest = re.split(r"[?#]", _without_user(parts["url"]), maxsplit=1)[0]
+    return match["start"] + rest + (parts["extension"] or "") + parts["end"]
 
 
 def secrets_of(url: str) -> list[str]:
@@ -203,7 +218,7 @@ def concealed(value: Any) -> Any:
     that only its owner can read.
     """
     if isinstance(value, str):
-        return HiddenUrl(value) if is_remote(value) and shown_url(value) != value else value
+        return HiddenUrl(value) if shown_url(value) != value else value
     if isinstance(value, Mapping):
         return {key: concealed(each) for key, each in value.items()}
     return [concealed(each) for each in value] if isinstance(value, list | tuple) else value

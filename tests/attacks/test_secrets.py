@@ -11,8 +11,12 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from luneta.config import validate
+from luneta.config import ConfigError, validate
 from luneta.files import log_to
+from luneta.plan import make_plan
+from luneta.plan.relay import tell_jobs, told
+from luneta.plan.reproduce import CannotReproduce, check_secrets
+from luneta.runs import RUN
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
 from luneta.survey.remote import local_copy
@@ -30,7 +34,7 @@ from luneta.urls import (
     url_key,
 )
 from tiny_survey import PlainSurvey, plain_config
-from web_server import WebServer, refuse
+from web_server import WebServer, redirect, refuse
 
 PASSWORD, SIGNATURE, TOKEN = "Passw0rdOfMine", "5ignatureOfMine", "T0kenOfMine"
 SECRETS = (PASSWORD, SIGNATURE, TOKEN)
@@ -67,6 +71,10 @@ def server():
         ("HTTPS://me:word@host.org/a", "HTTPS://host.org/a"),
         ("s3://bucket/a.fits?versionId=word", "s3://bucket/a.fits"),
         ("folder/a.fits?word", "folder/a.fits?word"),
+        ("https:/me:word@h.org/a?word[SCI]", "https:/h.org/a[SCI]"),
+        ("root/ https:/me:word@h.org/a?word", "root/ https:/h.org/a"),
+        (" https://me:word@h.org/a?word", " https://h.org/a"),
+        ("root/https:/word@h.org/a", "root/https:/h.org/a"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):
@@ -321,3 +329,68 @@ def test_a_run_leaves_no_secret_anywhere(server, tmp_path):
     assert leaks == []
     assert any(SIGNATURE in request.path for request in server.requests)
     assert any(TOKEN in request.headers.values() for request in server.requests)
+
+
+def test_what_keeps_whole_urls_for_the_jobs_can_be_read_by_its_owner_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("object_id,url\na,https://h.org/a.fits\n")
+    (tmp_path / "signed.csv").write_text(f"object_id,url\na,https://h.org/a.fits?sig={SIGNATURE}\n")
+    modes = {}
+    for name in ("list", "signed"):
+        columns = {"object_id": "object_id", "ra": None, "dec": None}
+        given = {"kind": "stamps", "table": f"{name}.csv", "image": "{url}", "bands": ["g"]}
+        plan = make_plan({"survey": name, "input": given | {"columns": columns}})
+        (path,) = plan.slices.values()
+        modes[name] = path.stat().st_mode & 0o077
+    assert modes["signed"] == 0
+    assert modes["list"] != 0
+    assert SIGNATURE in str(pq.read_table(path).to_pydict())
+
+
+def test_what_is_told_to_jobs_of_a_cluster_can_be_read_by_the_owner_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(RUN, "token lock")
+    (tmp_path / "list.csv").write_text("object_id,ra,dec,tile\n1,150.0,2.0,a\n")
+    line = f"a\tg\thttps://me:{PASSWORD}@h.org/a.fits\n"
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\n" + line)
+    given = {"kind": "tiles", "tiles": "tiles.tsv", "sources": "list.csv", "bands": ["g"]}
+    given["columns"] = {"tile": "tile"}
+    plan = make_plan({"survey": "a", "input": given})
+    tell_jobs(plan)
+    assert (plan.index / "plan.json").stat().st_mode & 0o077 == 0
+    (there,) = told(plan.config).tiles.values()
+    assert PASSWORD in there.bands["g"].image
+    assert PASSWORD in plan.cutouts("a")["tiles"][0]["bands"]["g"]["image"]
+    assert PASSWORD not in repr(plan.cutouts("a"))
+    assert PASSWORD not in repr(plan.ingest("a"))
+    assert PASSWORD not in json.dumps(plan._state())
+
+
+def test_a_redirect_that_is_refused_shows_no_secret_of_the_place(server):
+    place = f"ftp://me:{PASSWORD}@h.org/a?sig={SIGNATURE}"
+    server.answers["/a"] = redirect(place)
+    with pytest.raises(ImageError, match="the server redirects to ftp://h.org/a") as raised:
+        read(f"{server.url}/a", {"retries": 0, "wait": 0, "timeout": 5.0, "options": {}})
+    assert not any(secret in str(raised.value) for secret in SECRETS)
+
+
+def test_a_run_whose_secrets_are_not_recorded_cannot_be_reproduced_from_its_record():
+    check_secrets({"not_recorded": []})
+    check_secrets({})  # an older record
+    with pytest.raises(CannotReproduce, match=r"held secrets that no record keeps, in input\.sou"):
+        check_secrets({"not_recorded": ["input.sources"]})
+
+
+def test_a_token_that_is_renewed_runs_no_job_again():
+    def settings(token, signature):
+        config = {"remote": {"options": hidden_options({"headers": {"X-Token": token}})}}
+        return repr(concealed(config | {"a": f"https://h.org/a?id=1&sig={signature}"}))
+
+    assert settings("one", "two") == settings("three", "four")
+
+
+def test_a_token_in_a_message_of_pydantic_is_not_shown():
+    for options in (TOKEN, [TOKEN]):
+        with pytest.raises(ConfigError) as raised:
+            given(options=options)
+        assert TOKEN not in str(raised.value)

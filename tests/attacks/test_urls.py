@@ -8,7 +8,7 @@ import pytest
 
 from luneta.config import ConfigError, validate
 from luneta.survey.flags import Flag
-from luneta.survey.images import ImageError
+from luneta.survey.images import ImageError, read_pixels
 from luneta.survey.remote import fetch, local_copy
 from luneta.survey.remote_checks import url_problems
 from luneta.survey.stamp_index import locate
@@ -119,6 +119,9 @@ def test_what_is_almost_a_url_is_not_fetched(name):
         return
     with local_copy(name, REMOTE) as path:
         assert path == name
+    with pytest.raises(ImageError, match="does not exist") as raised:
+        read_pixels(name)
+    assert ("a URL has two slashes" in str(raised.value)) == (name[0] in "h ")
 
 
 @pytest.mark.parametrize(

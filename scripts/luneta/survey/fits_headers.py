@@ -41,6 +41,7 @@ _LAYOUT = re.compile(
 )
 _TABLE_LAYOUT = re.compile(r"T(FIELDS|FORM\d+)|THEAP")
 _PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_ONE_SLASH = re.compile(r"(^|[/ ])(https?|s3|gs|ftp):/[^/]", re.IGNORECASE)
 _NO_FILES = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -254,7 +255,8 @@ def _not_opened(path: Path, error: Exception) -> ImageError:
         return unavailable(path, fault)
     if code in (errno.ENOENT, errno.ENOTDIR):
         target = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
-        return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}", path)
+        hint = "; a URL has two slashes behind its protocol" if _ONE_SLASH.search(str(path)) else ""
+        return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}{hint}", path)
     if code == errno.ELOOP:
         return unreadable(path, "is a symbolic link that leads round in a circle")
     if code == errno.EACCES:
