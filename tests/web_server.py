@@ -19,6 +19,8 @@ class WebServer:
     answers: dict[str, bytes | Callable] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     port: int = 0
+    keeps_connections: bool = False
+    connections: int = 0
 
     @property
     def url(self) -> str:
@@ -31,6 +33,12 @@ class WebServer:
         served = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1" if served.keeps_connections else "HTTP/1.0"
+
+            def setup(self):
+                served.connections += 1
+                super().setup()
+
             def do_GET(self):
                 served.requests.append(Request(self.path, dict(self.headers)))
                 answer = served.answers.get(self.path.partition("?")[0])

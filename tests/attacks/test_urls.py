@@ -446,3 +446,29 @@ def test_a_local_file_cannot_be_named_by_url(key):
         validate(config)
     assert "word" not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_files_of_one_server_come_over_one_connection():
+    served = WebServer({f"/{number}": CONTENT for number in range(5)}, keeps_connections=True)
+    served.start()
+    try:
+        for number in range(5):
+            assert read(f"{served.url}/{number}") == CONTENT
+        assert served.connections == 1
+        assert read(f"{served.url}/1", options={"headers": {"A": "b"}}) == CONTENT
+        assert served.requests[-1].headers["A"] == "b"
+        assert read(f"{served.url}/1") == CONTENT
+        assert "A" not in served.requests[-1].headers
+    finally:
+        served.stop()
+
+
+def test_a_server_that_closes_its_connections_is_asked_anew(server):
+    for _ in range(3):
+        assert read(f"{server.url}/file") == CONTENT
+    port = server.port
+    server.stop()
+    with pytest.raises(ImageError, match="Cannot connect"):
+        read(f"{server.url}/file")
+    server.start(port)
+    assert read(f"{server.url}/file") == CONTENT

@@ -8,8 +8,11 @@ cookies and passwords go to the server that the URL names, and not to another on
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import ipaddress
+import json
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 MOST_REDIRECTS = 10
 CHUNK = 2**20
 REDIRECTS = (301, 302, 303, 307, 308)
+MOST_SESSIONS = 32
+_sessions: dict[tuple, aiohttp.ClientSession] = {}
 # Options of fsspec's file system that concern no single file.
 _OF_FSSPEC = {
     "simple_links", "block_size", "same_scheme", "size_policy", "cache_type", "cache_options",
@@ -107,29 +112,20 @@ async def _follow(
 ) -> None:
     """Ask for a file, and go where the server sends us as long as that is allowed."""
     hosts = settings.get("hosts") or ()
-    first, jar = address, _cookie_jar()
+    first = address
     for _ in range(MOST_REDIRECTS + 1):
         is_first = _origin(address) == _origin(first)
         guard = _Guard(address.hostname, address.hostname == first.hostname, hosts)
         arguments = _arguments(options, is_first)
-        client = {"cookie_jar": jar, **arguments.pop("client")}
-        async with _session(guard, client, settings["timeout"]) as session:
-            host = first.netloc if is_first else address.netloc.rpartition("@")[2]
-            url = _as_sent(address._replace(netloc=host), bool(options.get("encoded")))
-            request = session.get(url, allow_redirects=False, **arguments)
-            async with request as response:
-                if response.status not in REDIRECTS:
-                    await _save(response, transfer)
-                    return
-                address = _next(address, response.headers.get("Location"), settings)
+        session = await _session(guard, arguments.pop("client"), settings["timeout"])
+        host = first.netloc if is_first else address.netloc.rpartition("@")[2]
+        url = _as_sent(address._replace(netloc=host), bool(options.get("encoded")))
+        async with session.get(url, allow_redirects=False, **arguments) as response:
+            if response.status not in REDIRECTS:
+                await _save(response, transfer)
+                return
+            address = _next(address, response.headers.get("Location"), settings)
     raise Refused(f"the server redirects more than {MOST_REDIRECTS} times")
-
-
-def _cookie_jar() -> aiohttp.CookieJar:
-    """Return a jar for what servers set on the way, each for its own host."""
-    import aiohttp  # slow to import, and jobs on local files do without
-
-    return aiohttp.CookieJar()
 
 
 def _as_sent(address: SplitResult, is_encoded: bool) -> URL:
@@ -172,9 +168,8 @@ class _Guard:
     """Says which addresses a host may have."""
 
     def __init__(self, host: str, is_named: bool, hosts: Sequence[str]):
-        self._host = host
-        self._is_named = is_named
-        self._is_listed = is_listed(host, hosts)
+        self.host = host
+        self.rule = (host, is_named, is_listed(host, hosts))
 
     def check(self, host: str, address: str) -> None:
         """Refuse an address of the host; those of a proxy are not its matter.
@@ -185,11 +180,12 @@ class _Guard:
             If it is private or of the network segment, unless the config lists the host, or names
             it as one with a private address.
         """
-        if host.strip("[]") != self._host or self._is_listed:
+        _, is_named, is_free = self.rule
+        if host.strip("[]") != self.host or is_free:
             return
-        if is_link_local(address) or not (self._is_named or is_public(address)):
+        if is_link_local(address) or not (is_named or is_public(address)):
             raise Refused(
-                f"{self._host} has the address {address}, which is of this machine or a private "
+                f"{self.host} has the address {address}, which is of this machine or a private "
                 "network; list the host in input.remote.hosts if files may come from there"
             )
 
@@ -225,8 +221,26 @@ def _basic(user: Sequence[str]) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def _session(guard: _Guard, client: Mapping, seconds: float) -> aiohttp.ClientSession:
-    import aiohttp
+async def _session(guard: _Guard, client: Mapping, seconds: float) -> aiohttp.ClientSession:
+    """Return a session for a host; the same one for its next file, which spares a handshake."""
+    if _literal(guard.host):
+        guard.check(guard.host, guard.host)
+    # A process that was forked has a loop of its own, and cannot use those of its parent.
+    key = (os.getpid(), *guard.rule, seconds, _identity(client))
+    if key not in _sessions:
+        while len(_sessions) >= MOST_SESSIONS:
+            await _sessions.pop(next(iter(_sessions))).close()
+        _sessions[key] = _new_session(guard, client, seconds)
+    return _sessions[key]
+
+
+def _identity(client: Mapping) -> str:
+    """Return a text that tells apart the arguments of sessions, secrets included."""
+    return json.dumps(client, sort_keys=True, default=str)
+
+
+def _new_session(guard: _Guard, client: Mapping, seconds: float) -> aiohttp.ClientSession:
+    import aiohttp  # slow to import, and jobs on local files do without
     from aiohttp.resolver import ThreadedResolver
 
     class Resolver(ThreadedResolver):
@@ -238,11 +252,24 @@ def _session(guard: _Guard, client: Mapping, seconds: float) -> aiohttp.ClientSe
                 guard.check(host, each["host"])
             return found
 
-    if _literal(guard._host):
-        guard.check(guard._host, guard._host)
     silence = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
     connector = aiohttp.TCPConnector(resolver=Resolver(), use_dns_cache=False)
     return aiohttp.ClientSession(**{"timeout": silence, "connector": connector, **client})
+
+
+def _close_sessions() -> None:
+    """Close the connections of this process; aiohttp complains of those that are left."""
+    own = [session for key, session in _sessions.items() if key[0] == os.getpid()]
+
+    async def close() -> None:
+        for session in own:
+            await session.close()
+
+    if own:
+        sync(get_loop(), close, timeout=1)
+
+
+atexit.register(_close_sessions)
 
 
 async def _save(response: aiohttp.ClientResponse, transfer: Transfer) -> None:
