@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from fits_files import write_image
+from fits_files import tan_wcs, write_image
+from luneta.cutouts.job import run as cut
 from luneta.cutouts.stamp_files import StampFiles
 from luneta.faults import PASSING, NoRoom, passing_fault
-from luneta.files import disk_trouble
+from luneta.files import disk_trouble, read_json
 from luneta.plan import make_plan
 from luneta.retries import Retries, remember
 from luneta.survey.fingerprints import fingerprints
 from luneta.survey.flags import UNUSABLE, Flag
 from luneta.survey.images import ImageError, read_pixels
+from luneta.survey.ingest import run
 from luneta.survey.remote import fetch, local_copy
 from web_server import WebServer, refuse
 
@@ -242,3 +245,74 @@ def test_planning_changes_the_settings_of_that_job_only(tmp_path, monkeypatch):
         "1 file could not be read in the last run, and now tried again (first: b.fits)"
     ]
     assert make_plan(config).cutouts("b") == after.cutouts("b")
+
+
+def planned(config, shard):
+    """Settings of the ingest job of a shard, and the files that it could not read."""
+    plan = make_plan(config)
+    settings = plan.ingest(shard)
+    return plan, run(settings["sources"], plan.results / "objects/a.parquet", settings)
+
+
+@pytest.fixture
+def tiles(tmp_path, monkeypatch):
+    """A tile of two bands, of which the second one lies on a disk that does not answer."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(1).normal(0, 1, (96, 96)).astype(np.float32)
+    noise[40:44, 40:44] += 200
+    wcs = tan_wcs((96, 96), ra=150.0, dec=2.0, rotation=0.0)
+    write_image(tmp_path / "a_g.fits", noise, wcs, compressed=False)
+    (tmp_path / "a_r.fits").symlink_to(BROKEN)
+    (tmp_path / "list.csv").write_text("object_id,ra,dec\n1,150.0,2.0\n")
+    lines = "".join(f"a\t{band}\ta_{band}.fits\n" for band in "gr")
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\n" + lines)
+    given = {"kind": "tiles", "tiles": "tiles.tsv", "bands": ["g", "r"]}
+    return {"survey": "sky", "input": given}
+
+
+@linux
+@pytest.mark.parametrize("reference", ["g", "r"])
+def test_a_band_that_could_not_be_searched_for_objects_is_searched_again(tiles, reference):
+    tiles["input"] |= {"detection": {}, "sources": None, "reference_band": reference}
+    plan, lost = planned(tiles, "a")
+    assert lost == ["a_r.fits"]
+    objects = pq.read_table(plan.results / "objects/a.parquet")
+    assert len(objects) == (1 if reference == "g" else 0)
+
+
+@linux
+def test_objects_that_could_not_be_placed_are_placed_again(tiles):
+    tiles["input"] |= {"sources": "list.csv", "reference_band": "r"}
+    plan, lost = planned(tiles, "a")
+    assert lost == ["a_r.fits"]
+    objects = pq.read_table(plan.results / "objects/a.parquet").to_pylist()
+    assert [row["flags"] for row in objects] == [Flag.UNAVAILABLE]
+    assert "the next run tries again" in objects[0]["reject_reason"]
+    # Where the tile lies, another band has told; the next plan asks the reference band again.
+    assert not (plan.index / "footprints.json").exists()
+    assert read_json(plan.index / "key.json")["key"] is None
+
+
+@linux
+def test_a_stamp_that_could_not_tell_its_position_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.fits").symlink_to(BROKEN)
+    (tmp_path / "list.csv").write_text("object_id\na\n")
+    given = {"kind": "stamps", "table": "list.csv", "image": "{object_id}.fits", "bands": ["g"]}
+    given |= {"columns": {"ra": None, "dec": None}, "positions": "wcs"}
+    _, lost = planned({"survey": "sky", "input": given}, "stamps_00000")
+    assert lost == ["a.fits"]
+
+
+@linux
+def test_a_band_that_an_object_may_do_without_is_masked_and_tried_again(tiles):
+    tiles["input"] |= {"sources": "list.csv", "reference_band": "g", "bands_required": ["g"]}
+    plan, lost = planned(tiles, "a")
+    assert lost == []
+    outputs = {name: plan.results / f"{name}.out" for name in ("cutouts", "quality", "files")}
+    outputs["quality"] = plan.results / "quality.parquet"
+    settings = plan.cutouts("a") | {"cutouts": plan.cutouts("a")["cutouts"] | {"size": 16}}
+    assert cut(plan.results / "objects/a.parquet", None, outputs, settings) == ["a_r.fits"]
+    flags = pq.read_table(outputs["quality"])["flags"].to_pylist()
+    assert flags[0] & Flag.MISSING_BAND
+    assert not flags[0] & Flag.UNAVAILABLE

@@ -160,7 +160,7 @@ def summarize():
     for line in PLAN.clear():
         print(line, file=sys.stderr)
     PLAN.remember()
-    print(summary(PLAN.results))
+    print(summary(PLAN.results, PLAN.shards))
 
 
 # Jobs on a cluster read this file too, and have nothing to tell.
