@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from luneta.cutouts.job import run
 from luneta.retries import remember
 from luneta.runs import start_job
+from luneta.urls import revealed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 start_job(snakemake.log[0])
-settings = snakemake.params.settings
+settings = revealed(snakemake.params.settings)
 not_read = run(
     snakemake.input.objects,
     snakemake.input.get("stamps") or None,

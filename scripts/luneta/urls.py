@@ -193,32 +193,56 @@ def url_key(url: str) -> str:
     return f"{shown}#{digest}"
 
 
-class HiddenUrl(str):
-    """A URL whose `repr` is its key: by it Snakemake shows and stores the settings of jobs."""
+class Hidden:
+    """A text among the settings of a job that is shown and stored in another form.
 
-    __slots__ = ()
+    It is not a str, so that whatever Snakemake writes of the settings (metadata, reasons, reports,
+    benchmarks, job properties) holds that form. The job gets the text by `revealed`.
+
+    Parameters
+    ----------
+    value : str
+        The text.
+    shown : str
+        The form to show; equal for equal jobs, as it decides whether a job is done again.
+    """
+
+    __slots__ = ("shown", "value")
+
+    def __init__(self, value: str, shown: str):
+        self.value = value
+        self.shown = shown
 
     def __repr__(self) -> str:
-        return repr(url_key(str(self)))
+        return repr(self.shown)
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hidden) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
-class HiddenWord(str):
-    """A secret whose `repr` does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(HIDDEN)
+def revealed(value: Any) -> Any:
+    """Return the settings of a job with each `Hidden` as the text itself."""
+    if isinstance(value, Hidden):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: revealed(each) for key, each in value.items()}
+    return [revealed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def concealed(value: Any) -> Any:
-    """Return settings of a job in which each URL with a query or a password is a `HiddenUrl`.
+    """Return settings of a job in which each URL with a query or a password is `Hidden`.
 
     The job gets the full URL. Its pickle lies in `.snakemake/scripts` while the job runs, in a file
     that only its owner can read.
     """
     if isinstance(value, str):
-        return HiddenUrl(value) if shown_url(value) != value else value
+        return Hidden(value, url_key(value)) if shown_url(value) != value else value
     if isinstance(value, Mapping):
         return {key: concealed(each) for key, each in value.items()}
     return [concealed(each) for each in value] if isinstance(value, list | tuple) else value
@@ -307,7 +331,7 @@ def resolved(options: Any) -> Any:
 
 
 def hidden_options(options: Any, key: str = "", inside: bool = False) -> Any:
-    """Return options in which each literal secret is a `HiddenWord`.
+    """Return options in which each literal secret is `Hidden`.
 
     Every word counts as a secret unless its key is known to hold none; a number does below a key
     whose name says so. References to environment variables stay.
@@ -320,14 +344,15 @@ def hidden_options(options: Any, key: str = "", inside: bool = False) -> Any:
     if isinstance(options, list | tuple):
         return [hidden_options(each, key, inside) for each in options]
     if isinstance(options, str):
-        return concealed(options) if key.lower() in _PLAIN_OPTIONS else HiddenWord(options)
-    return HiddenWord(options) if inside else options
+        is_plain = key.lower() in _PLAIN_OPTIONS
+        return concealed(options) if is_plain else Hidden(options, HIDDEN)
+    return Hidden(options, HIDDEN) if inside else options
 
 
 def recorded_options(options: Any) -> Any:
     """Return options for a record: a literal secret is written as `***`."""
-    if isinstance(options, HiddenWord):
-        return HIDDEN
+    if isinstance(options, Hidden):
+        return HIDDEN if options.shown == HIDDEN else shown_url(options.value)
     if isinstance(options, Mapping):
         return {name: recorded_options(each) for name, each in options.items()}
     if isinstance(options, list):
@@ -342,8 +367,8 @@ def literal_secrets(options: Any, where: str = "input.remote.options") -> Iterat
 
 
 def _hidden_words(options: Any, where: str) -> Iterator[tuple[str, str]]:
-    if isinstance(options, HiddenWord):
-        yield where, str(options)
+    if isinstance(options, Hidden):
+        yield where, str(options.value)
     elif isinstance(options, Mapping) and not _is_reference(options):
         for name, each in options.items():
             yield from _hidden_words(each, f"{where}.{name}")

@@ -29,6 +29,7 @@ from luneta.urls import (
     recorded_config,
     redacted,
     resolved,
+    revealed,
     shown_url,
     steady_url,
     url_key,
@@ -114,10 +115,14 @@ def test_settings_show_and_store_no_secret_and_reach_the_job_whole():
     settings = concealed({"tiles": [{"image": url}], "local": "a.fits"})
     settings["remote"] = {"options": options}
     assert not any(secret in repr(settings) for secret in SECRETS)
-    there = pickle.loads(pickle.dumps(settings))
+    assert not any(secret in json.dumps(settings, default=str) for secret in SECRETS)
+    assert not any(secret in f"{settings['tiles'][0]['image']}" for secret in SECRETS)
+    with pytest.raises(TypeError):
+        json.dumps(settings)
+    assert repr(pickle.loads(pickle.dumps(settings))) == repr(settings)
+    there = revealed(pickle.loads(pickle.dumps(settings)))
     assert there["tiles"][0]["image"] == url
     assert there["remote"]["options"]["headers"]["X-Key"] == TOKEN
-    assert repr(there) == repr(settings)
 
 
 def read(url, settings):
@@ -306,7 +311,7 @@ def test_a_run_leaves_no_secret_anywhere(server, tmp_path):
         "remote": {"retries": 0, "wait": 0.0, "options": {"headers": {"X-Token": TOKEN}}},
     }  # fmt: skip
     survey.write_config(config)
-    done = survey.snakemake("--printshellcmds", "--verbose")
+    done = survey.snakemake("--printshellcmds", "--verbose", "--benchmark-extended")
     assert done.returncode == 0, done.stderr[-3000:]
     config["cutouts"]["size"] = 14
     survey.write_config(config)
@@ -360,7 +365,7 @@ def test_what_is_told_to_jobs_of_a_cluster_can_be_read_by_the_owner_only(tmp_pat
     assert (plan.index / "plan.json").stat().st_mode & 0o077 == 0
     (there,) = told(plan.config).tiles.values()
     assert PASSWORD in there.bands["g"].image
-    assert PASSWORD in plan.cutouts("a")["tiles"][0]["bands"]["g"]["image"]
+    assert PASSWORD in revealed(plan.cutouts("a"))["tiles"][0]["bands"]["g"]["image"]
     assert PASSWORD not in repr(plan.cutouts("a"))
     assert PASSWORD not in repr(plan.ingest("a"))
     assert PASSWORD not in json.dumps(plan._state())
