@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 from luneta.catalog.write import run
 from luneta.runs import start_job
+from luneta.urls import revealed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 start_job(snakemake.log[0])
-settings = snakemake.params.settings
+settings = revealed(snakemake.params.settings)
 predictions = iter(snakemake.input.predictions)
 run(
     objects=snakemake.input.objects,

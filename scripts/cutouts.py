@@ -1,18 +1,24 @@
 """Rule `cutouts`: cut every object of a shard out of its images."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luneta.cutouts.job import run
+from luneta.retries import remember
 from luneta.runs import start_job
+from luneta.urls import revealed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 start_job(snakemake.log[0])
-run(
+settings = revealed(snakemake.params.settings)
+not_read = run(
     snakemake.input.objects,
     snakemake.input.get("stamps") or None,
     dict(snakemake.output.items()),
-    snakemake.params.settings,
+    settings,
     snakemake.threads,
 )
+results = Path("results", snakemake.config["survey"])
+remember(results, "cutouts", snakemake.wildcards.shard, not_read, settings)

@@ -111,6 +111,7 @@ def test_a_server_that_is_down_while_planning_is_told(survey, tmp_path):
     wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
     wcs.wcs.cd *= 100
     write_image(tmp_path / "bent.fits", np.zeros((60, 60), np.int16), wcs)
+    survey["input"]["remote"] = {"protocols": ["memory"]}
     with fsspec.open("memory://bent.fits", "wb") as file:
         file.write((tmp_path / "bent.fits").read_bytes())
     lines = "".join(f"a\t{band}\tmemory://bent.fits\t\n" for band in "gr")

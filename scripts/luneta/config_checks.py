@@ -79,6 +79,12 @@ def _made_by_simulation(config: Config) -> Callable[[Path | str], bool]:
 
 def _input_problems(config: Config, tiles: dict[str, Tile]) -> Iterator[str]:
     """Problems of the `input` section; the tiles that are found are put into `tiles`."""
+    from luneta.survey.remote_checks import url_problems
+
+    problems = list(url_problems(config.input.model_dump(mode="json")))
+    yield from problems
+    if problems:
+        return
     if isinstance(config.input, Tiles):
         yield from _tile_problems(config, tiles)
     else:
@@ -289,8 +295,9 @@ def _name_problems(config: Config) -> Iterator[str]:
 def remarks(config: Config) -> list[str]:
     """List what is allowed in a config, and yet worth knowing."""
     from luneta.catalog import clashes
+    from luneta.survey.remote_checks import url_remarks
 
-    return clashes.remarks(config)
+    return [*clashes.remarks(config), *url_remarks(config.input.model_dump(mode="json"))]
 
 
 def _unkept_columns(config: Config) -> Iterator[str]:

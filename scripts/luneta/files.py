@@ -18,7 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from luneta.faults import NoRoom
 from luneta.printable import printable
+from luneta.urls import redacted
 
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 TEMPORARY = r"\.(?P<process>\d+)@(?P<host>[^@]+)@.+"
@@ -42,7 +44,9 @@ def temporary_name(name: str) -> str:
 
 
 @contextmanager
-def atomic_path(path: Path | str, keep_equal: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: Path | str, keep_equal: bool = False, is_private: bool = False
+) -> Iterator[Path]:
     """Give a path beside `path` to write to, and rename it into place at the end.
 
     The temporary name keeps the suffix, as writers choose the format by it, and is new, so that
@@ -56,6 +60,8 @@ def atomic_path(path: Path | str, keep_equal: bool = False) -> Iterator[Path]:
         Where the file goes.
     keep_equal : bool
         A file with the same bytes that is there already stays.
+    is_private : bool
+        The file can be read by its owner only.
 
     Raises
     ------
@@ -68,7 +74,8 @@ def atomic_path(path: Path | str, keep_equal: bool = False) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = path.with_name(temporary_name(path.name))
     # Here, not in the writers, which follow links: they find a file that is there
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    os.close(os.open(temporary, flags, 0o600 if is_private else 0o666))
     try:
         yield temporary
         if reasons := [reason for refusal in _refusals if (reason := refusal())]:
@@ -193,14 +200,17 @@ def set_aside(path: Path | str, reason: str, remedy: str = MADE_AGAIN) -> Damage
 CHECKSUM = re.compile(rb'\{"checksum": "crc32:([0-9a-f]{8})"')
 
 
-def write_json(path: Path | str, content: Any, indent: int | None = 2) -> None:
+def write_json(
+    path: Path | str, content: Any, indent: int | None = 2, is_private: bool = False
+) -> None:
     """Write JSON with a checksum; not indented, fast.
 
     The keys are sorted, so that equal content gives equal bytes. The checksum, a first key of
-    its own, is of all bytes behind it. What is no dict goes below a key `content`.
+    its own, is of all bytes behind it. What is no dict goes below a key `content`. A private file
+    can be read by its owner only.
     """
     raw = format_json(content, indent)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, is_private=is_private) as temporary:
         temporary.write_bytes(raw)
 
 
@@ -348,6 +358,8 @@ def disk_trouble(error: BaseException | None) -> str | None:
     """
     if error is None:
         return None
+    if isinstance(error, NoRoom):
+        return str(error)
     for number, said in DISK.items():
         known = isinstance(error, OSError) and error.errno == number
         if known or (number != errno.EACCES and os.strerror(number) in str(error)):
@@ -374,14 +386,16 @@ def _log_file(path: Path) -> logging.Handler:
 
 
 class _Formatter(logging.Formatter):
-    """Writes no character of a file or a name that a terminal takes for a command."""
+    """Formats records without secrets of URLs, and without commands to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), keep="\n\t")
+        return printable(redacted(super().format(record)), keep="\n\t")
 
 
 def log_to(path: Path | str) -> None:
     """Send log records to `path` as well as standard error, uncaught errors included.
+
+    URLs are logged without user, password and query.
 
     Errors of our own types, numbers that are not finite and a full disk are told in one message,
     which says what to do; another error with where in the program it happened.
@@ -396,8 +410,9 @@ def log_to(path: Path | str) -> None:
         if (trouble := disk_trouble(error)) is None:
             raise
         sys.exit(trouble)
+    formatter = _Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s")
     for handler in handlers:
-        handler.setFormatter(_Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):

@@ -18,7 +18,7 @@ _sound: set[tuple] = set()
 
 @contextmanager
 def parquet_writer(
-    path: Path | str, schema: pa.Schema, **options: Any
+    path: Path | str, schema: pa.Schema, is_private: bool = False, **options: Any
 ) -> Iterator[pq.ParquetWriter]:
     """Open a Parquet file to write to; it appears under its name, sealed, when all went well.
 
@@ -28,11 +28,13 @@ def parquet_writer(
         Where it goes.
     schema : pyarrow.Schema
         Of its rows.
+    is_private : bool
+        The file can be read by its owner only.
     **options
         Of `pyarrow.parquet.ParquetWriter`; the compression is zstd unless told.
     """
     options = {"compression": "zstd", "write_page_checksum": True, **options}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, is_private=is_private) as temporary:
         with pq.ParquetWriter(temporary, schema, **options) as writer:
             yield writer
         seal(temporary)

@@ -1,5 +1,6 @@
 """Every format in which stamps come, from the table to the cutout."""
 
+import fsspec
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -377,10 +378,13 @@ def test_no_mutation_is_read_otherwise_than_by_the_full_reader(tmp_path_factory,
 def test_files_named_by_url(tmp_path):
     one_file_a_band(tmp_path)
     (tmp_path / "o3_r.fits").unlink()
-    given = settings(tmp_path, image=f"file://{tmp_path}/{{id}}_{{band}}.fits")
-    given["remote"] = {"retries": 0, "wait": 0, "timeout": 5, "options": {}}
+    for path in tmp_path.glob("*.fits"):
+        fsspec.filesystem("memory").pipe(f"memory://formats/{path.name}", path.read_bytes())
+    given = settings(tmp_path, image="memory://formats/{id}_{band}.fits")
+    allowed = {"protocols": ["memory"]}
+    given["remote"] = {"retries": 0, "wait": 0, "timeout": 5, "options": {}, **allowed}
     path = deal_stamps(given, tmp_path / "index")["stamps_00001"]
     images, quality = cut_shard(path, given)
     assert np.array_equal(images[0], PIXELS[2])
     assert quality.flags.tolist() == [0, Flag.MISSING_FILE]
-    assert f"file://{tmp_path}/o3_r.fits does not exist" in quality.reject_reason[1]
+    assert "memory://formats/o3_r.fits does not exist" in quality.reject_reason[1]

@@ -194,7 +194,7 @@ def test_a_fetched_band_that_is_broken_is_named_by_its_address(tmp_path, caplog)
     content = Path(tile.bands["g"].image.split("[")[0]).read_bytes()
     with fsspec.open("memory://short_g.fits", "wb") as file:
         file.write(content[: len(content) // 2])
-    remote = Remote(retries=0).model_dump(mode="json")
+    remote = Remote(retries=0, protocols=["memory"]).model_dump(mode="json")
     tile.bands["g"] = BandFiles("memory://short_g.fits[IMAGE]")
     found = detect_tile(tile, settings("gr", {"bands": "all"}, remote=remote))
     assert hits(found) == (len(SPOTS), 0)

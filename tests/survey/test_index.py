@@ -22,6 +22,7 @@ from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import to_pixels
 
 SHAPE = (60, 80)
+IN_MEMORY = {"protocols": ["memory"]}
 
 
 def sip(wcs):
@@ -232,7 +233,7 @@ def test_a_remote_tile_has_the_footprint_of_its_file(tmp_path):
     local = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0)).bands["g"].image
     with fsspec.open("memory://a.fits", "wb") as file:
         file.write(Path(local).read_bytes())
-    remote = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}}
+    remote = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}, **IN_MEMORY}
     tile = Tile("a", "a", {"g": BandFiles("memory://a.fits")})
     found = survey_footprints({"a": tile}, "g", {}, tmp_path / "m.json", remote)["a"]
     expected = footprint_of(tmp_path, tan_wcs(SHAPE, 150.0, 2.0))
@@ -243,7 +244,7 @@ def test_a_server_that_was_down_is_asked_again(tmp_path):
     local = make_tile(tmp_path, "a", tan_wcs(SHAPE, 150.0, 2.0)).bands["g"].image
     tile = Tile("a", "a", {"g": BandFiles("memory://down/a.fits")})
     settings = given(tmp_path, ["one,150.0,2.0"])
-    settings["remote"] = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}}
+    settings["remote"] = {"retries": 0, "wait": 0.0, "timeout": 5.0, "options": {}, **IN_MEMORY}
 
     def dealt():
         paths = deal_sources(settings, {"a": tile}, tmp_path / "index", {})

@@ -122,14 +122,14 @@ def test_a_transfer_that_fails_twice_is_tried_a_third_time(server, pixels, failu
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason"), [("break", "not enough data|payload"), (503, "answered 503")]
+    ("failure", "reason"), [("break", "not enough data|payload|Content"), (503, "answered 503")]
 )
 def test_tries_are_bounded_and_the_last_failure_is_told(server, failure, reason):
     server.plan = [failure]
     url = f"{server.url}/image.fits"
     with pytest.raises(ImageError, match=f"(?i){url} .*in 3 tries; .*({reason})") as raised:
         fetched(url)
-    assert (raised.value.flag, raised.value.path) == (Flag.UNREADABLE_FILE, url)
+    assert (raised.value.flag, raised.value.path) == (Flag.UNAVAILABLE, url)
     assert len(server.requests) == 3
 
 
@@ -166,7 +166,7 @@ def test_a_refusal_is_final(server):
 def test_nobody_at_the_address(server):
     with pytest.raises(ImageError, match="in 3 tries") as raised:
         fetched("http://127.0.0.1:9/image.fits")
-    assert raised.value.flag == Flag.UNREADABLE_FILE
+    assert raised.value.flag == Flag.UNAVAILABLE
 
 
 def test_an_unknown_protocol_is_named():

@@ -1,5 +1,6 @@
 """Stamps without columns of positions lie where their own headers say; dummies lie nowhere."""
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,8 +108,9 @@ def test_a_reference_point_at_the_origin_may_be_far_away(tmp_path):
 
 def test_files_named_by_url_are_fetched_only_on_request(tmp_path):
     stamp(tmp_path / "a.fits", 150, 2, (21, 21))
-    name = f"file://{tmp_path}/a.fits"
-    remote = {"retries": 0, "wait": 0, "timeout": 5, "options": {}}
+    name = "memory://positions/a.fits"
+    fsspec.filesystem("memory").pipe(name, (tmp_path / "a.fits").read_bytes())
+    remote = {"retries": 0, "wait": 0, "timeout": 5, "options": {}, "protocols": ["memory"]}
     assert found([name]) == [NOWHERE]
     assert found([name], remote=remote) == [pytest.approx([150, 2], abs=1e-9)]
 

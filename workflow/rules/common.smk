@@ -8,6 +8,7 @@ from luneta.config import ConfigError
 from luneta.files import disk_trouble
 from luneta.plan import make_plan
 from luneta.plan.relay import tell_jobs
+from luneta.plan.shown import shown_files
 from luneta.reporting.summary import summary
 from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
@@ -138,6 +139,12 @@ def claim():
         tell_jobs(PLAN)
 
 
+def hide_secrets():
+    """Let the report of Snakemake show the config without the secrets that are written in it."""
+    if "--report" in sys.argv:
+        workflow.configfiles[:] = shown_files(workflow.configfiles, PLAN)
+
+
 def note_outputs():
     """Write the manifest of what is finished, to tell later what was changed."""
     try:
@@ -152,9 +159,10 @@ def summarize():
         print(line, file=sys.stderr)
     PLAN.remember()
     note_outputs()
-    print(summary(PLAN.results))
+    print(summary(PLAN.results, PLAN.shards))
 
 
 # Jobs on a cluster read this file too, and have nothing to tell.
 if workflow.is_main_process:
+    hide_secrets()
     explain()

@@ -17,6 +17,7 @@ from typing import Any
 from luneta.code_digest import PACKAGE
 from luneta.digests import digest, file_digest, files_digest
 from luneta.files import read_json
+from luneta.urls import steady_config
 
 REPOSITORY = PACKAGE.parents[1]
 PACKAGES = (
@@ -97,8 +98,9 @@ def environment_digest() -> str:
 
 
 def decisive(config: Mapping) -> dict[str, Any]:
-    """Leave out of a config what does not decide the results."""
-    return {key: value for key, value in config.items() if key not in NOT_OF_THE_RESULTS}
+    """Leave out of a config what does not decide the results, as passwords and signatures."""
+    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_RESULTS}
+    return steady_config(kept)
 
 
 def run_id(config: Mapping) -> str:

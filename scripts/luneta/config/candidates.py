@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luneta.config.fields import Fraction, PositiveInt, Section
+from luneta.config.fields import Fraction, LocalFile, PositiveInt, Section
 
 
 class Candidates(Section):
@@ -29,7 +28,7 @@ class Candidates(Section):
         description="Share of the survey's objects that are expected to be positive. Probabilities "
         "hold for the share among the labels; with this they are corrected for the survey's.",
     )
-    known: Path | None = Field(
+    known: LocalFile | None = Field(
         None,
         description="List of known ones (CSV, FITS, VOTable, Parquet, ...) to be matched by "
         "position, such as lenscat's catalog.csv.",
@@ -42,7 +41,7 @@ class Candidates(Section):
     known_radius: Annotated[float, Field(gt=0)] = Field(
         3.0, description="Arcsec within which a known one is the candidate."
     )
-    grades: Path | None = Field(
+    grades: LocalFile | None = Field(
         None,
         description="Table of experts' grades, with the columns object_id and grade. It stays "
         "yours: runs read it, and never write it.",

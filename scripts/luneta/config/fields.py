@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from luneta.urls import is_remote, redacted
 
 DEFECTS = (
     "edge", "masked", "saturated", "duplicate_id", "bad_position", "outside", "missing_file",
     "unreadable_file", "no_wcs", "no_data", "too_masked", "wcs_offset", "shape_mismatch",
     "bad_checksum", "bad_id", "header_conflict", "constant", "missing_band",
+    "unavailable",
 )  # fmt: skip
 
 
@@ -19,7 +22,10 @@ LONGEST_NAME = 64
 
 
 class ConfigError(ValueError):
-    """A config that cannot work; the message names the key, the value and the mend."""
+    """A config that cannot work; the message names the key, the value and the mend, no secret."""
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
 
 
 def _plain_name(value: str) -> str:
@@ -42,9 +48,17 @@ def no_repeats(names: list[str]) -> list[str]:
     return names
 
 
+def _no_url(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    if any(is_remote(str(each)) for each in values):
+        raise ValueError("must be a local file; fetch it first, and give its path")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
 Bands = Annotated[list[Name], Field(min_length=1), AfterValidator(no_repeats)]
-NonEmptyPaths = Annotated[list[Path], Field(min_length=1)]
+LocalFile = Annotated[Path, BeforeValidator(_no_url)]
+NonEmptyPaths = Annotated[list[LocalFile], Field(min_length=1)]
 Keep = dict[Name, str]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -14,6 +14,7 @@ from luneta.config.fields import ConfigError, Section, did_you_mean
 from luneta.config.model import Config
 from luneta.config.presets import with_preset
 from luneta.config.yaml_files import read_config
+from luneta.urls import redacted
 
 ONE_LETTER_BANDS = set("ugrizyUBVRIGZYJHK")
 
@@ -89,7 +90,8 @@ def _message(error: dict[str, Any]) -> str:
         given = given.get("kind") if isinstance(given, dict) else given
     where = ".".join(str(key) for key in keys if key != "[key]") or "config"
     silent = error["type"] in ("missing", "union_tag_not_found") or isinstance(given, dict)
-    value = "" if silent else f" = {given!r:.80}"
+    silent = silent or keys[:3] == ("input", "remote", "options")
+    value = "" if silent else f" = {redacted(repr(given)):.80}"
     return f"{where}{value}: {_mend(error)}"
 
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from luneta.config.fields import Bands, Keep, Name, PositiveInt, Section
+from luneta.config.fields import (
+    Bands,
+    Keep,
+    LocalFile,
+    Name,
+    PositiveInt,
+    Section,
+    no_repeats,
+)
+from luneta.urls import KNOWN_PROTOCOLS, PROTOCOLS, ascii_host
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -169,9 +178,40 @@ class Astrometry(Section):
     )
 
 
-class Remote(Section):
-    """Reading of files named by URL (https://, s3://, any that fsspec knows)."""
+def _known_protocols(values: list[str]) -> list[str]:
+    if unknown := [value for value in values if value not in KNOWN_PROTOCOLS]:
+        raise ValueError(
+            f"{unknown} cannot be allowed: name some of {', '.join(KNOWN_PROTOCOLS)}. Local files "
+            "are named by paths, and protocols that wrap another one are not read"
+        )
+    return no_repeats(values)
 
+
+def _host_names(values: list[str]) -> list[str]:
+    for value in values:
+        name = value.removeprefix("*.").strip("[]")
+        is_address = ":" in name and not set(name) - set("0123456789abcdefABCDEF:.")
+        if not (ascii_host(name) or is_address):
+            raise ValueError(
+                f"{value!r} is not the name of a host: write data.example.org, or *.example.org "
+                "for all hosts below it, without protocol, port and path"
+            )
+    return values
+
+
+class Remote(Section):
+    """Reading of files named by URL: https, http and s3, and what `protocols` adds."""
+
+    protocols: Annotated[list[str], Field(min_length=1), AfterValidator(_known_protocols)] = Field(
+        default_factory=lambda: list(PROTOCOLS),
+        description="Protocols that a URL may have, also in a table and after a redirect.",
+    )
+    hosts: Annotated[list[str], Field(min_length=1), AfterValidator(_host_names)] | None = Field(
+        None,
+        description="Hosts that files may come from, also after a redirect: names, or "
+        "`*.example.org` for all below it; of an object store its bucket. Any host if null, and "
+        "then no redirect to a private address of another host.",
+    )
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="How often a transfer that failed is tried again."
     )
@@ -179,9 +219,17 @@ class Remote(Section):
         1.0, description="Seconds before the first retry; doubled each time."
     )
     timeout: Positive = Field(60.0, description="Seconds after which a silent server is given up.")
+    most_seconds: Positive = Field(
+        3600.0, description="Seconds after which a file is given up, all tries together."
+    )
+    most_gigabytes: Positive = Field(
+        20.0, description="Largest file that is fetched, in units of 1e9 bytes."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Options of fsspec's file system, such as {anon: true} for public s3 buckets.",
+        description="Options of fsspec's file system, such as {anon: true} for public s3 buckets. "
+        "A secret stays out of the config and of all records as the name of an environment "
+        "variable: {headers: {Authorization: {env: TOKEN}}}.",
     )
 
 
@@ -273,7 +321,7 @@ class Tiles(Survey):
     """Input of image tiles and a source list."""
 
     kind: Literal["tiles"] = Field(description="`tiles`: whole images and a source list.")
-    tiles: Path | None = Field(
+    tiles: LocalFile | None = Field(
         None,
         description="Tab-separated table with the columns tile, band, image and, where there are "
         "any, mask, weight and shard. A path may end in [EXTENSION] or [NUMBER], with * for "
@@ -419,7 +467,7 @@ class Stamps(Survey):
     kind: Literal["stamps"] = Field(
         description="`stamps`: one image per object, listed in a table."
     )
-    table: Path = Field(
+    table: LocalFile = Field(
         description="Table of the stamps, one row per object: CSV, TSV, FITS, VOTable, ECSV, "
         "Parquet, or the one-dimensional datasets of an HDF5 file."
     )

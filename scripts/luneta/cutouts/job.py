@@ -29,7 +29,7 @@ def run(
     outputs: dict[str, Path],
     settings: dict,
     threads: int = 1,
-) -> None:
+) -> list[str]:
     """Write `cutouts/{shard}.arrow`, `quality/{shard}.parquet` and `quality/{shard}_files.json`.
 
     Parameters
@@ -42,6 +42,11 @@ def run(
         `cutouts`, `quality`, `files`.
     settings : dict
         See `luneta.plan.Plan.cutouts`.
+
+    Returns
+    -------
+    list of str
+        Files that could not be read this time.
 
     Raises
     ------
@@ -63,6 +68,7 @@ def run(
     write_parquet(quality.table(settings["bands"]), outputs["quality"])
     write_json(outputs["files"], quality.files)
     log.info("%d of %d objects cut", quality.usable.sum(), len(table))
+    return quality.not_read()
 
 
 def _write_cutouts(path: Path, blocks: Blocks, quality: Quality, settings: dict) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from luneta.survey.flags import DESCRIPTIONS, NOTE, UNUSABLE, Flag
+from luneta.survey.images import split_extension
+from luneta.urls import redacted, shown_url
 
 OBJECTS_AT_ONCE = 256
 
@@ -78,7 +80,7 @@ class Quality:
     def _give_reason(self, rows: np.ndarray, reason: str) -> None:
         """Say why some objects are not used; the first reason stays."""
         new = np.asarray(rows)[np.equal(self.reject_reason[rows], None)]
-        self.reject_reason[new] = reason
+        self.reject_reason[new] = redacted(reason)
 
     def reject_file(self, rows, flag: Flag, reason: str, tile, band, path) -> None:
         """Reject the objects of a file that cannot be used, and remember the file."""
@@ -88,8 +90,16 @@ class Quality:
     def note_file(self, flag: Flag | None, reason: str, tile, band, path) -> None:
         """Remember a file that something is wrong with, or without a flag odd."""
         name = NOTE if flag is None else flag.name.lower()
+        path = path if path is None else shown_url(str(path))
         entry = {"tile": tile, "band": band, "path": path, "flag": name}
-        self.files.append({**entry, "reason": reason})
+        self.files.append({**entry, "reason": redacted(reason)})
+
+    def not_read(self) -> list[str]:
+        """Name the files that could not be read this time."""
+        name = Flag.UNAVAILABLE.name.lower()
+        lost = (entry for entry in self.files if entry["flag"] == name)
+        names = (entry["path"] or entry["reason"] for entry in lost)
+        return sorted({str(split_extension(each)[0]) for each in names})
 
     def measure(self, rows: np.ndarray, images: np.ndarray, max_masked_fraction: float) -> None:
         """Measure bad pixels, and reject the objects that have too many.

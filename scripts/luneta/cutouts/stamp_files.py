@@ -14,7 +14,8 @@ from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
 from luneta.cutouts.stamp_pictures import read_picture, read_stored, shades
 from luneta.cutouts.table_pictures import SUFFIXES as TABLES
 from luneta.cutouts.table_pictures import picture_bytes
-from luneta.survey.fits_headers import Unit, require_file
+from luneta.faults import passing_fault
+from luneta.survey.fits_headers import Unit, require_file, unavailable
 from luneta.survey.flags import Flag
 from luneta.survey.hdf5_files import open_hdf5, own_dataset, read_rows
 from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
@@ -26,6 +27,8 @@ GAP = 8
 
 
 def _unreadable(path: Path | str, error: Exception | str) -> ImageError:
+    if isinstance(error, Exception) and (fault := passing_fault(error, path)):
+        return unavailable(path, fault)
     detail = " ".join(str(error).split())[:200]
     return ImageError(Flag.UNREADABLE_FILE, f"{path} cannot be read: {detail}", path)
 

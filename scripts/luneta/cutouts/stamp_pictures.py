@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from luneta.survey.fits_headers import require_file
+from luneta.faults import passing_fault
+from luneta.survey.fits_headers import open_plain, unavailable
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
 
@@ -77,8 +78,7 @@ def read_picture(
         to 255.
     """
     if isinstance(source, (str, Path)):
-        require_file(Path(source))
-        with Path(source).open("rb") as file:
+        with open_plain(source) as file:
             return _read(file, str(source) if name is None else name, page, display)
     file = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
     return _read(file, name or "a picture", page, display)
@@ -98,8 +98,7 @@ def read_stored(path: Path | str, page: int | None = None) -> np.ndarray:
     ImageError
         If the file is missing, or broken, or not a picture.
     """
-    require_file(Path(path))
-    with Path(path).open("rb") as file:
+    with open_plain(path) as file:
 
         def stored(picture: Image.Image) -> np.ndarray:
             picture.seek(page or 0)
@@ -182,6 +181,8 @@ def _guarded(file: BinaryIO, name: str, read) -> np.ndarray:
             )
         raise ImageError(Flag.UNREADABLE_FILE, f"{name} is {what}", name) from None
     except Exception as error:  # of a damaged file Pillow's errors are of many kinds
+        if fault := passing_fault(error):
+            raise unavailable(name, fault) from None
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         reason = f"{name} cannot be read: {detail}"
         raise ImageError(Flag.UNREADABLE_FILE, reason, name) from None

@@ -139,7 +139,7 @@ class StampReader:
                 setattr(parts, kind, planes)
             self._agree_in_shape(names, parts)
             if self.is_usable(parts):
-                self._read_headers(names, local, parts)
+                self._read_headers_or_note(names, local, parts)
             if self._asks_scale and self.is_usable(parts):
                 self._read_scale(names["image"], local, parts)
         return parts
@@ -216,6 +216,13 @@ class StampReader:
                     error = ImageError(Flag.SHAPE_MISMATCH, reason, name)
                     self._note(error, numbers, name, parts)
 
+    def _read_headers_or_note(self, names: Mapping, local: dict, parts: Parts) -> None:
+        """Read the headers; one that cannot be read again costs the object its bands."""
+        try:
+            self._read_headers(names, local, parts)
+        except ImageError as error:
+            self._note(error, range(len(self._bands)), names["image"][0], parts)
+
     def _read_headers(self, names: Mapping, local: dict, parts: Parts) -> None:
         """Take over what the headers say of units, saturation and mask planes."""
         there = [number for number, lost in enumerate(parts.missing) if not lost]
@@ -275,7 +282,10 @@ class StampReader:
             with _under_its_own_name(name, local) as there:
                 parts.scale = pixel_scale(read_grid(there)[0])
             return
-        except ImageError:
+        except ImageError as error:
+            if error.flag == Flag.UNAVAILABLE:
+                self._note(error, range(len(self._bands)), name, parts)
+                return
             scale = self._settings.get("pixel_scale")
         if scale is None and self._needs_scale:
             reason = (

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.faults import passing_fault
 from luneta.survey.bounds import limited_memory
-from luneta.survey.fits_headers import require_file
+from luneta.survey.fits_headers import require_file, unavailable
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
 
@@ -49,6 +50,8 @@ def picture_bytes(path: Path, column: str | int | None, row: int | None) -> byte
         group = int(np.searchsorted(starts, row, "right")) - 1
         value = _row_group(*key, group, str(column))[row - int(starts[group])].as_py()
     except (OSError, pa.ArrowException, KeyError, MemoryError) as error:
+        if fault := passing_fault(error, path):
+            raise unavailable(path, fault) from None
         detail = " ".join(str(error).split())[:200]
         raise ImageError(Flag.UNREADABLE_FILE, f"{name} cannot be read: {detail}", path) from None
     if not value:

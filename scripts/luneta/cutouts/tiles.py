@@ -34,7 +34,7 @@ from luneta.cutouts.tile_fills import fills_of_cutouts
 from luneta.survey.constants import describe
 from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile, memory_for
-from luneta.survey.remote import localised
+from luneta.survey.remote import localised, under_given_names
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid, to_pixels, to_sky
 
@@ -175,13 +175,14 @@ class TileCutter:
         windows = self._windows(files, band) if wcs is None else None
         image, windows = self._read(files, windows)
         self._mask_fills(image, wcs)
+        given = self.tile.bands[band].image  # which is not the name of a copy that was fetched
         if image.fills:
-            what = self.tile.name, band, files.image
-            self.quality.note_file(Flag.CONSTANT, describe(files.image, image.fills), *what)
+            what = self.tile.name, band, given
+            self.quality.note_file(Flag.CONSTANT, describe(given, image.fills), *what)
         calibrate(
             image, files, band, self.settings, self.scale if wcs is None else pixel_scale(wcs)
         )
-        self._report(image, band)
+        self._report(image, files, band)
         if wcs is not None:
             image = align(image, wcs, self.grid, files.image)
         image = without_sky(image, self.cutouts["background"], windows)
@@ -209,14 +210,17 @@ class TileCutter:
         where = image.pixels, x[known], y[known], side, limit, image.values
         image.mask_fills(fills_of_cutouts(*where))
 
-    def _report(self, image: BandImage, band: str) -> None:
+    def _report(self, image: BandImage, files: BandFiles, band: str) -> None:
         """Flag the objects if config and headers contradict each other; note what is odd."""
-        path = self.tile.bands[band].image
+        given = self.tile.bands[band]
+        path = given.image
         for conflict in image.conflicts:
+            reason = under_given_names(conflict, files, given)
             self.quality.mark(self.rows, Flag.HEADER_CONFLICT)
-            self.quality.note_file(Flag.HEADER_CONFLICT, conflict, self.tile.name, band, path)
+            self.quality.note_file(Flag.HEADER_CONFLICT, reason, self.tile.name, band, path)
         for note in image.notes:
-            self.quality.note_file(None, note, self.tile.name, band, path)
+            reason = under_given_names(note, files, given)
+            self.quality.note_file(None, reason, self.tile.name, band, path)
 
     def _open_grid(self, files: BandFiles) -> None:
         """Learn the reference band's grid; one without a sky will do for positions in pixels."""

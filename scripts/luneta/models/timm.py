@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 
 from luneta.config import HUB
 from luneta.models.torch_files import StateError, to_safetensors
+from luneta.urls import redacted
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 State = dict[str, np.ndarray]
@@ -184,7 +185,7 @@ def _fetch(name: str, revision: str | None, file: str) -> Path | None:
             f"HF_HUB_OFFLINE is set; {_MEND}"
         ) from None
     except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = redacted(str(error).partition("\n")[0])
         raise StateError(f"{told} cannot be fetched ({reason:.200}); {_MEND}") from None
 
 

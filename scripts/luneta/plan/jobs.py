@@ -20,8 +20,10 @@ from luneta.plan.changes import changes
 from luneta.plan.memory import changed_rows, remember_rows, rows_digest
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
+from luneta.retries import Retries, retried
 from luneta.runs import Run
 from luneta.survey.shards import LAST_RUN
+from luneta.urls import concealed, hidden_options, recorded_config
 
 INGEST_KEYS = {
     "units", "frame", "equinox", "epoch", "image_epoch", "first_pixel", "detection", "remote",
@@ -86,12 +88,14 @@ class Plan(SurveyPlan):
 
     def ingest(self, shard: str) -> dict:
         """Settings of `ingest`."""
-        return {
+        settings = {
             **self._ingest_settings,
             "tiles": [self.grid(tile).as_dict() for tile in self.tiles_of(shard)],
             "sources": self.sources(shard),
             "delivered": self.delivered([*self.grids(shard), *self.source_files(shard)]),
+            **self.retries.settings("ingest", shard),
         }
+        return concealed(settings)
 
     @cached_property
     def _ingest_settings(self) -> dict:
@@ -106,15 +110,22 @@ class Plan(SurveyPlan):
 
     def cutouts(self, shard: str) -> dict:
         """Settings of `cutouts`."""
+        common = {**self._cutouts_settings, **self.retries.settings("cutouts", shard)}
         if not self.is_tiles:
-            return self._cutouts_settings
-        return {
-            **self._cutouts_settings,
+            return common
+        settings = {
+            **common,
             "pixels": "flux",
             "tiles": [tile.as_dict() for tile in self.tiles_of(shard)],
             "reference_band": self.config.input.reference,
             "delivered": self.delivered(self.images(shard)),
         }
+        return concealed(settings)
+
+    @cached_property
+    def retries(self) -> Retries:
+        """What could not be read in earlier runs; looked up once, before any job of this one."""
+        return Retries(self.index)
 
     @cached_property
     def _cutouts_settings(self) -> dict:
@@ -127,7 +138,9 @@ class Plan(SurveyPlan):
         }
 
     def _part_of_input(self, keys: set[str]) -> dict:
-        return {key: value for key, value in self.given.items() if key in keys}
+        part = {key: value for key, value in self.given.items() if key in keys}
+        options = hidden_options(self.given["remote"]["options"])
+        return part | {"remote": {**self.given["remote"], "options": options}}
 
     def _task(self, task: str) -> dict:
         """A task as its jobs need it, without what only concerns planning."""
@@ -280,7 +293,7 @@ class Plan(SurveyPlan):
         return {
             "survey": self.config.survey,
             "seed": self.config.seed,
-            "config": decisive(self.config.model_dump(mode="json")),
+            "config": concealed(decisive(self.config.model_dump(mode="json"))),
             "bands": self.bands,
             "calibrated": self.calibrated,
             "keep": self.kept,
@@ -428,7 +441,7 @@ class Plan(SurveyPlan):
         """All that decides what is computed; see `luneta.plan.changes.changes`."""
         return {
             **self.delivery(),
-            "config": self.config.model_dump(mode="json"),
+            "config": recorded_config(self.config.model_dump(mode="json")),
             "code": {rule: code_digest(rule) for rule in self.RULES},
             "run_id": self.run_id,
             "rows": rows_digest(self.index),
@@ -445,9 +458,11 @@ class Plan(SurveyPlan):
 
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
+        files = self.retries.files(self.shards)
+        lines = retried(files, "in the last run, and now tried again") if files else []
         if not self._last_state:
-            return []
-        lines = changes(self._last_state, self._state())
+            return lines
+        lines += changes(self._last_state, self._state())
         return [*lines, *changed_rows(self.index, self._last_state)]
 
     def heal_catalog(self) -> list[str]:
@@ -501,7 +516,7 @@ class Plan(SurveyPlan):
         So it is if the run was killed between its success and that, or if the config has come to
         ask for other provenance, which is no work for any job.
         """
-        last, config = self._last_state, self.config.model_dump(mode="json")
+        last, config = self._last_state, recorded_config(self.config.model_dump(mode="json"))
         if last.get("run_id") != self.run_id:
             return
         is_as_wanted = config["provenance"] == last["config"].get("provenance")

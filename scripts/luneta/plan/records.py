@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,6 +85,7 @@ class Record(_Part):
     changes: Changes | None
     inputs: Inputs
     outputs: dict[str, str]
+    not_recorded: list[str] = Field(default_factory=list)
 
 
 def read_record(path: Path) -> Record:
@@ -101,6 +103,7 @@ def read_record(path: Path) -> Record:
         record = Record.model_validate(content)
     except ValidationError as error:
         raise CannotReproduce(f"{path} is not the record of a run: {_reasons(error)}") from None
+    check_secrets(record.not_recorded)
     _check_config(record)
     return record
 
@@ -123,6 +126,22 @@ def _reasons(error: ValidationError) -> str:
     lines = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in errors[:MOST_TOLD]]
     more = [f"and {len(errors) - MOST_TOLD} more"] if len(errors) > MOST_TOLD else []
     return "; ".join([*lines, *more])
+
+
+def check_secrets(not_recorded: Sequence[str]) -> None:
+    """Insist on a record whose config is whole.
+
+    Raises
+    ------
+    CannotReproduce
+        If passwords or signatures are left out of it, under the keys that are named.
+    """
+    if not_recorded:
+        raise CannotReproduce(
+            f"its config held secrets that no record keeps, in {', '.join(not_recorded)}: run the "
+            "workflow with the config itself. In input.remote.options name environment variables "
+            "({env: NAME}), which are recorded by name"
+        )
 
 
 def _check_config(record: Record) -> None:

@@ -18,12 +18,16 @@ from luneta.plan.jobs import Plan
 from luneta.plan.survey import Found
 from luneta.runs import RUN
 from luneta.survey.tiles import Tile
+from luneta.urls import without_secrets
 
 PLAN = "plan.json"
 
 
 def tell_jobs(plan: Plan) -> None:
-    """Write down what the run has found, once it has claimed the results."""
+    """Write down what the run has found, once it has claimed the results.
+
+    Where URLs of tiles hold secrets, which the jobs need, only the owner of the file can read it.
+    """
     found = plan.found
     content = {
         "run": os.environ[RUN],
@@ -34,7 +38,8 @@ def tell_jobs(plan: Plan) -> None:
         "lists": found.lists,
     }
     with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
-        write_json(plan.index / PLAN, content, indent=None)
+        has_secrets = without_secrets(content) != content
+        write_json(plan.index / PLAN, content, indent=None, is_private=has_secrets)
 
 
 def told(config: Config) -> Found | None:

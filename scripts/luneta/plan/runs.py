@@ -34,6 +34,7 @@ from luneta.outputs import DAMAGED
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
+from luneta.urls import left_out, recorded_config
 
 log = logging.getLogger(__name__)
 
@@ -243,15 +244,18 @@ def record(plan: SurveyPlan) -> Path:
     """Write `runs/{run_id}.json`, and `runs/{run_id}.diff` if the code was changed; give its path.
 
     A run of the same code, config and environment on more data has the same name, and its record
-    takes the place of the earlier one, as its catalog does.
+    takes the place of the earlier one, as its catalog does. Passwords, signatures of URLs and
+    literal secrets of options are left out; `not_recorded` names the keys that held them.
     """
     config = plan.config.model_dump(mode="json")
+    recorded = recorded_config(config)
     facts = run_facts(config)
     path = plan.results / "runs" / f"{facts['luneta.run_id']}.json"
     digests = Digests(plan.index / MEMORY)
     content = {
         "facts": facts,
-        "config": config,
+        "config": recorded,
+        "not_recorded": left_out(config, recorded),
         "environment": {"lock": lock_name(), "packages": packages()},
         "changes": _changes(facts, path.with_suffix(".diff")),
         "inputs": inputs(plan, digests),

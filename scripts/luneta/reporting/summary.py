@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from luneta.parquet import parquet_schema, read_parquet
 from luneta.reporting.predictions import against_truth, read_truth, told_of_split
 from luneta.reporting.reckoning import reckon, total
 from luneta.reporting.tables import counted, measured
+from luneta.retries import Retries, retried
 
 
 def _objects_line(catalog: Path) -> str:
@@ -88,14 +89,20 @@ def _truth_line(folder: Path, catalog: Path, contents: dict[str, dict]) -> str:
     return "balanced accuracy against the hidden truth: " + ", ".join(parts or ["no task has one"])
 
 
-def lines(folder: Path | str) -> Iterable[str]:
-    """Give the lines of a summary: objects, each task, the truth if hidden, the places."""
+def lines(folder: Path | str, shards: Sequence[str] | None = None) -> Iterable[str]:
+    """Return the lines of a summary: objects, each task, the truth if hidden, the places.
+
+    Files that are tried again are those of some shards, or of all that ever were.
+    """
     folder = Path(folder)
     catalog = folder / "catalog" / COLLECTION
     contents = {path.stem: read_json(path) for path in sorted(folder.glob("metrics/*.json"))}
     complete = catalog.exists()
     if complete:
         yield _objects_line(catalog)
+    yield from retried(
+        Retries(folder / "index").files(shards), "in this run; the next run tries again"
+    )
     for task, content in contents.items():
         yield _task_line(task, content)
         yield from _conflict_line(folder, task)
@@ -109,15 +116,17 @@ def lines(folder: Path | str) -> Iterable[str]:
     yield f"catalog: {catalog.parent}; report: {page if page.exists() else folder / 'report'}"
 
 
-def summary(results: Path | str) -> str:
+def summary(results: Path | str, shards: Sequence[str] | None = None) -> str:
     """Sum up a survey.
 
     Parameters
     ----------
     results : path
         Folder `results/{survey}`; of a run that stopped short of the catalog, what is there.
+    shards : sequence of str, optional
+        Those that the survey has now.
     """
-    return "\n".join(lines(results))
+    return "\n".join(lines(results, shards))
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from luneta.survey.detected import (
     magnitude_names,
     measured_bands,
 )
+from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, memory_for
 from luneta.survey.locus import phase_free_radius, stellar_locus
 from luneta.survey.measure import (
@@ -47,7 +48,7 @@ BRIGHT = 20.0  # signal-to-noise ratio
 log = logging.getLogger(__name__)
 
 
-def detect_tile(tile: Tile, settings: Mapping) -> Sources:
+def detect_tile(tile: Tile, settings: Mapping, unavailable: list[str] | None = None) -> Sources:
     """Find the objects of a tile, and measure them in all bands.
 
     Parameters
@@ -55,6 +56,8 @@ def detect_tile(tile: Tile, settings: Mapping) -> Sources:
     settings : mapping
         `reference_band`, `bands`, and `detection`, `mask`, `weight`, `zero_points`,
         `zero_point`, `remote` of the config's `input` section.
+    unavailable : list of str, optional
+        Takes the names of files that could not be read this time.
 
     Returns
     -------
@@ -76,6 +79,8 @@ def detect_tile(tile: Tile, settings: Mapping) -> Sources:
         radius = half_light_radius(image, objects, flux)
         del image
         values = _all_magnitudes(planes, objects, settings)
+        if unavailable is not None:
+            unavailable += planes.unavailable
     ra, dec, angle = _on_the_sky(planes.wcs, objects)
     significance = flux / error
     star, known = _stars(objects, radius, significance, tile.name, wanted)
@@ -181,19 +186,24 @@ def _nothing(settings: Mapping) -> Sources:
     return Sources(empty, none, none, empty, detected_schema(settings).empty_table())
 
 
-def detect_sources(tiles: Sequence[Tile], settings: Mapping) -> Sources:
+def detect_sources(
+    tiles: Sequence[Tile], settings: Mapping, unavailable: list[str] | None = None
+) -> Sources:
     """Find the objects of some tiles; a tile whose images cannot be used gives none.
 
     Parameters
     ----------
-    settings : mapping
-        As `detect_tile`.
+    settings, unavailable
+        As of `detect_tile`.
     """
+    lost = [] if unavailable is None else unavailable
     parts = [_nothing(settings)]
     for tile in tiles:
         try:
             with memory_for(f"tile {tile.name}"):
-                parts.append(detect_tile(tile, settings))
+                parts.append(detect_tile(tile, settings, lost))
         except ImageError as error:
             log.warning("tile %s: no objects, as %s", tile.name, error)
+            if error.flag == Flag.UNAVAILABLE:
+                lost.append(error.path or tile.name)
     return concatenate(parts)

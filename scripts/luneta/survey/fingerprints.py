@@ -97,7 +97,10 @@ def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     unknown = [path for path, mark in marks.items() if mark and path not in now]
     with ThreadPoolExecutor(READERS) as pool:
         now |= zip(unknown, pool.map(fingerprint, unknown), strict=True)
-    state = {path: [mark, now[path]] for path, mark in marks.items() if mark}
+    # One that could not be read is looked at again, as the fault may pass.
+    state = {
+        path: [mark, now[path]] for path, mark in marks.items() if mark and is_readable(now[path])
+    }
     if state != known:
         write_json(memory, state, indent=None)
     return {path: now.get(path) for path in marks}

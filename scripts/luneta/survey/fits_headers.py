@@ -19,9 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from luneta.faults import passing_fault
 from luneta.printable import printable
 from luneta.survey.bounds import ALWAYS_ALLOWED, BEST_COMPRESSION, TooLarge, check_size
 from luneta.survey.flags import Flag
+from luneta.urls import redacted, shown_url
 
 BLOCK = 2880
 CARD = 80
@@ -43,6 +45,7 @@ _LAYOUT = re.compile(
 )
 _TABLE_LAYOUT = re.compile(r"T(FIELDS|FORM\d+)|THEAP")
 _PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_ONE_SLASH = re.compile(r"(^|[/ ])(https?|s3|gs|ftp):/[^/]", re.IGNORECASE)
 _NO_FILES = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -63,7 +66,7 @@ _OTHER_FORMATS = {
 
 
 class ImageError(Exception):
-    """An image file that cannot be used.
+    """An image file that cannot be used; neither the reason nor the path shows a secret of a URL.
 
     Attributes
     ----------
@@ -74,14 +77,20 @@ class ImageError(Exception):
     """
 
     def __init__(self, flag: Flag, reason: str, path: Path | str | None = None):
-        super().__init__(printable(reason))
+        super().__init__(printable(redacted(reason)))
         self.flag = flag
-        self.path = None if path is None else str(path)
+        self.path = None if path is None else shown_url(str(path))
 
 
 def unreadable(path: Path | str, reason: str) -> ImageError:
     """Make the error of a file that is there but cannot be used."""
     return ImageError(Flag.UNREADABLE_FILE, f"{path} {reason}", path)
+
+
+def unavailable(path: Path | str, fault: str) -> ImageError:
+    """Make the error of a file that could not be read, and may be readable in the next run."""
+    reason = f"{path} could not be read this time: {fault}; the next run tries again"
+    return ImageError(Flag.UNAVAILABLE, reason, path)
 
 
 @dataclass(frozen=True)
@@ -218,6 +227,21 @@ def _system_devices() -> frozenset[int]:
     return frozenset(place.stat().st_dev for place in places) - {Path("/").stat().st_dev}
 
 
+def open_plain(path: Path | str) -> BinaryIO:
+    """Open a file for reading, as it is.
+
+    Raises
+    ------
+    ImageError
+        If it is missing, not a plain file, forbidden, or cannot be read this time.
+    """
+    require_file(path)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise _not_opened(Path(path), error) from None
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Open a file for reading, unpacked if it is packed by gzip or bzip2.
 
@@ -230,20 +254,23 @@ def open_file(path: Path | str) -> BinaryIO:
     try:
         with Path(path).open("rb", buffering=0) as file:
             start = file.read(CARD)
+        for magic, opener in _PACKERS.items():
+            if start.startswith(magic):
+                return opener(path, "rb")
+        _check_start(path, start)
+        return Path(path).open("rb", buffering=0)
     except OSError as error:
         raise _not_opened(Path(path), error) from None
-    for magic, opener in _PACKERS.items():
-        if start.startswith(magic):
-            return opener(path, "rb")
-    _check_start(path, start)
-    return Path(path).open("rb", buffering=0)
 
 
 def _not_opened(path: Path, error: Exception) -> ImageError:
     code = getattr(error, "errno", None)
+    if fault := passing_fault(error):
+        return unavailable(path, fault)
     if code in (errno.ENOENT, errno.ENOTDIR):
         target = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
-        return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}", path)
+        hint = "; a URL has two slashes behind its protocol" if _ONE_SLASH.search(str(path)) else ""
+        return ImageError(Flag.MISSING_FILE, f"{path} does not exist{target}{hint}", path)
     if code == errno.ELOOP:
         return unreadable(path, "is a symbolic link that leads round in a circle")
     if code == errno.EACCES:

@@ -27,6 +27,7 @@ class Flag(IntFlag):
     HEADER_CONFLICT = 65536
     CONSTANT = 131072
     MISSING_BAND = 262144
+    UNAVAILABLE = 524288
 
 
 NOTE = "note"  # in the place of a flag's name: a file that is odd and was used
@@ -50,6 +51,7 @@ DESCRIPTIONS = {
     Flag.HEADER_CONFLICT: "the config and the header of an image contradict each other",
     Flag.CONSTANT: "one exact value fills a large part of a band; its pixels are masked",
     Flag.MISSING_BAND: "a band of the object is missing; its pixels are masked",
+    Flag.UNAVAILABLE: "an image of the object could not be read; the next run tries again",
 }
 
 UNUSABLE = (
@@ -65,6 +67,7 @@ UNUSABLE = (
     | Flag.BAD_CHECKSUM
     | Flag.BAD_ID
     | Flag.OVERLAP
+    | Flag.UNAVAILABLE
 )
 
 

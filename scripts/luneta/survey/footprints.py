@@ -17,10 +17,12 @@ from scipy.spatial import cKDTree
 from luneta.code_digest import source_digest
 from luneta.files import read_memory, write_json
 from luneta.survey.fits_headers import card_value
+from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, ImageFile
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.tiles import Tile
 from luneta.survey.wcs import frame_of, is_singular, read_grid, to_pixels, to_world, wcs_cards
+from luneta.urls import shown_url, url_key
 
 # Uneven, so that a cubic distortion does not look like a scale.
 _PROBES = (0.0, 0.2, 0.55, 1.0)
@@ -58,6 +60,8 @@ class Footprint:
         The 3 x 3 matrix that turns an ICRS unit vector into (w x, w y, w), with x, y the
         zero-based pixel position and w positive in front of the image. Every gnomonic
         projection without distortion has one; None for others.
+    is_passing : bool
+        Whether an image that comes before it could not be read this time.
     """
 
     image: str
@@ -65,13 +69,15 @@ class Footprint:
     centre: tuple[float, float, float]
     radius: float
     matrix: tuple[float, ...] | None
+    is_passing: bool = False
 
 
 @dataclass(frozen=True)
 class NoFootprint:
-    """A tile of which no image tells where it lies, and why."""
+    """A tile of which no image tells where it lies, and why; the next run may find out."""
 
     reason: str
+    is_passing: bool = False
 
 
 def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -115,28 +121,36 @@ def survey_footprints(
         zip(new, _measure([_grid(tiles[n], reference, remote) for n in new]), strict=True)
     )
     state = {
-        name: [keys[name], vars(measured[name])] if name in measured else known[name]
+        name: [keys[name], _kept(measured[name])] if name in measured else known[name]
         for name in tiles
     }
     lasting = {
         name: kept
         for name, kept in state.items()
-        if "reason" not in kept[1] or not is_unwatched(tiles[name])
+        if not kept[1]["is_passing"] and not ("reason" in kept[1] and is_unwatched(tiles[name]))
     }
     if lasting != known:
         write_json(memory, lasting, indent=None)
-    return {name: _restored(values) for name, (_, values) in state.items()}
+    return {name: _restored(values, tiles[name]) for name, (_, values) in state.items()}
 
 
-def _restored(values: Mapping) -> Footprint | NoFootprint:
+def _kept(found: Footprint | NoFootprint) -> dict:
+    """Return a footprint as it is kept, without the secrets of a URL."""
+    values = dict(vars(found))
+    return values | {"image": url_key(values["image"])} if "image" in values else values
+
+
+def _restored(values: Mapping, tile: Tile) -> Footprint | NoFootprint:
     """Return what JSON kept, which knows no tuples."""
     if "reason" in values:
-        return NoFootprint(values["reason"])
-    return Footprint(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return NoFootprint(**values)
+    images = {url_key(files.image): files.image for files in tile.bands.values()}
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Footprint(**tuples | {"image": images.get(values["image"], values["image"])})
 
 
 def _key(tile: Tile, reference: str, versions: Mapping[str, str | None]) -> list:
-    images = [[files.image, versions.get(files.image)] for files in tile.bands.values()]
+    images = [[url_key(f.image), versions.get(f.image)] for f in tile.bands.values()]
     return [source_digest(Path(__file__)), reference, *images]
 
 
@@ -155,6 +169,7 @@ class _Grid:
     lon: np.ndarray
     lat: np.ndarray
     frame: BaseCoordinateFrame
+    is_passing: bool = False
 
 
 def _local(image: str, remote: Mapping | None) -> AbstractContextManager[str]:
@@ -164,20 +179,21 @@ def _local(image: str, remote: Mapping | None) -> AbstractContextManager[str]:
 
 def _grid(tile: Tile, reference: str, remote: Mapping | None) -> _Grid | NoFootprint:
     """Probe the grid of a tile, in the first band whose image has one that works."""
-    reasons = []
+    reasons, is_passing = [], False
     for band in sorted(tile.bands, key=lambda band: band != reference):
         image = tile.bands[band].image
         try:
             with _local(image, remote) as name:
                 grid = _plain_grid(name) or _probed(name, *read_grid(name))
-            return replace(grid, image=image)
+            return replace(grid, image=image, is_passing=is_passing)
         except ImageError as error:
             reasons.append(str(error))
+            is_passing = is_passing or error.flag == Flag.UNAVAILABLE
         except (ValueError, ArithmeticError, WcsError) as error:
-            reasons.append(f"{image}: {error}")
+            reasons.append(f"{shown_url(image)}: {error}")
         log.warning("tile %s, band %s: %s", tile.name, band, reasons[-1])
     log.warning("tile %s has no footprint: none of its images has a readable grid", tile.name)
-    return NoFootprint(reasons[0] if reasons else "it has no image")
+    return NoFootprint(reasons[0] if reasons else "it has no image", is_passing)
 
 
 def _plain_grid(image: str) -> _Grid | None:
@@ -239,6 +255,7 @@ def _measure(grids: Sequence[_Grid | NoFootprint]) -> list[Footprint | NoFootpri
             tuple(centre.tolist()),
             float(radius),
             tuple(matrix.ravel().tolist()) if gnomonic else None,
+            grid.is_passing,
         )
         for grid, matrix, centre, radius, gnomonic in zip(
             there, matrices, centres, radii, plain, strict=True

@@ -17,6 +17,7 @@ import fitsio
 import numpy as np
 from astropy.io import fits
 
+from luneta.faults import NoRoom, is_full, passing_fault
 from luneta.survey.bounds import ALWAYS_ALLOWED, TEXT_BEST_COMPRESSION, shown
 from luneta.survey.fits_checks import check_gzip_tiles, data_sum
 from luneta.survey.fits_headers import (
@@ -27,12 +28,13 @@ from luneta.survey.fits_headers import (
     find_unit,
     open_file,
     require_bound,
+    unavailable,
     unreadable,
 )
 from luneta.survey.flags import Flag
+from luneta.urls import is_remote
 
 _EXTENSION = re.compile(r"^(?P<path>.+)\[(?P<extension>[^\[\]]+)\]$")
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 # What CFITSIO can only take for the name of a file that is there.
 _PLAIN_PATH = re.compile(r"/(?:(?!\.imh)[\w/.,=@-])+\.(?:fits?|fits?\.fz|fz)", re.ASCII)
 _MOST_PADDING = 2**26  # bytes without meaning behind the last extension
@@ -53,7 +55,7 @@ def split_extension(name: str) -> tuple[Path | str, str | int | None]:
     path, extension = (name, None) if match is None else (match["path"], match["extension"])
     if extension is not None and extension.isdecimal():
         extension = int(extension)
-    return path if _URL.match(path) else Path(path), extension
+    return path if is_remote(path) else Path(path), extension
 
 
 @contextlib.contextmanager
@@ -82,6 +84,10 @@ def _teaching(method):
         except ImageError:
             raise
         except Exception as error:  # fitsio, astropy and zlib errors are of many kinds
+            if is_full(error):
+                raise NoRoom(error, tempfile.gettempdir()) from None
+            if fault := passing_fault(error, self.path):
+                raise unavailable(self.path, fault) from None
             first = str(error).strip().split("\n")[0]  # CFITSIO tells its way there in others
             detail = _FITSIO_STATUS.sub("", first)[:200] or type(error).__name__
             raise unreadable(self.path, f"is damaged: {detail}") from None

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from luneta.survey.source_files import list_files
 from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
 from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
+from luneta.urls import shown_url
 
 OBJECTS = "objects.arrow"
 KEY = "key.json"
@@ -86,12 +88,23 @@ def _digest(table: pa.Table) -> str:
 
 
 def _write_if_changed(table: pa.Table, path: Path) -> None:
-    try:
-        if path.exists() and read_parquet(path).equals(table, check_metadata=True):
+    """Write a slice, unless it is there; only its owner can read it if URLs in it hold secrets.
+
+    The jobs of the shard need the full URLs. Who else may read the table that they come from can
+    plan the survey, which writes the slice anew.
+    """
+    with suppress(OSError, DamagedFile):  # not there, damaged, or of another user
+        if read_parquet(path).equals(table, check_metadata=True):
             return
-    except DamagedFile:
-        pass
-    write_parquet(table, path)
+    write_parquet(table, path, is_private=_holds_secrets(table))
+
+
+def _holds_secrets(table: pa.Table) -> bool:
+    """Whether a slice names files by URLs of which a part is not to be shown."""
+    kinds = ("image_", "mask_", "weight_")
+    columns = [table[name] for name in table.column_names if name.startswith(kinds)]
+    texts = (text for column in columns for text in pc.unique(column).to_pylist())
+    return any(shown_url(text) != text for text in texts if isinstance(text, str))
 
 
 def _known(folder: Path) -> dict:
@@ -222,7 +235,8 @@ def deal_sources(
     known = survey_footprints(tiles, reference, versions, memory, remote)
     rows, numbers = _placements_by_sky(sources, list(known.values()), remote)
     hidden = {n: found.reason for n, found in known.items() if isinstance(found, NoFootprint)}
-    if any(is_unwatched(tiles[name]) for name in hidden):
+    is_passing = any(footprint.is_passing for footprint in known.values())
+    if is_passing or any(is_unwatched(tiles[name]) for name in hidden):
         key = None  # asked again the next time
     slices = _slices(sources, rows, numbers, tiles)
     if hidden and UNPLACED in slices:

@@ -17,12 +17,13 @@ from luneta.printable import printable
 from luneta.survey.bounds import USUAL_GIGABYTES, set_most_gigabytes
 from luneta.survey.detect import detect_sources
 from luneta.survey.flags import DESCRIPTIONS, Flag
-from luneta.survey.images import ImageError, ImageFile
+from luneta.survey.images import ImageError, ImageFile, split_extension
 from luneta.survey.remote import local_copy
 from luneta.survey.sources import Sources, on_the_sky, read_sources
 from luneta.survey.stamp_positions import positions_of_stamps
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import read_grid, to_pixels, to_sky
+from luneta.urls import shown_url
 
 # Control and format characters, and ends of lines: see `luneta.printable`.
 UNSAFE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
@@ -267,7 +268,8 @@ def _place_on(tile: Tile, reference: str, rows: np.ndarray, placed: dict, remote
     x, y = placed["x"], placed["y"]
     by_sky = here & ~by_pixel
     if wcs is None:
-        reason = f"{tile.bands[reference].image} has no celestial coordinate system"
+        image = shown_url(tile.bands[reference].image)
+        reason = f"{image} has no celestial coordinate system"
         mark(placed["flags"], placed["reject_reason"], by_sky, Flag.NO_WCS, reason)
     elif by_sky.any():
         x[by_sky], y[by_sky] = to_pixels(wcs, placed["ra"][by_sky], placed["dec"][by_sky])
@@ -303,7 +305,7 @@ def _grid(files: BandFiles, by_pixel: bool, remote: Mapping) -> tuple[WCS | None
             return None, image.shape
 
 
-def run(sources: list[Path], output: Path, settings: dict) -> None:
+def run(sources: list[Path], output: Path, settings: dict) -> list[str]:
     """Write `objects/{shard}.parquet`: every row of the shard's source lists, placed and flagged.
 
     Parameters
@@ -318,25 +320,42 @@ def run(sources: list[Path], output: Path, settings: dict) -> None:
         `sliced`; `positions` of stamps; `units`, `frame`, `equinox`, `epoch`, `image_epoch`,
         `first_pixel`, `overlap_radius`, `remote` and `detection` of the config's `input` section;
         for detection also `mask`, `weight` and `zero_points`.
+
+    Returns
+    -------
+    list of str
+        Files that could not be read this time.
     """
     set_most_gigabytes(settings.get("most_gigabytes", USUAL_GIGABYTES))
+    unavailable: list[str] = []
     tiles = [Tile.from_dict(tile) for tile in settings["tiles"]]
     radius = settings.get("overlap_radius", 1.0)
     if settings.get("detection"):
-        given = detect_sources(tiles, settings)
+        given = detect_sources(tiles, settings, unavailable)
         placed = _as_found(given, radius)
     else:
         given = read_sources(sources, settings, [tile.name for tile in tiles])
         reference, remote = settings["reference_band"], settings.get("remote")
         if reference is None:
-            given = _with_positions(given, sources[0], settings)
+            given = _with_positions(given, sources[0], settings, unavailable)
             placed = _unplaced(given)
         else:
             placed = place(given, tiles, reference, radius, remote)
+            unavailable += _not_read(placed["flags"], given.tile, tiles, reference)
     table = in_tile_order(_objects_table(given, placed), [tile.name for tile in tiles])
     write_parquet(table, output)
     rejected = pc.sum(pc.is_valid(table["reject_reason"])).as_py() or 0
     log.info("%d objects, %d of them not usable", len(table), rejected)
+    return unavailable
+
+
+def _not_read(
+    flags: np.ndarray, names: np.ndarray, tiles: Sequence[Tile], reference: str
+) -> list[str]:
+    """Name the images of the tiles whose objects could not be placed this time."""
+    lost = set(names[(flags & Flag.UNAVAILABLE.value) != 0])
+    images = (tile.bands[reference].image for tile in tiles if tile.name in lost)
+    return [shown_url(str(split_extension(image)[0])) for image in images]
 
 
 def in_tile_order(objects: pa.Table, tiles: Sequence[str]) -> pa.Table:
@@ -362,14 +381,16 @@ def _as_found(sources: Sources, radius: float) -> dict[str, np.ndarray]:
     return placed
 
 
-def _with_positions(sources: Sources, stamps: Path, settings: Mapping) -> Sources:
+def _with_positions(
+    sources: Sources, stamps: Path, settings: Mapping, unavailable: list[str]
+) -> Sources:
     """Give stamps the positions that their own coordinate systems tell, if the config asks so."""
     how = settings.get("positions", "columns")
     if how in ("none", "columns") or settings["columns"]["ra"] is not None:
         return sources
     # What is named by URL is fetched only if positions are asked for by name.
     remote = settings.get("remote") if how == "wcs" else None
-    ra, dec = positions_of_stamps(read_parquet(stamps), remote)
+    ra, dec = positions_of_stamps(read_parquet(stamps), remote, unavailable)
     return replace(sources, ra=ra, dec=dec, missing=np.isnan(ra))
 
 

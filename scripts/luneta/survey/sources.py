@@ -30,6 +30,7 @@ from luneta.survey.positions import (
 from luneta.survey.remote import local_copy
 from luneta.survey.tables import TableError, is_text, read_table, require_columns, text
 from luneta.survey.text_tables import without_nulls
+from luneta.urls import shown_url
 
 __all__ = [
     "Sources", "concatenate", "degrees", "object_names", "on_the_sky", "parts_of", "read_list",
@@ -371,7 +372,7 @@ def _fetched(name: str, text_columns, columns, remote: Mapping) -> pa.Table:
         with local_copy(name, remote) as local:
             return read_table(local, text_columns, columns)
     except (ImageError, TableError) as error:
-        raise TableError(str(error).replace(local, name)) from None
+        raise TableError(str(error).replace(local, shown_url(name))) from None
 
 
 def _read_slice(path: Path, keep: Mapping) -> Sources:

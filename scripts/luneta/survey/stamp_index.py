@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +23,10 @@ from luneta.survey.remote import is_remote
 from luneta.survey.sources import select, text_columns, wanted_columns
 from luneta.survey.table_choice import Listing, split_table
 from luneta.survey.tables import TableError, list_columns, read_table
+from luneta.urls import shown_url
 
 OWN_COLUMNS = ("row", "refused", "signature")  # of a slice, beside those of the templates
+_FIELD = re.compile(r"\{[^{}]*\}")
 STACKS = (".npy", ".h5", ".hdf5", ".hdf")
 
 
@@ -162,8 +166,9 @@ def _full_names(
             columns = " or ".join(template.fields)
             refused[row] = refused[row] or f"the table gives no {columns}, which names its file"
             names.append(template.text)
-        elif "://" in name and is_remote(name):
+        elif "://" in name and is_remote(name := name.strip()):
             names.append(name)
+            refused[row] = refused[row] or _other_host(name, template.text)
         else:
             names.append(os.path.join(root, name))  # noqa: PTH118 (for each of 1e5 stamps)
             if (".." in name or name.startswith("/")) and _leads_out(names[-1], folder):
@@ -172,6 +177,31 @@ def _full_names(
                     "folder that holds all stamps"
                 )
     return names
+
+
+def _other_host(name: str, template: str) -> str | None:
+    """Say so, if a row leads away from the host that the config writes.
+
+    A field within a host stands for letters, digits and dots only, so that no row can end the host
+    early (`@evil.org/`); one right behind a host does not belong to it.
+    """
+    _, mark, written = template.partition("://")
+    authority = re.split(r"[/?#]", _FIELD.sub("{}", written))[0].rpartition("@")[2]
+    if not mark or authority in ("", "{}"):
+        return None  # the table names the host
+    if authority.endswith("{}") and "/" not in _FIELD.sub("{}", written):
+        authority = authority.removesuffix("{}")
+    pattern = re.escape(authority).replace(re.escape("{}"), "[A-Za-z0-9_.-]+")
+    try:
+        host = urlsplit(name).netloc.rpartition("@")[2]
+    except ValueError:
+        host = ""
+    if re.fullmatch(pattern, host):
+        return None
+    return (
+        f"its name leads away from the host of {shown_url(template)!r} in the config: "
+        f"{shown_url(name)!r}; correct the row, or write the host in the config"
+    )
 
 
 def _leads_out(path: str, folder: str) -> bool:

@@ -11,9 +11,11 @@ import pyarrow as pa
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.wcs import WCS
 
+from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError, split_extension
 from luneta.survey.remote import is_remote, local_copy
 from luneta.survey.wcs import frame_of, read_grid, to_world
+from luneta.urls import shown_url
 
 # Files of these kinds are not opened: they hold no coordinate system that is read.
 WITHOUT_WCS = {
@@ -26,7 +28,9 @@ MANY = 10  # stamps at one place
 log = logging.getLogger(__name__)
 
 
-def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.ndarray, np.ndarray]:
+def positions_of_stamps(
+    stamps: pa.Table, remote: Mapping | None, unavailable: list[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the positions of stamps' central pixels, those that cutouts are centred on.
 
     Parameters
@@ -36,6 +40,8 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
         coordinate system tells.
     remote : mapping or None
         The config's `input.remote` section; without it, files named by URL are not asked.
+    unavailable : list of str, optional
+        Takes the names of files that could not be read this time.
 
     Returns
     -------
@@ -47,9 +53,10 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
     names = zip(*(stamps[column].to_pylist() for column in columns), strict=True)
     refused = stamps["refused"].to_pylist() if "refused" in stamps.column_names else None
     places: list[tuple[WCS, float, float] | None] = []
+    lost = [] if unavailable is None else unavailable
     for row, bands in enumerate(names):
         is_refused = refused is not None and refused[row] is not None
-        places.append(None if is_refused else _centre(bands, remote))
+        places.append(None if is_refused else _centre(bands, remote, lost))
     ra, dec = _on_the_sky(places)
     told = np.flatnonzero(np.isfinite(ra))
     if len(told) >= MANY and max(np.ptp(ra[told]), np.ptp(dec[told])) < SAME_PLACE:
@@ -63,7 +70,9 @@ def positions_of_stamps(stamps: pa.Table, remote: Mapping | None) -> tuple[np.nd
     return ra, dec
 
 
-def _centre(names: Sequence[str], remote: Mapping | None) -> tuple[WCS, float, float] | None:
+def _centre(
+    names: Sequence[str], remote: Mapping | None, unavailable: list[str]
+) -> tuple[WCS, float, float] | None:
     """Coordinate system and position in degrees of a stamp's central pixel, or None."""
     for name in dict.fromkeys(names):
         suffix = Path(str(split_extension(name)[0])).suffix.lower() if name else ""
@@ -72,7 +81,9 @@ def _centre(names: Sequence[str], remote: Mapping | None) -> tuple[WCS, float, f
         try:
             with local_copy(name, remote or {}) as there:
                 wcs, (ny, nx) = read_grid(there)
-        except ImageError:
+        except ImageError as error:
+            if error.flag == Flag.UNAVAILABLE:
+                unavailable.append(error.path or shown_url(name))
             continue  # the cutouts job says what is wrong with it
         if nx == len(names) > 1:  # a cube (y, x, band), whose first axis is not of the sky
             continue

@@ -10,15 +10,19 @@ from pathlib import Path
 from luneta.printable import printable
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
+from luneta.urls import redacted
 
 MOST_NAMED = 20
 
 
 class TableError(ValueError):
-    """A table that cannot be read, or lacks a column; the message says how to fix it."""
+    """A table that cannot be read, or lacks a column; the message says how to fix it.
+
+    It shows no secret of a URL.
+    """
 
     def __init__(self, reason: str):
-        super().__init__(printable(reason))
+        super().__init__(printable(redacted(reason)))
 
 
 @dataclass(frozen=True)

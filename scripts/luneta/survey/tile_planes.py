@@ -23,6 +23,7 @@ from luneta.survey.measure import Plane, without_sky
 from luneta.survey.remote import localised
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import pixel_scale, read_grid
+from luneta.urls import shown_url
 
 LEAST_MESH = 16
 SATURATED_SHARE = 0.1
@@ -225,6 +226,7 @@ class TilePlanes:
         self._fetched = contextlib.ExitStack()
         self._files: dict[str, BandFiles] = {}
         self._failed: set[str] = set()
+        self.unavailable: list[str] = []
         self._last: tuple[str, Plane] | None = None
         self._zero_points: dict[str, float | None] = {}
         try:
@@ -298,6 +300,8 @@ class TilePlanes:
                     raise
                 log.warning("tile %s, band %s is not measured: %s", self.tile.name, band, error)
                 self._failed.add(band)
+                if error.flag == Flag.UNAVAILABLE:
+                    self.unavailable.append(error.path or shown_url(self.tile.bands[band].image))
                 return None
         return self._last[1]
 
