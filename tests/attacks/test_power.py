@@ -83,8 +83,8 @@ def test_jobs_of_every_kind_are_finished_by_one_rerun(faults, tmp_path, job, eve
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("job", "every"),
-    [("parquet", 1), ("shard", 1), ("index", 1), ("figure", 1), ("candidates", 1), ("network", 1),
-     ("catalog", 11)],
+    [("parquet", 1), ("shard", 1), ("index", 1), ("figure", 1), ("candidates", 3), ("network", 1),
+     ("catalog", 29)],
 )  # fmt: skip
 def test_every_call_of_jobs_of_every_kind_may_fail(faults, tmp_path, job, every, way):
     _, found = trials(faults, tmp_path, job, way, every)
