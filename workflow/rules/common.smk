@@ -8,6 +8,7 @@ from luneta.config import ConfigError
 from luneta.files import disk_trouble
 from luneta.outputs import note
 from luneta.plan import make_plan
+from luneta.plan.records import RECORDED, close
 from luneta.plan.relay import tell_jobs
 from luneta.reporting.summary import summary
 from luneta.runs import RunError
@@ -147,13 +148,29 @@ def note_outputs():
         print(disk_trouble(error) or error, file=sys.stderr)
 
 
+def jobs_of(rule):
+    """Count the jobs of a rule that this run made, or found to be up to date."""
+    name = getattr(rules, rule).rule.name
+    return sum(job.rule.name == name for job in workflow.dag.jobs)
+
+
+def is_unchecked():
+    """Tell whether Snakemake counts files as made without a look at what they were made from."""
+    return workflow.touch or "PARAMS" not in {
+        trigger.name for trigger in workflow.rerun_triggers
+    }
+
+
 def summarize():
     """Remember what the run was made of; print what was found, and what was left out."""
     note_outputs()
-    for line in PLAN.clear():
+    jobs = {rule: jobs_of(rule) for rule in RECORDED}
+    is_all = workflow.dag_settings.forceall
+    is_recorded, lines = close(PLAN, jobs, is_unchecked(), is_all)
+    for line in lines:
         print(line, file=sys.stderr)
-    PLAN.remember()
-    print(summary(PLAN.results))
+    if is_recorded:
+        print(summary(PLAN.results))
 
 
 # Jobs on a cluster read this file too, and have nothing to tell.

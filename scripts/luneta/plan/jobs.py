@@ -17,6 +17,7 @@ from luneta.digests import digest
 from luneta.files import atomic_path, read_json, write_json
 from luneta.outputs import missing
 from luneta.plan.changes import changes, row_changes
+from luneta.plan.records import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import record
 from luneta.plan.survey import LAST_RUN, SurveyPlan
 from luneta.runs import Run
@@ -430,10 +431,16 @@ class Plan(SurveyPlan):
         if not self._last_state:
             return []
         lines = changes(self._last_state, self._state())
-        key, last_key = self.index / "key.json", self.index / LAST_KEY
-        if last_key.exists() and key.exists() and key.read_bytes() != last_key.read_bytes():
+        if not self.has_same_rows():
             lines += row_changes(self.index / LAST_OBJECTS, self.index / OBJECTS)
         return lines
+
+    def has_same_rows(self) -> bool:
+        """Whether a survey-wide list, or the stamp table, holds what it did in the last run."""
+        key, last_key = self.index / "key.json", self.index / LAST_KEY
+        if not (last_key.exists() and key.exists()):
+            return True
+        return key.read_bytes() == last_key.read_bytes()
 
     def mend(self) -> list[str]:
         """See to it that a damaged catalog is made again; say so in a line.
@@ -465,10 +472,11 @@ class Plan(SurveyPlan):
 
     def remember(self) -> None:
         """Write down what a run that has succeeded, as far as the catalog, was made of."""
-        if not (self.results / "catalog" / COLLECTION).exists():
+        if not is_of_plan(self):
             return
         self.remember_shards()
-        write_json(self.index / LAST_RUN, self._state(), indent=None)
+        state = {**self._state(), "outputs": mark(self.results)}
+        write_json(self.index / LAST_RUN, state, indent=None)
         for name, last in ((OBJECTS, LAST_OBJECTS), ("key.json", LAST_KEY)):
             if (self.index / name).exists():
                 with atomic_path(self.index / last) as temporary:
@@ -479,12 +487,15 @@ class Plan(SurveyPlan):
         """Write the record of the last run, if that is not there as it is wanted now.
 
         So it is if the run was killed between its success and that, or if the config has come to
-        ask for other provenance, which is no work for any job.
+        ask for other provenance, which is no work for any job. What was delivered or made since
+        then is not of that run, and its record is left as it is.
         """
         last, config = self._last_state, self.config.model_dump(mode="json")
         if last.get("run_id") != self.run_id:
             return
         is_as_wanted = config["provenance"] == last["config"].get("provenance")
-        if not is_as_wanted or not (self.results / "runs" / f"{self.run_id}.json").exists():
+        if is_as_wanted and (self.results / "runs" / f"{self.run_id}.json").exists():
+            return
+        if is_unchanged(self, last, self._state()):
             record(self)
             write_json(self.index / LAST_RUN, {**last, "config": config}, indent=None)

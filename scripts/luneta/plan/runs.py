@@ -30,6 +30,7 @@ from luneta.catalog.provenance import (
 from luneta.config import Provenance
 from luneta.digests import file_digest
 from luneta.files import atomic_path, read_json, write_json
+from luneta.plan.records import taken_over
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
@@ -255,6 +256,7 @@ def record(plan: SurveyPlan) -> Path:
         "changes": _changes(facts, path.with_suffix(".diff")),
         "inputs": inputs(plan, digests),
         "outputs": outputs(plan, digests),
+        "taken_over": taken_over(plan),
     }
     digests.remember()
     write_json(path, content)
