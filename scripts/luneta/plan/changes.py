@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from luneta.survey.index import read_objects
+from luneta.survey.stamp_versions import ABSENT
 
 FILES = ("image", "mask", "weight")
 _MOST_NAMES = 5
@@ -116,7 +117,7 @@ def _code_lines(old: Mapping, new: Mapping) -> Iterator[str]:
 
 
 def row_changes(old: Path, new: Path) -> list[str]:
-    """Say how the rows of a survey-wide list have changed; at most one line.
+    """Say how the rows of a survey-wide list have changed, and files of stamps; a line for each.
 
     Parameters
     ----------
@@ -127,23 +128,61 @@ def row_changes(old: Path, new: Path) -> list[str]:
     rows = before.add_suffix("_old").join(after.add_suffix("_new"), how="outer")
     added, removed = rows["shard_old"].isna(), rows["shard_new"].isna()
     changed = ~added & ~removed & (rows["content_old"] != rows["content_new"])
+    return [*_row_lines(rows, added, changed, removed), *_stamp_lines(rows[~added & ~removed])]
+
+
+def _row_lines(
+    rows: pd.DataFrame, added: pd.Series, changed: pd.Series, removed: pd.Series
+) -> Iterator[str]:
     parts = _parts(("added", added.sum()), ("changed", changed.sum()), ("removed", removed.sum()))
-    if not parts:
-        return []
-    shards = pd.concat([rows.loc[added | changed, "shard_new"], rows.loc[removed, "shard_old"]])
-    return [f"source list: {', '.join(parts)} in {counted(shards.nunique(), 'shard')}"]
+    if parts:
+        new, old = rows.loc[added | changed, "shard_new"], rows.loc[removed, "shard_old"]
+        shards = counted(pd.concat([new, old]).nunique(), "shard")
+        yield f"source list: {', '.join(parts)} in {shards}"
+
+
+def _stamp_lines(rows: pd.DataFrame) -> Iterator[str]:
+    """Lines for files of stamps that came, went or changed; one of many objects counts once."""
+    if not {"files_old", "files_new"} <= set(rows.columns):
+        return
+    rows = rows[(rows["files_old"] != rows["files_new"]) & rows["files_old"].notna()]
+    found: dict[str, set] = {"delivered": set(), "gone": set(), "changed": set()}
+    for row in rows[["files_old", "files_new"]].itertuples():
+        before, after = row.files_old.split(" "), row.files_new.split(" ")
+        for place, (was, now) in enumerate(zip(before, after, strict=False)):
+            verb = "delivered" if was == ABSENT else "gone" if now == ABSENT else "changed"
+            if was != now:
+                found[verb].add((place, row.Index))
+    shared = _shared_places(rows)
+    for verb, places in found.items():
+        files = {(place, None if place in shared else name) for place, name in places}
+        if files:
+            shards = counted(rows["shard_new"].nunique(), "shard")
+            yield f"{counted(len(files), 'stamp file')} {verb} in {shards}"
+
+
+def _shared_places(rows: pd.DataFrame) -> set[int]:
+    """Find the places at which all objects have the same version: one file holds all stamps."""
+    if len(rows) < 2:
+        return set()
+    columns = zip(*(files.split(" ") for files in rows["files_new"]), strict=False)
+    return {
+        place
+        for place, versions in enumerate(columns)
+        if len(set(versions)) == 1 and versions[0] != ABSENT
+    }
 
 
 def _rows(path: Path) -> pd.DataFrame:
     """One row of each object, whatever the number of tiles that hold it."""
     table = read_objects(path)
-    frame = pd.DataFrame(
-        {
-            "shard": np.asarray(table["shard"].cast("string").to_pylist(), object),
-            "content": table["content"].to_numpy(),
-        },
-        index=table["object_id"].to_pylist(),
-    )
+    columns = {
+        "shard": np.asarray(table["shard"].cast("string").to_pylist(), object),
+        "content": table["content"].to_numpy(),
+    }
+    if "files" in table.column_names:
+        columns["files"] = np.asarray(table["files"].to_pylist(), object)
+    frame = pd.DataFrame(columns, index=table["object_id"].to_pylist())
     return frame[~frame.index.duplicated()]
 
 
