@@ -12,7 +12,8 @@ CONFIG = {
     "survey": "sky",
     "input": {"kind": "stamps", "table": "stamps.csv", "bands": ["g"]},
 }
-WHOLE = {"catalog": 1}
+WHOLE = ["results/sky/catalog/collection.properties", "results/sky/catalog/rejects.parquet"]
+PART = ["results/sky/cutouts/stamps_00000.arrow", "results/sky/catalog/rejects.parquet"]
 TASK = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
 
 
@@ -65,19 +66,19 @@ def test_a_whole_run_is_recorded(survey):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "is_unchecked", "said"),
+    ("seen_to", "is_unchecked", "said"),
     [
-        ({"catalog": 0}, False, "not for all of catalog"),  # --until cutouts, or one file
-        ({}, False, "not for all of catalog"),  # --omit-from cutouts
+        (PART, False, "not for all of catalog"),  # --until cutouts, or one file
+        ([], False, "not for all of catalog"),  # --omit-from cutouts
         (WHOLE, True, "config: cutouts.size = 32, was 64"),  # --touch
         (WHOLE, False, "was made from another config"),  # files newer than they are
     ],
 )
 def test_a_run_that_did_not_make_the_catalog_of_its_config_is_not_recorded(
-    survey, jobs, is_unchecked, said
+    survey, seen_to, is_unchecked, said
 ):
     kept = finished(survey)
-    is_recorded, lines = close(plan_of(cutouts={"size": 32}), jobs, is_unchecked)
+    is_recorded, lines = close(plan_of(cutouts={"size": 32}), seen_to, is_unchecked)
     assert not is_recorded
     assert said in lines[0]
     assert memory(survey) == kept
@@ -89,18 +90,24 @@ def test_a_run_that_did_not_make_what_was_delivered_is_not_recorded(survey):
     kept = finished(survey)
     with (survey / "stamps.csv").open("a") as table:
         table.write("12,12.jpg\n")
-    assert not close(plan_of(), {"catalog": 0})[0]
+    assert not close(plan_of(), PART)[0]
     plan_of().complete_record()
     assert memory(survey) == kept
 
 
 def test_a_run_of_whose_tasks_some_were_left_out_is_not_recorded(survey):
     plan = plan_of(tasks={"a": TASK, "b": {**TASK, "predict": False}}, training={"folds": 2})
-    whole = {"finetune": 4, "evaluate": 2, "catalog": 1}
-    assert lacking(plan, whole) == []
-    assert lacking(plan, {**whole, "evaluate": 1, "finetune": 2}) == ["finetune", "evaluate"]
+    folds = [f"results/sky/models/{task}/fold{fold}.keras" for task in "ab" for fold in (0, 1)]
+    metrics = [f"results/sky/metrics/{task}.json" for task in "ab"]
+    assert lacking(plan, [*WHOLE, *folds, *metrics]) == []
+    assert lacking(plan, [*WHOLE, *folds[:3], *metrics[:1]]) == ["finetune", "evaluate"]
     listed = plan_of(tasks={"a": {**TASK, "candidates": {}}}, training={"folds": 2})
-    assert lacking(listed, {"finetune": 2, "evaluate": 1, "catalog": 1}) == ["candidates"]
+    assert lacking(listed, [*WHOLE, *folds, *metrics]) == ["candidates"]
+
+
+def test_copies_of_files_in_a_storage_count(survey):
+    copies = [f".snakemake/storage/s3/bucket/luneta/{path}" for path in WHOLE]
+    assert lacking(plan_of(), copies) == []
 
 
 def test_what_was_touched_is_told_in_later_records_until_all_is_made(survey):

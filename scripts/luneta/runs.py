@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luneta.files import HOST, log_to, refuse_when
+from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
 RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
@@ -112,6 +113,7 @@ def start_jobs() -> None:
 def start_job(log: Path | str) -> None:
     """Begin a job: log to a file, and end with the Snakemake that has started it."""
     log_to(log)
+    check_claimed()
     end_with_snakemake()
     token, _, lock = os.environ.get(RUN, "").partition(" ")
     if token:

@@ -6,16 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from luneta.config import Config, ConfigError, read_file, validate
+from luneta.config import Config, ConfigError, read_file, refusal, validate
 from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
 from luneta.runs import Run, start_jobs
+from luneta.surroundings import keras_problem, pin_jobs
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
+
+_runs: dict[Path, Run] = {}
 
 
 def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()) -> Plan:
@@ -44,6 +47,9 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     for path in files if is_run else ():
         read_file(path)
     config = validate(data)
+    if config.tasks and (problem := keras_problem()) is not None:
+        raise refusal([problem])
+    pin_jobs()
     start_jobs()
     if not is_run and (found := told(config)) is not None:
         return Plan(config, found.tiles, found)
@@ -64,9 +70,14 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
 
 
 def _begun(config: Config) -> Run:
-    """Lock the results, and find what is damaged there before anybody uses it."""
+    """Lock the results, and find what is damaged there before anybody uses it.
+
+    As a module of another workflow the Snakefile is read once for each `use rule`.
+    """
     results = Path("results") / config.survey
-    run = Run(results)
+    if (run := _runs.get(results.resolve())) is not None:
+        return run
+    run = _runs[results.resolve()] = Run(results)
     messages = recover(results) if run.is_alone else [f"Note: {run.refusal()}"]
     for message in messages:
         print(message, file=sys.stderr)

@@ -7,7 +7,7 @@ older config or older data, in part or whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,32 +20,38 @@ if TYPE_CHECKING:
     from luneta.plan.jobs import Plan
 
 TAKEN_OVER = "taken_over.json"
-# Rules whose outputs a record holds digests of.
-RECORDED = ("finetune", "evaluate", "catalog", "candidates")
 MOST_LINES = 3
 
 
-def lacking(plan: Plan, jobs: Mapping[str, int]) -> list[str]:
+def wanted(plan: Plan) -> dict[str, list[str]]:
+    """List the outputs, by rule, that a record holds digests of, one for each job."""
+    results = plan.results
+    folds = [(task, fold) for task in plan.tasks for fold in plan.folds(task)]
+    return {
+        "finetune": [str(results / f"models/{task}/fold{fold}.keras") for task, fold in folds],
+        "evaluate": [str(results / f"metrics/{task}.json") for task in plan.tasks],
+        "catalog": [str(results / "catalog" / COLLECTION)],
+        "candidates": [str(results / f"catalog/{task}_candidates.parquet") for task in plan.listed],
+    }
+
+
+def lacking(plan: Plan, seen_to: Iterable[str]) -> list[str]:
     """Name the rules whose outputs a run did not see to, of those that a record tells of.
 
     Parameters
     ----------
     plan : Plan
         What was planned.
-    jobs : mapping
-        By rule, the number of its jobs that the run made, or found to be up to date.
+    seen_to : iterable of str
+        Files that the run made, or found to be up to date; of a storage, where their copies lie.
     """
-    wanted = {
-        "finetune": sum(len(plan.folds(task)) for task in plan.tasks),
-        "evaluate": len(plan.tasks),
-        "catalog": 1,
-        "candidates": len(plan.listed),
-    }
-    return [rule for rule in RECORDED if jobs.get(rule, 0) < wanted[rule]]
+    start = f"{plan.results}/"
+    there = {path[path.rfind(start) :] for path in seen_to if start in path}
+    return [rule for rule, paths in wanted(plan).items() if not there.issuperset(paths)]
 
 
 def close(
-    plan: Plan, jobs: Mapping[str, int], is_unchecked: bool = False, is_all: bool = False
+    plan: Plan, seen_to: Iterable[str], is_unchecked: bool = False, is_all: bool = False
 ) -> tuple[bool, list[str]]:
     """Remember and record a run that has succeeded, if it made all that the record tells of.
 
@@ -53,7 +59,7 @@ def close(
     ----------
     plan : Plan
         What was planned.
-    jobs : mapping
+    seen_to : iterable of str
         As in `lacking`.
     is_unchecked : bool
         Snakemake counted files as made without a look at what they were made from.
@@ -73,7 +79,7 @@ def close(
             "This run is not recorded: what has changed since the last run was counted as made, "
             f"and was not made ({_few(changed)}). To make it, run with --forceall"
         ]
-    if rules := lacking(plan, jobs):
+    if rules := lacking(plan, seen_to):
         return False, [
             f"This run is not recorded, as it was not asked for all results (not for all of "
             f"{', '.join(rules)}): run without --until, --omit-from and targets to finish it"
