@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +150,12 @@ def _site_folders() -> set[Path]:
 
 def _installed() -> set[str]:
     """Names of the modules that the packages of this environment bring."""
-    site = {str(folder) for folder in _site_folders()}
-    names: set[str] = {"luneta"}
-    for one in metadata.distributions(path=sorted(site)):
-        text = one.read_text("top_level.txt") or one.metadata["Name"] or ""
-        names |= {name.replace("-", "_") for name in text.split()}
-    return names
+    return {"luneta"}.union(*(_modules_in(folder) for folder in _site_folders()))
 
 
 def _modules_in(folder: Path) -> set[str]:
     """Names of the modules and packages that a folder holds."""
-    names = {path.stem for path in folder.glob("*.py")}
+    names = {path.name.partition(".")[0] for kind in ("*.py", "*.so") for path in folder.glob(kind)}
     return names | {path.parent.name for path in folder.glob("*/__init__.py")}
 
 
