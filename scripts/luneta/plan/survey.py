@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from luneta.config import Config, ConfigError, Tiles
+from luneta.config import Config, ConfigError, Tiles, few
 from luneta.digests import digest
 from luneta.files import read_json, write_json
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
@@ -198,8 +198,8 @@ class SurveyPlan:
             unknown = [tile for tile in task.label_tiles or [] if tile not in known]
             if unknown:
                 raise ConfigError(
-                    f"The config cannot work:\n  tasks.{name}.label_tiles = {unknown}: there is no "
-                    f"such tile or shard; there are {', '.join(known[:20])}"
+                    f"The config cannot work:\n  tasks.{name}.label_tiles = {few(unknown, 5)}: "
+                    f"there is no such tile or shard; there are {few(known)}"
                 )
 
     @property

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
+from luneta.config.fields import few
 from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
@@ -362,7 +363,7 @@ def _listed(settings: Mapping) -> Listing:
         if name not in listed.names and name not in listed.others:
             raise TableError(
                 f"{settings['table']}: {template.key} = {template.text!r} asks for the column "
-                f"{name}; the table has {', '.join(listed.names)}"
+                f"{name}; the table has {few(listed.names)}"
             )
     return listed
 
