@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from luneta.config import Config, ConfigError, Tiles, few
 from luneta.digests import digest
 from luneta.files import read_json, write_json
+from luneta.plan.changes import NOT_WATCHED
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
 from luneta.survey.fingerprints import fingerprints, is_readable
@@ -310,7 +311,7 @@ class SurveyPlan:
 
     def _version(self, path: str) -> str | None:
         """Fingerprint of a file; a constant for one that is not watched."""
-        return self.versions.get(path, "not watched")
+        return self.versions.get(path, NOT_WATCHED)
 
     def stamps(self, shard: str) -> list[str]:
         """The shard's slice of the stamp table; none for tiles."""
