@@ -88,7 +88,11 @@ def check(scripts: Path | str | None = None) -> None:
     SurroundingsError
         In one line, with the fix.
     """
-    problems = [*_other_luneta(scripts), *shadows(os.environ.get("PYTHONPATH", ""))]
+    problems = [
+        *_braces(scripts),
+        *_other_luneta(scripts),
+        *shadows(os.environ.get("PYTHONPATH", "")),
+    ]
     if problems:
         raise SurroundingsError(problems[0])
 
@@ -99,6 +103,16 @@ def check_or_exit() -> None:
         check()
     except SurroundingsError as error:
         sys.exit(str(error))
+
+
+def _braces(scripts: Path | str | None) -> Iterator[str]:
+    """Say that Snakemake cannot run the scripts of the workflow by their paths."""
+    folder = Path(scripts).resolve().parent if scripts is not None else Path()
+    if set("{}<>") & set(str(folder)):
+        yield (
+            f"luneta lies in {folder}, and Snakemake takes braces and angle brackets in the paths "
+            "of a workflow for patterns: move or rename that folder"
+        )
 
 
 def _other_luneta(scripts: Path | str | None) -> Iterator[str]:

@@ -245,7 +245,9 @@ class Plan(SurveyPlan):
             return [str(self.results / "backbones" / f"{backbone}.weights.h5")]
         training = self.config.tasks[task].training
         is_file = training.weights not in BUILT_IN_WEIGHTS and not training.course_recipe
-        return [training.weights] if is_file and not training.weights.startswith(HUB) else []
+        if not is_file or training.weights.startswith(HUB):
+            return []
+        return [self.plain_name(training.weights)]
 
     def _pretrained_for(self, backbone: str) -> str:
         return next(name for name in self.tasks if self.backbone(name) == backbone)
@@ -307,7 +309,8 @@ class Plan(SurveyPlan):
     def beside_candidates(self, task: str) -> list[str]:
         """Files that a list of candidates is joined with: known ones, and experts' grades."""
         section = self.config.tasks[task].candidates
-        return [str(path) for path in (section.known, section.grades) if path] if section else []
+        files = [path for path in (section.known, section.grades) if path] if section else []
+        return [self.plain_name(path) for path in files]
 
     def candidates(self, task: str) -> dict:
         """Settings of `candidates`."""

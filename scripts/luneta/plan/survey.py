@@ -13,6 +13,7 @@ from luneta.config import Config, ConfigError, Tiles, few
 from luneta.digests import digest
 from luneta.files import read_json, write_json
 from luneta.plan.changes import NOT_WATCHED
+from luneta.plan.links import plain_name
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
 from luneta.survey.fingerprints import fingerprints, is_readable
@@ -324,8 +325,12 @@ class SurveyPlan:
         return [str(self.results / "raw" / f"{tile}_truth.parquet") for tile in self.tiles]
 
     def label_files(self, task: str) -> list[str]:
-        """Label tables of a task."""
-        return [str(path) for path in self.config.tasks[task].labels]
+        """Label tables of a task, by names that Snakemake can take."""
+        return [self.plain_name(path) for path in self.config.tasks[task].labels]
+
+    def plain_name(self, path: Path | str) -> str:
+        """Name a file of the config so that Snakemake does not take it for a pattern."""
+        return plain_name(str(path), self.index / "links")
 
     def labelled_shards(self, task: str) -> list[str]:
         """Shards whose cutouts a task is trained on.
