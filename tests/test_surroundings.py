@@ -10,7 +10,7 @@ import pytest
 
 from luneta.config import ConfigError
 from luneta.plan import make_plan
-from luneta.surroundings import keras_problem, pin, pin_jobs, shadows
+from luneta.surroundings import keras_problem, pin, pin_jobs, replacement_of_cache, shadows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PREDICT = """
@@ -166,3 +166,11 @@ def test_figures_do_not_depend_on_the_users_style(tmp_path):
     with_file = run(code)
     (tmp_path / "matplotlibrc").unlink()
     assert run(code) == with_file
+
+
+def test_a_cache_that_cannot_be_written_to_is_replaced(tmp_path):
+    assert replacement_of_cache({"XDG_CACHE_HOME": str(tmp_path / "new")}) is None
+    folder = replacement_of_cache({"XDG_CACHE_HOME": "/proc/nowhere"})
+    assert Path(folder).is_dir()
+    assert Path(folder).stat().st_mode & 0o077 == 0
+    Path(folder).rmdir()

@@ -5,9 +5,12 @@ Imported before all else of luneta, so it imports the standard library alone.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import util
 from pathlib import Path
@@ -98,16 +101,42 @@ def check(scripts: Path | str | None = None) -> None:
 
 
 def check_or_exit() -> None:
-    """End the process with one line if `check` refuses; the profiles call it."""
+    """End the process with one line if `check` refuses; the profiles call it.
+
+    As that is before Snakemake makes its cache, a cache that cannot be written to is replaced.
+    """
     try:
         check()
     except SurroundingsError as error:
         sys.exit(str(error))
+    if (folder := replacement_of_cache()) is not None:
+        os.environ["XDG_CACHE_HOME"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def replacement_of_cache(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Make a temporary folder for caches, if there is none that can be written to.
+
+    Returns
+    -------
+    str or None
+        The folder, which is the caller's to remove.
+    """
+    home = os.path.expanduser("~/.cache")  # noqa: PTH111 (it does not fail where there is no home)
+    cache = Path(environment.get("XDG_CACHE_HOME") or home) / "snakemake"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return None
+    except OSError:
+        return tempfile.mkdtemp(prefix="luneta-cache-")
 
 
 def _braces(scripts: Path | str | None) -> Iterator[str]:
     """Say that Snakemake cannot run the scripts of the workflow by their paths."""
-    folder = Path(scripts).resolve().parent if scripts is not None else Path()
+    if scripts is None or not Path(scripts).is_dir():
+        return
+    folder = Path(scripts).resolve().parent
     if set("{}<>") & set(str(folder)):
         yield (
             f"luneta lies in {folder}, and Snakemake takes braces and angle brackets in the paths "

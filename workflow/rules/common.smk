@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
     raise WorkflowError(
         f"{error}, for {sys.executable}. Run `make` in luneta's folder and use its "
         ".venv/bin/snakemake, or install luneta here: pip install -r envs/requirements-cpu.txt, "
-        "then pip install --no-deps . (both in luneta's folder)"
+        "then pip install --no-deps -e . (both in luneta's folder)"
     ) from None
 except import_module("luneta.surroundings").SurroundingsError as error:
     raise WorkflowError(str(error)) from None
