@@ -9,6 +9,7 @@ import pytest
 
 from luneta.plan.changes import row_changes
 from luneta.survey import stamp_versions as module
+from luneta.survey.fingerprints import fingerprint
 from luneta.survey.index import OBJECTS
 from luneta.survey.stamp_index import deal_stamps
 from luneta.survey.stamp_versions import stamp_versions
@@ -174,3 +175,15 @@ def test_a_hundred_thousand_stamps_are_planned_again_in_seconds(tmp_path):
     start = time.process_time()
     stamp_versions(names, tmp_path / "memory")
     assert time.process_time() - start < 3
+
+
+def test_a_folder_that_was_touched_is_the_same(tmp_path):
+    (tmp_path / "catalog/Dir=0").mkdir(parents=True)
+    path = tmp_path / "catalog/Dir=0/Npix=1.parquet"
+    path.write_bytes(b"rows")
+    before = fingerprint(str(tmp_path / "catalog"))
+    os.utime(path, (OLD, OLD))
+    assert fingerprint(str(tmp_path / "catalog")) == before
+    path.write_bytes(b"swor")
+    os.utime(path, (OLD, OLD))
+    assert fingerprint(str(tmp_path / "catalog")) != before
