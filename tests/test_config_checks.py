@@ -495,3 +495,41 @@ def test_names_of_columns_are_checked_with_all_else(survey, tmp_path):
     survey["input"]["keep"] = {"z": "z"}
     survey["catalog"] = {"default_columns": ["object_id", "zz"]}
     assert "catalog.default_columns = 'zz': the catalog has no such column" in only_problem(survey)
+
+
+def test_many_unknown_labels_are_one_line(survey, tmp_path):
+    rows = "".join(f"{100 + n},{n / 2649}\n" for n in range(2649))
+    (tmp_path / "labels.csv").write_text("object_id,label\n" + rows)
+    lines = problems(survey)
+    assert len(lines) == 3  # and one for each class
+    assert "2,649 labels are none of classes, merge and ignore: '0.0' (1 objects)" in lines[0]
+    assert "and 2,644 more; these look like numbers, such as fractions of votes" in lines[0]
+    assert "tasks.shape.label_column (now 'label')" in lines[0]
+    assert max(map(len, lines)) < 700
+
+
+def test_many_unknown_names_are_one_line_too(survey, tmp_path):
+    rows = "".join(f"{100 + n},galaxy {n // 3}\n" for n in range(300))
+    (tmp_path / "labels.csv").write_text("object_id,label\n" + rows)
+    first = problems(survey)[0]
+    assert "100 labels are none of classes" in first
+    assert "'galaxy 0' (3 objects)" in first
+    assert "allowed are disc, round; name the column of the classes" in first
+    assert len(first) < 500
+
+
+def test_a_missing_column_of_a_wide_table_shows_some_of_the_columns(survey, tmp_path):
+    names = ",".join(f"c{n}" for n in range(2000))
+    (tmp_path / "labels.csv").write_text(f"{names}\n")
+    first = only_problem(survey)
+    assert "and 1,980 more" in first
+    assert len(first) < 400
+
+
+def test_a_thousand_missing_lists_are_a_few_lines(survey, tmp_path):
+    rows = "".join(f"t{n}\t{band}\tnone.fits\n" for n in range(1000) for band in "gr")
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\n" + rows)
+    survey["input"]["sources"] = "nowhere/{tile}.fits"
+    lines = problems(survey)
+    assert len(lines) == 31
+    assert lines[-1].strip() == "and 970 more problems"

@@ -341,3 +341,66 @@ def test_stamps_where_tiles_of_no_size_were_before(survey, tmp_path):
     (tmp_path / "stamps.csv").write_text("object_id,image\n1,1.jpg\n2,2.jpg\n")
     given = {"kind": "stamps", "table": "stamps.csv", "bands": ["g"]}
     assert make_plan({"survey": "sky", "input": given}).shards == ["stamps_00000"]
+
+
+def task(**more):
+    return {"kind": "binary", "classes": ["no", "yes"], "training": {"folds": 5}, **more}
+
+
+LENS_GONE = (
+    "task lens is not in the config any more: its files stay in results/sky (models/lens, "
+    "predictions/lens and others), and the catalog is written without it"
+)
+RENAMED = (
+    "task lens is called arc now: it is trained and predicted again under that name; the files of "
+    "lens stay in results/sky"
+)
+AGAIN = "all is cut, trained and predicted again"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ({"lens": task()}, {}, [LENS_GONE]),
+        ({"lens": task()}, {"arc": task()}, [RENAMED]),
+        ({"lens": task()}, {"arc": task(kind="multiclass")}, [LENS_GONE, "1 new task: arc"]),
+        ({"lens": task(), "shape": task(a=1)}, {"shape": task(a=2)},
+         [LENS_GONE, "config: tasks.shape.a = 2, was 1"]),
+        ({}, {"lens": task()}, ["1 new task: lens"]),
+        ({"lens": task(), "b": task()}, {"arc": task(), "b": task()}, [RENAMED]),
+    ],
+)  # fmt: skip
+def test_a_task_that_goes_or_is_renamed_is_a_line(old, new, lines):
+    states = [state(config={"survey": "sky", "tasks": tasks}) for tasks in (old, new)]
+    assert changes(*states) == lines
+
+
+@pytest.mark.parametrize(
+    ("new", "lines"),
+    [
+        ({"bands": ["g"], "zero_points": {"g": 25.0, "r": 24.0}},
+         [f"band r is not in the config any more; {AGAIN}"]),
+        ({"bands": ["g", "r", "i"], "zero_points": {"g": 25.0, "r": 24.0}},
+         [f"1 new band: i; {AGAIN}"]),
+        ({"bands": ["g", "R"], "zero_points": {"g": 25.0, "R": 24.0}},
+         [f"1 band renamed: r is called R now; {AGAIN}"]),
+        ({"bands": ["g", "R"], "zero_points": {"g": 25.0, "r": 24.0}},
+         [f"band r is not in the config any more; {AGAIN}", f"1 new band: R; {AGAIN}"]),
+        ({"bands": ["r", "g"], "zero_points": {"g": 25.0, "r": 24.0}},
+         ["config: input.bands = ['r', 'g'], was ['g', 'r']"]),
+    ],
+)  # fmt: skip
+def test_a_band_that_goes_or_is_renamed_is_a_line(new, lines):
+    old = {"bands": ["g", "r"], "zero_points": {"g": 25.0, "r": 24.0}}
+    states = [state(config={"survey": "sky", "input": given}) for given in (old, new)]
+    assert changes(*states) == lines
+
+
+def test_a_tile_that_is_renamed_is_told_by_its_files():
+    own = {name: {"shard": name, "files": {"image g": name}} for name in ("t1", "t2")}
+    new = {"u": {"shard": "u", "files": {"image g": "t1"}}, "t2": own["t2"]}
+    assert changes(state(tiles=own), state(tiles=new)) == ["1 tile renamed: t1 is u now"]
+    unknown = {"image g": "not watched"}
+    old = {"t1": {"shard": "t1", "files": unknown}}
+    new = {"u": {"shard": "u", "files": unknown}}
+    assert changes(state(tiles=old), state(tiles=new)) == ["1 new tile: u", "1 tile removed: t1"]

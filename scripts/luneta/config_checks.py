@@ -26,6 +26,7 @@ from luneta.config import (
     Tiles,
     Training,
     did_you_mean,
+    few,
     refusal,
 )
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # Lists of one format look alike, and 1000 of ECSV or VOTable take seconds already.
 MOST_LISTS = 1000
+MOST_LABELS = 5  # that a message tells of
 
 
 def check_paths(config: Config) -> dict[str, Tile]:
@@ -475,13 +477,9 @@ def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[st
 
     allowed = class_of_value(task)
     members: Counter[str] = Counter()
-    for label, count in sorted(counts.items()):
-        if label not in allowed:
-            yield (
-                f"{where}.labels: label {label!r} ({count} objects) is none of classes, merge and "
-                f"ignore; {did_you_mean(label, sorted(allowed))}; or ignore it"
-            )
-        elif allowed[label] is not None:
+    yield from _unknown_labels(where, {k: n for k, n in counts.items() if k not in allowed}, task)
+    for label, count in counts.items():
+        if allowed.get(label) is not None:
             members[allowed[label]] += count
     found = ", ".join(f"{label} ({count})" for label, count in _commonest(counts)) or "none"
     for name in task.classes:
@@ -493,5 +491,50 @@ def _class_problems(where: str, task: Task, counts: Counter[str]) -> Iterator[st
             )
 
 
-def _commonest(counts: Counter[str]) -> list[tuple[str, int]]:
+def _unknown_labels(where: str, unknown: Mapping[str, int], task: Task) -> Iterator[str]:
+    """Tell of labels that are none of the task's: each of a few, the commonest of many."""
+    from luneta.training.labels import class_of_value
+
+    allowed = sorted(class_of_value(task))
+    if len(unknown) <= MOST_LABELS:
+        for label, count in sorted(unknown.items()):
+            yield (
+                f"{where}.labels: label {label!r} ({count} objects) is none of classes, merge "
+                f"and ignore; {did_you_mean(label, allowed)}; or ignore it"
+            )
+        return
+    shown = [f"{label!r} ({n:,} objects)" for label, n in _commonest(unknown)[:MOST_LABELS]]
+    text = f"{', '.join(shown)} and {len(unknown) - MOST_LABELS:,} more"
+    yield (
+        f"{where}.labels: {len(unknown):,} labels are none of classes, merge and ignore: {text}; "
+        f"{_remedy(where, unknown, task)}"
+    )
+
+
+def _remedy(where: str, unknown: Mapping[str, int], task: Task) -> str:
+    """Say what to do about many labels that are none of the task's."""
+    from luneta.training.labels import class_of_value
+
+    if all(map(_is_number, unknown)):
+        return (
+            f"these look like numbers, such as fractions of votes, and not like classes: make a "
+            f"column with the name of a class for each object (from votes by a threshold, the "
+            f"unsure ones empty), and name it by {where}.label_column (now {task.label_column!r})"
+        )
+    return (
+        f"allowed are {few(sorted(class_of_value(task)))}; name the column of the classes by "
+        f"{where}.label_column (now {task.label_column!r}), or add the labels to classes, merge or "
+        "ignore"
+    )
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _commonest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]

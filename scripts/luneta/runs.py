@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luneta.files import HOST, is_plain, log_to, refuse_when
+from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
 UNCLAIMED = "index/unclaimed"  # jobs ran whose run did not claim the results
@@ -140,6 +141,7 @@ def start_jobs() -> None:
 def start_job(log: Path | str) -> None:
     """Begin a job: log to a file, and end with the Snakemake that has started it."""
     log_to(log)
+    check_claimed()
     end_with_snakemake()
     token, _, lock = os.environ.get(RUN, "").partition(" ")
     if token:

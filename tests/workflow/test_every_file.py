@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from luneta.plan import make_plan
+from luneta.plan import make, make_plan
 from luneta.plan.jobs import Plan
 from tiny_survey import Survey, quick_survey, small_survey
 
@@ -135,6 +135,7 @@ def planned(config: dict) -> Plan:
     plan.changes()
     plan.complete_record()
     os.close(plan.run._lock)
+    make._runs.clear()
     return plan
 
 

@@ -1,17 +1,40 @@
 import gc
 import sys
+from importlib import import_module
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)) / "../.."
+
+try:
+    import_module("luneta.surroundings").check(ROOT / "scripts")
+    import_module("luneta.plan")
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"{error}, for {sys.executable}. Run `make` in luneta's folder and use its "
+        ".venv/bin/snakemake, or install luneta here: pip install -r envs/requirements-cpu.txt, "
+        "then pip install --no-deps -e . (both in luneta's folder)"
+    ) from None
+except import_module("luneta.surroundings").SurroundingsError as error:
+    raise WorkflowError(str(error)) from None
 
 from luneta.code_digest import code_digest
 from luneta.config import ConfigError
 from luneta.files import disk_trouble
 from luneta.plan import make_plan
+from luneta.plan.recording import close
 from luneta.plan.relay import tell_jobs
 from luneta.plan.shown import shown_files
 from luneta.reporting.summary import summary
 from luneta.runs import RunError
 from luneta.slurm import SlurmError, check
+from luneta.surroundings import claimed, note_module
+
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+
+if IS_MODULE and workflow.is_main_process:
+    note_module(__name__)
 
 try:
     PLAN = make_plan(config, workflow.is_main_process, workflow.configfiles)
@@ -28,6 +51,17 @@ pathvars:
     results=str(PLAN.results),
     logs=str(PLAN.results / "logs"),
     benchmarks=str(PLAN.results / "benchmarks"),
+
+
+# As a module, luneta may be given other places, of which its jobs know nothing.
+if workflow.modifier.path_modifier.replace_prefix(
+    "results"
+) != "results" or workflow.pathvars.get("results") != str(PLAN.results):
+    raise WorkflowError(
+        f"module {__name__}: prefix, replace_prefix and pathvars cannot move the results of luneta, "
+        f"which lie in {PLAN.results}; leave them out. Surveys are kept apart by their names: "
+        "`survey` in the config of each module"
+    )
 
 
 wildcard_constraints:
@@ -135,6 +169,7 @@ def claim():
         PLAN.run.claim()
     except RunError as error:
         raise WorkflowError(str(error)) from None
+    claimed(__name__)
     if workflow.non_local_exec:
         tell_jobs(PLAN)
 
@@ -153,13 +188,27 @@ def note_outputs():
         print(disk_trouble(error) or error, file=sys.stderr)
 
 
+def seen_to():
+    """List the files that this run made, or found to be up to date."""
+    return [str(path) for job in workflow.dag.jobs for path in job.output]
+
+
+def is_unchecked():
+    """Tell whether Snakemake counts files as made without a look at what they were made from."""
+    return workflow.touch or "PARAMS" not in {
+        trigger.name for trigger in workflow.rerun_triggers
+    }
+
+
 def summarize():
     """Remember what the run was made of; print what was found, and what was left out."""
-    for line in PLAN.clear():
-        print(line, file=sys.stderr)
-    PLAN.remember()
+    is_all = workflow.dag_settings.forceall
+    is_recorded, lines = close(PLAN, seen_to(), is_unchecked(), is_all)
     note_outputs()
-    print(summary(PLAN.results, PLAN.shards))
+    for line in lines:
+        print(line, file=sys.stderr)
+    if is_recorded:
+        print(summary(PLAN.results, PLAN.shards))
 
 
 # Jobs on a cluster read this file too, and have nothing to tell.

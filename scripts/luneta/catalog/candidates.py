@@ -15,6 +15,7 @@ from scipy.special import betaincinv, expit, logit
 
 from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
+from luneta.config.fields import few
 from luneta.parquet import read_parquet, write_parquet
 from luneta.survey.ids import rounded
 from luneta.survey.positions import coordinate, on_the_sky, settled
@@ -111,7 +112,7 @@ def _column_named(found: Sequence[str], what: str, given: Mapping, path: Path | 
         if name in found or name.lower() in lower:
             return name if name in found else lower[name.lower()]
     raise TableError(
-        f"{path}: no column holds the {what} of the known ones; it has {', '.join(found)}. Name "
+        f"{path}: no column holds the {what} of the known ones; it has {few(found)}. Name "
         f"it in candidates.known_columns: {{{what}: ...}}"
     )
 

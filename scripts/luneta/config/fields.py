@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ DEFECTS = (
 
 
 LONGEST_NAME = 64
+MOST_NAMED = 20  # names in a message
 
 
 class ConfigError(ValueError):
@@ -70,8 +72,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def few(names: Iterable[object], most: int = MOST_NAMED) -> str:
+    """Write the first of some names, and how many more there are.
+
+    Examples
+    --------
+    >>> few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    names = [str(name) for name in names]
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def did_you_mean(wrong: str, names: list[str]) -> str:
-    """Name the nearest of the allowed names, or all of them."""
+    """Name the nearest of the allowed names, or some of them."""
     lower = {name.lower(): name for name in reversed(names)}
     near = difflib.get_close_matches(str(wrong).lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[near[0]]}?" if near else f"allowed are {', '.join(names)}"
+    return f"did you mean {lower[near[0]]}?" if near else f"allowed are {few(names)}"

@@ -16,6 +16,7 @@ from luneta.config.presets import with_preset
 from luneta.config.yaml_files import read_config
 from luneta.urls import redacted
 
+MOST_PROBLEMS = 30
 ONE_LETTER_BANDS = set("ugrizyUBVRIGZYJHK")
 
 
@@ -104,7 +105,9 @@ def _is_inherited(error: dict[str, Any], errors: list[dict[str, Any]]) -> bool:
 
 
 def refusal(lines: list[str]) -> ConfigError:
-    """Gather all that is wrong with a config in one error."""
+    """Gather all that is wrong with a config in one error, the first problems of many."""
+    more = len(lines) - MOST_PROBLEMS
+    lines = lines[:MOST_PROBLEMS] + ([f"and {more:,} more problems"] if more > 0 else [])
     return ConfigError("The config cannot work:\n  " + "\n  ".join(lines))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from luneta.config.fields import few
 from luneta.cutouts.numpy_files import NumpyFile
 from luneta.cutouts.plain_fits import read_plain
 from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
@@ -253,7 +254,7 @@ def _dataset(file: h5py.File, path: Path, name) -> h5py.Dataset:
     if (dataset := next((d for d in datasets if d is not None), None)) is not None:
         return dataset
     wanted = f"no dataset {name!r}" if name else f"none of the datasets {', '.join(DATASETS)}"
-    there = ", ".join(file) or "nothing"
+    there = few(file) or "nothing"
     raise ImageError(Flag.UNREADABLE_FILE, f"{path} has {wanted}; it holds {there}", path)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from luneta.config.fields import few
 from luneta.parquet import parquet_schema
 
 
@@ -62,8 +63,8 @@ def check_schema(path: Path | str, task: str, classes: Sequence[str] | None = No
         return
     missing = [f"{k} ({v})" for k, v in wanted.items() if found.get(k) != v]
     extra = [f"{k} ({v})" for k, v in found.items() if wanted.get(k) != v]
-    told = [f"lacks {', '.join(missing)}"] if missing else []
-    told += [f"has {', '.join(extra)}"] if extra else []
+    told = [f"lacks {few(missing)}"] if missing else []
+    told += [f"has {few(extra)}"] if extra else []
     raise PredictionsError(
         f"{path} {' and '.join(told) or 'has its columns in another order'}: it was written by "
         "another version of luneta or for other classes; remove it and run again, so that it is "

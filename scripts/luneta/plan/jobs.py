@@ -18,6 +18,7 @@ from luneta.files import DamagedFile, format_json, parse_json, read_twice, write
 from luneta.outputs import missing, note, remove_set_aside
 from luneta.plan.changes import changes
 from luneta.plan.memory import changed_rows, remember_rows, rows_digest
+from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
 from luneta.retries import Retries, retried
@@ -257,7 +258,9 @@ class Plan(SurveyPlan):
             return [str(self.results / "backbones" / f"{backbone}.weights.h5")]
         training = self.config.tasks[task].training
         is_file = training.weights not in BUILT_IN_WEIGHTS and not training.course_recipe
-        return [training.weights] if is_file and not training.weights.startswith(HUB) else []
+        if not is_file or training.weights.startswith(HUB):
+            return []
+        return [self.plain_name(training.weights)]
 
     def _pretrained_for(self, backbone: str) -> str:
         return next(name for name in self.tasks if self.backbone(name) == backbone)
@@ -319,7 +322,8 @@ class Plan(SurveyPlan):
     def beside_candidates(self, task: str) -> list[str]:
         """Files that a list of candidates is joined with: known ones, and experts' grades."""
         section = self.config.tasks[task].candidates
-        return [str(path) for path in (section.known, section.grades) if path] if section else []
+        files = [path for path in (section.known, section.grades) if path] if section else []
+        return [self.plain_name(path) for path in files]
 
     def candidates(self, task: str) -> dict:
         """Settings of `candidates`."""
@@ -500,10 +504,11 @@ class Plan(SurveyPlan):
 
     def remember(self) -> None:
         """Write down what a run that has succeeded, as far as the catalog, was made of."""
-        if not (self.results / "catalog" / COLLECTION).exists():
+        if not is_of_plan(self):
             return
         self.remember_shards()
-        self._write_last_run(self._state())
+        self.note_outputs()
+        self._write_last_run({**self._state(), "outputs": mark(self.results)})
         remember_rows(self.index)
         record(self)
 
@@ -514,12 +519,15 @@ class Plan(SurveyPlan):
         """Write the record of the last run, if that is not there as it is wanted now.
 
         So it is if the run was killed between its success and that, or if the config has come to
-        ask for other provenance, which is no work for any job.
+        ask for other provenance, which is no work for any job. What was delivered or made since
+        then is not of that run, and its record is left as it is.
         """
         last, config = self._last_state, recorded_config(self.config.model_dump(mode="json"))
         if last.get("run_id") != self.run_id:
             return
         is_as_wanted = config["provenance"] == last["config"].get("provenance")
-        if not is_as_wanted or not is_recorded(self.results, self.run_id):
+        if is_as_wanted and is_recorded(self.results, self.run_id):
+            return
+        if is_unchanged(self, last, self._state()):
             record(self)
             self._write_last_run({**last, "config": config})

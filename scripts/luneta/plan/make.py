@@ -6,16 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from luneta.config import Config, ConfigError, read_file, validate
+from luneta.config import Config, ConfigError, read_file, refusal, validate
 from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
+from luneta.plan.fold_checks import fold_problems
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
 from luneta.runs import Run, RunError, start_jobs
+from luneta.surroundings import keras_problem, pin_jobs
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
+
+_runs: dict[Path, Run] = {}
 
 
 def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()) -> Plan:
@@ -44,6 +48,9 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     for path in files if is_run else ():
         read_file(path)
     config = validate(data)
+    if config.tasks and (problem := keras_problem()) is not None:
+        raise refusal([problem])
+    pin_jobs()
     start_jobs()
     if not is_run and (found := told(config)) is not None:
         return Plan(config, found.tiles, found)
@@ -53,6 +60,7 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)
+        problems = list(fold_problems(plan)) if is_run else []
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
     except RunError as error:
@@ -61,14 +69,21 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
         if (trouble := disk_trouble(error)) is None:
             raise
         raise ConfigError(trouble) from None
+    if problems:
+        raise refusal(problems)
     plan.run = run
     return plan
 
 
 def _begun(config: Config) -> Run:
-    """Lock the results, and find what is damaged there before anybody uses it."""
+    """Lock the results, and find what is damaged there before anybody uses it.
+
+    As a module of another workflow the Snakefile is read once for each `use rule`.
+    """
     results = Path("results") / config.survey
-    run = Run(results)
+    if (run := _runs.get(results.resolve())) is not None:
+        return run
+    run = _runs[results.resolve()] = Run(results)
     is_simulated = config.simulation is not None
     messages = recover(results, is_simulated) if run.is_alone else [f"Note: {run.refusal()}"]
     for message in messages:

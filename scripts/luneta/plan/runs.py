@@ -31,6 +31,7 @@ from luneta.config import Provenance
 from luneta.digests import file_digest
 from luneta.files import atomic_path, read_json, read_memory, write_json
 from luneta.outputs import DAMAGED
+from luneta.plan.recording import taken_over
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
@@ -260,6 +261,7 @@ def record(plan: SurveyPlan) -> Path:
         "changes": _changes(facts, path.with_suffix(".diff")),
         "inputs": inputs(plan, digests),
         "outputs": outputs(plan.results, plan.tasks, digests),
+        "taken_over": taken_over(plan),
     }
     digests.remember()
     write_json(path, content)

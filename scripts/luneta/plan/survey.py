@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from luneta.config import Config, ConfigError, Tiles
+from luneta.config import Config, ConfigError, Tiles, few
 from luneta.digests import digest
 from luneta.files import read_memory, write_json
+from luneta.plan.changes import NOT_WATCHED
+from luneta.plan.links import plain_name
 from luneta.plan.resharding import hours_of, known_size, moved, objects_of, refusal, remember_size
 from luneta.survey.bounds import set_most_gigabytes
 from luneta.survey.detected import detected_columns, is_calibrated, measured_bands
@@ -201,8 +203,8 @@ class SurveyPlan:
             unknown = [tile for tile in task.label_tiles or [] if tile not in known]
             if unknown:
                 raise ConfigError(
-                    f"The config cannot work:\n  tasks.{name}.label_tiles = {unknown}: there is no "
-                    f"such tile or shard; there are {', '.join(known[:20])}"
+                    f"The config cannot work:\n  tasks.{name}.label_tiles = {few(unknown, 5)}: "
+                    f"there is no such tile or shard; there are {few(known)}"
                 )
 
     @property
@@ -313,7 +315,7 @@ class SurveyPlan:
 
     def _version(self, path: str) -> str | None:
         """Fingerprint of a file; a constant for one that is not watched."""
-        return self.versions.get(path, "not watched")
+        return self.versions.get(path, NOT_WATCHED)
 
     def stamps(self, shard: str) -> list[str]:
         """The shard's slice of the stamp table; none for tiles."""
@@ -326,8 +328,12 @@ class SurveyPlan:
         return [str(self.results / "raw" / f"{tile}_truth.parquet") for tile in self.tiles]
 
     def label_files(self, task: str) -> list[str]:
-        """Label tables of a task."""
-        return [str(path) for path in self.config.tasks[task].labels]
+        """Label tables of a task, by names that Snakemake can take."""
+        return [self.plain_name(path) for path in self.config.tasks[task].labels]
+
+    def plain_name(self, path: Path | str) -> str:
+        """Name a file of the config so that Snakemake does not take it for a pattern."""
+        return plain_name(str(path), self.index / "links")
 
     def labelled_shards(self, task: str) -> list[str]:
         """Shards whose cutouts a task is trained on.

@@ -24,7 +24,14 @@ CAPITALS = {
     "delong": "(DeLong)",
 }
 
+# What a user's matplotlibrc says is no matter: a figure is the same for everybody.
+_OF_THE_MACHINE = ("backend", "backend_fallback", "interactive", "toolbar", "webagg.port")
+_PLAIN = {
+    key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if key not in _OF_THE_MACHINE
+}
+
 STYLE = {
+    **_PLAIN,
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",

@@ -25,8 +25,8 @@ READERS = 8
 def fingerprint(path: str) -> str | None:
     """Fingerprint of a file or folder: its content, or of a file above 1 MB its size and time.
 
-    Times count in whole seconds, as archives keep no more. What a folder holds goes by names,
-    sizes and times.
+    Times count in whole seconds, as archives keep no more. That of a folder is made of the names
+    and fingerprints of the files in it.
 
     Returns
     -------
@@ -53,10 +53,10 @@ def is_readable(version: str | None) -> bool:
 
 
 def _listing(folder: str) -> list:
-    """Names, sizes and times of the files of a folder; what stands for the content of a catalog."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    stats = [(path, path.stat()) for path in files]
-    return [(str(path), info.st_size, info.st_mtime_ns) for path, info in stats]
+    """Names and fingerprints of the files of a folder, such as a catalog of many parts."""
+    files = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(zip(files, pool.map(fingerprint, files), strict=True))
 
 
 def _mark(path: str) -> list[int] | None:

@@ -39,17 +39,14 @@ from luneta.urls import shown_url
 
 OBJECTS = "objects.arrow"
 KEY = "key.json"
+FILES = "signature"  # column of a slice of stamps: the versions of each object's files
 
 log = logging.getLogger(__name__)
 
 
 def signature(path: Path | str) -> list:
-    """Size and modification time of a file; what tells a new delivery from the old one."""
-    path = Path(path)
-    if not path.exists():
-        return [str(path), None]
-    stat = path.stat()
-    return [str(path), stat.st_size, stat.st_mtime_ns]
+    """Path and fingerprint of a file; what tells a new delivery from the old one."""
+    return [str(path), fingerprint(str(path))]
 
 
 def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
@@ -143,10 +140,14 @@ def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[
 
 
 def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
-    """Write the name, shard and hash of each row, to tell later what has changed where."""
+    """Write the name, shard and hash of each row, to tell later what has changed where.
+
+    The versions of a stamp's files stay apart, as they are not of the list.
+    """
     sizes = [len(table) for table in slices.values()]
     rows = pa.concat_tables(slices.values(), promote_options="permissive")
-    not_of_the_list = [name for name in ("tile", OUTSIDE_REASON) if name in rows.column_names]
+    beside = ("tile", OUTSIDE_REASON, FILES)
+    not_of_the_list = [name for name in beside if name in rows.column_names]
     content = rows.drop_columns(not_of_the_list).to_pandas()
     shards = pa.DictionaryArray.from_arrays(
         pa.array(np.repeat(np.arange(len(sizes)), sizes), pa.int32()), pa.array(list(slices))
@@ -156,6 +157,7 @@ def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
             "object_id": rows["object_id"].combine_chunks(),
             "shard": shards,
             "content": pd.util.hash_pandas_object(content, index=False).to_numpy(),
+            **({"files": rows[FILES].combine_chunks()} if FILES in rows.column_names else {}),
         }
     )
     with atomic_path(path) as temporary:
@@ -165,7 +167,10 @@ def _write_objects(slices: Mapping[str, pa.Table], path: Path) -> None:
 
 
 def read_objects(path: Path) -> pa.Table:
-    """Read what `deal` wrote of each row: `object_id`, `shard` and `content` (a hash)."""
+    """Read what `deal` wrote of each row: `object_id`, `shard`, `content` (a hash), `files`.
+
+    `files` are the versions of the files of a stamp, apart by blanks; tiles have none.
+    """
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
 

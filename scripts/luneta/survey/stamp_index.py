@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
+from luneta.config.fields import few
 from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
 from luneta.survey.parquet_tables import parquet_files, picture_rows
 from luneta.survey.remote import is_remote
 from luneta.survey.sources import select, text_columns, wanted_columns
+from luneta.survey.stamp_versions import MEMORY, stamp_versions
 from luneta.survey.table_choice import Listing, split_table
 from luneta.survey.tables import TableError, list_columns, read_table
 from luneta.urls import shown_url
@@ -246,19 +248,30 @@ def _given_rows(column: pa.ChunkedArray, settings: Mapping) -> np.ndarray:
     return np.asarray(rows)
 
 
-def file_signatures(names: Mapping[str, Sequence[str]], refused: Sequence) -> list[str]:
-    """Size and time of all files of each object, as one text; `-` for those that are not there."""
-    texts: dict[str, str] = {}
+def file_signatures(
+    names: Mapping[str, Sequence[str]], refused: Sequence, memory: Path
+) -> list[str]:
+    """Versions of all files of each object, as one text; `-` for those that are not there.
 
-    def signed(name: str) -> str:
-        if name not in texts:
-            texts[name] = _size_and_time(name)
-        return texts[name]
-
-    rows = zip(*(column for _, column in _different(names)), strict=True)
+    Parameters
+    ----------
+    names : mapping
+        By slice column, the file of each row.
+    refused : sequence of (str or None)
+        Why a row's files may not be read, if so.
+    memory : path
+        What is known of the files from earlier.
+    """
+    columns = [values for _, values in _different(names)]
+    wanted = {
+        name for column in columns for name, why in zip(column, refused, strict=True) if why is None
+    }
+    path_of = {name: _path(name) for name in sorted(wanted)}
+    paths = list(dict.fromkeys(path_of.values()))
+    versions = dict(zip(paths, stamp_versions(paths, memory), strict=True))
     return [
-        "refused" if why is not None else " ".join(map(signed, row))
-        for row, why in zip(rows, refused, strict=True)
+        "refused" if why is not None else " ".join(versions[path_of[name]] for name in row)
+        for row, why in zip(zip(*columns, strict=True), refused, strict=True)
     ]
 
 
@@ -271,13 +284,9 @@ def _different(names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequen
             yield column, values
 
 
-def _size_and_time(name: str) -> str:
-    path = name[: name.rindex("[")] if name.endswith("]") and "[" in name else name
-    try:
-        stat = os.stat(path)  # noqa: PTH116 (for each of 1e5 stamps)
-    except (OSError, ValueError):
-        return "-"
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+def _path(name: str) -> str:
+    """Path of a file, without the [EXTENSION] at its end."""
+    return name[: name.rindex("[")] if name.endswith("]") and "[" in name else name
 
 
 def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
@@ -285,7 +294,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
 
     A slice has the columns `image_{band}` and, where there are any, `mask_{band}`,
     `weight_{band}`: path of the file; `row`: the object's row in files that hold many stamps;
-    `refused`: why its files may not be read, if so; `signature`: size and time of its files.
+    `refused`: why its files may not be read, if so; `signature`: versions of its files.
 
     Parameters
     ----------
@@ -304,7 +313,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     located, rows = locate(table, settings), stack_rows(table, settings)
     if (pictures := _pictures(settings, listed)) is not None:
         rows = _take_pictures(located, pictures, settings)
-    signatures = file_signatures(located.names, located.refused)
+    signatures = file_signatures(located.names, located.refused, folder / MEMORY)
     delivered = [signature(file) for file in parquet_files(_file(settings))]
     parts = [settings, delivered, signatures, source_digest(Path(__file__))]
     key = digest(parts)
@@ -384,7 +393,7 @@ def _listed(settings: Mapping) -> Listing:
         if name not in listed.names and name not in listed.others:
             raise TableError(
                 f"{settings['table']}: {template.key} = {template.text!r} asks for the column "
-                f"{name}; the table has {', '.join(listed.names)}"
+                f"{name}; the table has {few(listed.names)}"
             )
     return listed
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from luneta.config.fields import few
 from luneta.printable import printable
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
@@ -189,7 +190,7 @@ def require_names(there: Sequence[str], names: Sequence[str], path: Path | str) 
     if missing:
         raise TableError(
             f"{path}: there is no column {', '.join(map(repr, missing))}; the table has "
-            f"{', '.join(there)}. Correct the column mapping in the config"
+            f"{few(there)}. Correct the column mapping in the config"
         )
     for name in names:
         if list(there).count(name) > 1:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luneta.config.fields import few
 from luneta.printable import printable
 from luneta.survey.remote import is_remote
 
@@ -110,7 +111,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise TileTableError(
             f"{path}: there is no column {', '.join(missing)}; the first line must name, separated "
             f"by tabs, {', '.join(REQUIRED)} and may name {', '.join(OPTIONAL)}; it names "
-            f"{', '.join(columns) or 'nothing'}"
+            f"{few(columns) or 'nothing'}"
         )
     return rows
 

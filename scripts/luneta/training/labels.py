@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luneta.config import ConfigError, Question
+from luneta.config import ConfigError, Question, few
 from luneta.survey.ids import loose
 
 FEW = 5
@@ -61,7 +61,8 @@ def _column(table: pa.Table, name: str, key: str, path: Path | str) -> list[str]
 
     if name not in table.column_names:
         raise ConfigError(
-            f"{key} = {name!r}: {path} has no such column; it has {table.column_names}"
+            f"{key} = {name!r}: {path} has no such column; it has "
+            f"{few(map(repr, table.column_names))}"
         )
     return text(table[name]).tolist()
 
@@ -113,7 +114,7 @@ def read_labels(paths: Sequence[Path | str], task: Question) -> Labels:
 def _unknown_label(path: Path | str, name: str, value: str, allowed: Iterable[str]) -> ConfigError:
     return ConfigError(
         f"{path}: label {value!r} of object {name!r} is not allowed; allowed are "
-        f"{sorted(allowed)}. Add it to classes, merge or ignore of the task"
+        f"{few(map(repr, sorted(allowed)))}. Add it to classes, merge or ignore of the task"
     )
 
 
