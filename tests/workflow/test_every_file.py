@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from luneta.catalog.read import read_columns
 from luneta.plan import make, make_plan
 from luneta.plan.jobs import Plan
 from tiny_survey import Survey, quick_survey, small_survey
@@ -168,6 +169,30 @@ def test_planning_finds_every_damaged_file_and_sees_to_it(survey, monkeypatch, d
         path.with_name(f"{path.name}.damaged").unlink(missing_ok=True)
 
 
+def test_one_rerun_makes_results_again_that_were_damaged_in_many_ways(survey):
+    """All at once, what is cheap to make; the slow tests take each file by itself."""
+    damages = {
+        "predictions/lens/tiny_0.parquet": delete,
+        "clusters/lens.parquet": flip,
+        "clusters/lens_neighbours.parquet": empty,
+        "catalog/rejects.parquet": empty,
+        "catalog/overlaps.parquet": flip_and_keep_the_time,
+        "catalog/tiny/hats.properties": delete,
+        "catalog/tiny/dataset/Norder=0/Dir=0/Npix=6.parquet": flip_and_keep_the_time,
+        "figures/objects.png": delete,
+        "figures/lens_roc.png": flip_and_keep_the_time,
+        "report/scores.html": flip,
+        "models/lens/model_card.md": halve,
+        "index/shards.tsv": flip,
+        "index/last_run.json": halve,
+        "runs/RUN.json": flip,
+    }  # fmt: skip
+    before = contents(survey)
+    for name, damage in damages.items():
+        damage(named(survey, name))
+    healed(survey, before)
+
+
 @pytest.mark.slow
 def test_the_list_of_files_is_complete(all_kinds):
     names = [re.sub("fold[1-9]", "fold0", name) for name in contents(all_kinds)]
@@ -193,3 +218,45 @@ def test_the_diary_of_the_jobs_is_of_no_consequence(all_kinds, tmp_path, name, d
     before = contents(survey)
     damage(survey.results / name)
     healed(survey, before)
+
+
+# What the run does not make
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("config.yaml", delete, "config.yaml"),
+        ("config.yaml", empty, "There is no config"),
+        ("sources.csv", delete, "sources.csv"),
+        ("sources.csv", empty, "sources.csv"),
+    ],
+)
+def test_an_input_without_which_nothing_can_be_planned_is_one_message(
+    plain, tmp_path, name, damage, message
+):
+    survey = plain.copied_to(tmp_path / "copy")
+    before = contents(survey)
+    damage(survey.folder / name)
+    done = survey.snakemake()
+    text = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert message in text
+    assert "Traceback" not in text
+    assert differences(survey, before) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_image_costs_its_own_objects_and_is_told(plain, tmp_path, damage):
+    """A flipped bit of a pixel is a new delivery, as a tile bears no checksum."""
+    survey = plain.copied_to(tmp_path / "copy")
+    others = survey.contents("cutouts/t[12].arrow")
+    damage(survey.folder / "tiles/t0_r.fits")
+    assert "Since the last run:" in survey.run()
+    assert survey.contents("cutouts/t[12].arrow") == others
+    rows = read_columns(survey.results / "catalog/collection.properties", ["object_id", "flags"])
+    assert rows.num_rows == 15
+    if damage in (delete, empty, halve):
+        flags = dict(zip(rows["object_id"].to_pylist(), rows["flags"].to_pylist(), strict=True))
+        assert {name.partition("-")[0] for name, flag in flags.items() if flag} == {"t0"}
