@@ -162,6 +162,7 @@ class DamagedFile(Exception):
     """A file of ours is not as it was written; the message says which, and what happens now."""
 
 
+DAMAGED = ".damaged"
 MADE_AGAIN = "Run the same command again: the file is made again."
 
 
@@ -183,7 +184,7 @@ def set_aside(path: Path | str, reason: str, remedy: str = MADE_AGAIN) -> Damage
         The error to raise, which says so.
     """
     path = Path(path)
-    aside = path.with_name(f"{path.name}.damaged")
+    aside = path.with_name(path.name + DAMAGED)
     said = f"{path} is damaged: {reason}. "
     try:
         path.replace(aside)

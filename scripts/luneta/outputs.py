@@ -20,13 +20,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luneta.files import HOST, TEMPORARY, DamagedFile, parse_json, read_json, set_aside, write_json
+from luneta.files import (
+    DAMAGED,
+    HOST,
+    TEMPORARY,
+    DamagedFile,
+    parse_json,
+    read_json,
+    set_aside,
+    write_json,
+)
 from luneta.runs import LOCK, UNCLAIMED
 from luneta.seals import BrokenSeal, check, seal_of
 
 RECORD = "index/outputs.json"
 LEAVES = "catalog/partitions.json"
-DAMAGED = ".damaged"
 TEMPORARY_NAME = re.compile(TEMPORARY)
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 READERS = min(8, os.cpu_count() or 1)

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from luneta.digests import file_digest
 from luneta.files import (
+    DAMAGED,
     TEMPORARY,
     DamagedFile,
     atomic_path,
@@ -61,8 +62,12 @@ def _about(path: Path) -> dict:
 def small_files(folder: Path, catalogs: Sequence[str]) -> dict[str, dict]:
     """Tell size and digest, by path, of the files of catalogs that are no leaves."""
     paths = [path for name in catalogs for path in sorted((folder / name).rglob("*"))]
-    small = [path for path in paths if path.is_file() and path.suffix != ".parquet"]
+    small = [path for path in paths if path.is_file() and _is_small(path.name)]
     return {path.relative_to(folder).as_posix(): _about(path) for path in small}
+
+
+def _is_small(name: str) -> bool:
+    return not name.endswith((".parquet", DAMAGED)) and not name.startswith(".")
 
 
 def _manifest(folder: Path | str) -> dict:

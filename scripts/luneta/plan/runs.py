@@ -29,8 +29,7 @@ from luneta.catalog.provenance import (
 )
 from luneta.config import Provenance
 from luneta.digests import file_digest
-from luneta.files import atomic_path, read_json, read_memory, write_json
-from luneta.outputs import DAMAGED
+from luneta.files import DAMAGED, atomic_path, read_json, read_memory, write_json
 from luneta.plan.recording import taken_over
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
