@@ -58,7 +58,7 @@ reproduce: runtime ## make a run again and compare: RUN=results/demo/runs/<run_i
 		$(if $(filter-out 0 no false,$(TRUST)),--trust) -- "$$RUN"
 
 verify: runtime ## read all files of a run again and compare: RUN=results/demo/runs/<run_id>.json
-	@$(BIN)/python -m luneta.plan.verify "$(RUN)"
+	@$(BIN)/python -m luneta.plan.verify -- "$$RUN"
 
 rocrate: runtime ## describe a finished run as an RO-Crate: CONFIG=config/demo.yaml
 	@$(BIN)/python -c "import snakemake_report_plugin_$(REPORTER)" 2> /dev/null || \

@@ -38,7 +38,7 @@ def refuse_when(reason: Callable[[], str | None]) -> None:
 def temporary_name(name: str) -> str:
     """Return a hidden name that nobody can foresee; it tells which process of which machine writes.
 
-    So what a killed process leaves can be removed (`TEMPORARY`, `luneta.outputs.recover`).
+    So what a killed process leaves can be removed (`TEMPORARY`, `luneta.outputs`).
     """
     return f".{os.getpid()}@{HOST}@{secrets.token_hex(8)}@{name}"
 

@@ -8,69 +8,40 @@ them, as it moves too when the content changes and the modification time is set 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luneta.files import (
-    DAMAGED,
-    HOST,
-    TEMPORARY,
-    DamagedFile,
-    parse_json,
-    read_json,
-    set_aside,
-    write_json,
-)
+from luneta.files import DAMAGED, HOST, TEMPORARY, parse_json, set_aside, write_json
 from luneta.runs import LOCK, UNCLAIMED
 from luneta.seals import BrokenSeal, check, seal_of
 
 RECORD = "index/outputs.json"
 LEAVES = "catalog/partitions.json"
-TEMPORARY_NAME = re.compile(TEMPORARY)
+FOLDERS = (
+    "raw", "objects", "quality", "cutouts", "splits", "backbones", "models", "metrics",
+    "predictions", "embeddings", "clusters", "catalog", "figures", "report", "runs", "index",
+)  # fmt: skip
+REWRITTEN_BY_PLANNING = re.compile(r"index/.*|runs/.*\.json")  # each bears a checksum of its own
+EDITED = ".edited"
 READ_WHOLE = 4 * 10**9  # bytes, a few seconds
 READERS = min(8, os.cpu_count() or 1)
-
-FIGURES = (
-    "anomalies", "calibration", "candidates", "confusion", "examples", "gradients", "groups",
-    "labels", "magnitude_size", "map", "precision_recall", "roc", "training",
-)  # fmt: skip
-NAME = r"[^/.][^/]*"
-# What luneta makes, by folder. All else in a results folder is its users' own.
-OUTPUTS = {
-    "raw": rf"{NAME}(\.fits|_labels\.csv|_truth\.parquet)",
-    "objects": rf"{NAME}\.parquet",
-    "quality": rf"{NAME}(\.parquet|_files\.json)",
-    "cutouts": rf"{NAME}\.arrow",
-    "splits": rf"{NAME}\.parquet",
-    "backbones": rf"{NAME}(\.weights\.h5|\.csv)",
-    "models": rf"{NAME}/(fold\d+(\.keras|\.json|_history\.csv|_gradients\.csv)"
-    r"|model_card\.md|failures\.png)",
-    "metrics": rf"{NAME}\.(json|parquet|npz)",
-    "predictions": rf"{NAME}/{NAME}\.parquet",
-    "embeddings": rf"{NAME}/{NAME}\.parquet",
-    "clusters": rf"{NAME}\.parquet",
-    "catalog": r"collection\.properties|partitions\.json"
-    rf"|(rejects|overlaps|without_position|{NAME}_candidates)\.parquet",
-    "figures": r"(objects|cutouts|flagged|truth|comparison|label_efficiency"
-    rf"|{NAME}_({'|'.join(FIGURES)}))\.png",
-    "report": r"(rejects|scores)\.html",
-    "runs": r"[0-9a-f]{16}\.(json|diff)",
-    "index": rf"{NAME}\.(parquet|arrow)",
-}
-REWRITTEN_BY_PLANNING = r"index/.*|runs/.*\.json"  # each bears a checksum of its own
-MADE_AGAIN = "This run makes it again."
+TEMPORARY_NAME = re.compile(TEMPORARY)
+MADE_AGAIN = "This run makes it again, if the config still asks for it, and then removes that file."
 NOT_MADE_AGAIN = "Only a run with the code and the config of then could make it again."
 
-Stamp = list[int]
+State = list[int]
+IsOutput = Callable[[str], bool]
 
 
 @dataclass
@@ -81,7 +52,7 @@ class Manifest:
     ----------
     run : str
         Token of the run, as in the lock of the results folder.
-    stamps : dict
+    states : dict
         Size in bytes, modification time and change time in nanoseconds, by path under the results.
     digests : dict
         Digest of the content by path, see `content_digest`; empty where the file must be checked
@@ -89,101 +60,211 @@ class Manifest:
     """
 
     run: str = ""
-    stamps: dict[str, Stamp] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path) -> Manifest:
-        """Read the manifest of a results folder; an empty one if it is lost or damaged."""
+    def parse(cls, raw: bytes) -> Manifest:
+        """Parse a manifest.
+
+        Raises
+        ------
+        ValueError
+            If it is not as luneta wrote it.
+        """
+        content = parse_json(raw)
         try:
-            content = read_json(root / RECORD)
             files = content["files"]
-        except (FileNotFoundError, DamagedFile, KeyError, TypeError):
-            return cls()
-        stamps = {name: entry[:3] for name, entry in files.items()}
-        digests = {name: entry[3] for name, entry in files.items()}
-        return cls(content["run"], stamps, digests)
+            states = {name: [int(number) for number in entry[:3]] for name, entry in files.items()}
+            digests = {name: str(entry[3]) for name, entry in files.items()}
+            return cls(str(content["run"]), states, digests)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"it is not a manifest ({error!r})") from None
 
     def write(self, root: Path) -> None:
         """Write the manifest of a results folder."""
-        files = {name: [*stamp, self.digests[name]] for name, stamp in self.stamps.items()}
+        files = {name: [*state, self.digests[name]] for name, state in self.states.items()}
         write_json(root / RECORD, {"run": self.run, "files": files}, indent=None)
 
 
-def recover(results: Path | str, is_simulated: bool = True) -> list[str]:
-    """Clear up before a run, so that it makes what is missing or damaged.
-
-    Temporary files that dead processes of this machine left are removed. Outputs that differ from
-    the manifest are set aside. If the last run was killed before it wrote the manifest, outputs
-    that have changed since are checked by the checksums that they bear themselves. Of changed
-    files beyond 4 GB, size and ends alone are looked at.
+class Outputs:
+    """The outputs in a results folder, as they are when a run begins.
 
     Parameters
     ----------
     results : path
         `results/<survey>`, in which no other run is at work.
-    is_simulated : bool
-        The images in `raw` are outputs too.
 
-    Returns
-    -------
-    list of str
-        A message for each damaged file.
+    Attributes
+    ----------
+    messages : list of str
+        A message for each damaged file, and what else the user should know.
     """
-    root = Path(results)
-    _remove_temporaries(root)
-    manifest = Manifest.read(root)
-    run = _last_run(root)
-    stamps = _stamps(root, is_simulated)
-    changed = {name: stamp for name, stamp in stamps.items() if manifest.stamps.get(name) != stamp}
-    is_noted = manifest.run == run and not (root / UNCLAIMED).exists()
-    messages = _check_all(root, changed, manifest if is_noted else Manifest(run))
-    if changed or not is_noted:
-        _with_damaged(_noted(root, manifest, stamps, run), stamps, messages).write(root)
-        (root / UNCLAIMED).unlink(missing_ok=True)
-    return list(messages.values())
+
+    def __init__(self, results: Path | str):
+        self._root = Path(results)
+        self.messages: list[str] = []
+        _remove_temporaries(self._root)
+        self._manifest = self._read_manifest()
+        self._there: dict[str, State] = {}
+        self._check_noted()
+
+    def _read_manifest(self) -> Manifest:
+        path = self._root / RECORD
+        try:
+            return Manifest.parse(path.read_bytes())
+        except FileNotFoundError:
+            return Manifest()
+        except ValueError as error:
+            self.messages.append(str(set_aside(path, str(error), "All outputs are noted anew.")))
+            return Manifest()
+
+    def _check_noted(self) -> None:
+        """Check what the manifest names, before planning reads any of it."""
+        self._there = _states(self._root)
+        run = _last_run(self._root)
+        unclaimed = self._root / UNCLAIMED
+        if self._manifest.run != run or unclaimed.exists():
+            self._manifest = self._of_unfinished_run(run)
+        noted = {name: self._there[name] for name in self._manifest.states if name in self._there}
+        changed = {name: new for name, new in noted.items() if self._manifest.states[name] != new}
+        if changed:
+            self._settle(changed)
+        if changed or unclaimed.exists():
+            self._manifest.write(self._root)
+            unclaimed.unlink(missing_ok=True)
+
+    def _of_unfinished_run(self, run: str) -> Manifest:
+        """The manifest after a run that wrote none.
+
+        A file that a job may have written since must be checked by a checksum of its own.
+        """
+        digests = dict(self._manifest.digests)
+        for name, state in self._manifest.states.items():
+            if self._there.get(name, state)[:2] != state[:2]:
+                digests[name] = ""
+        return Manifest(run, self._manifest.states, digests)
+
+    def check_others(self, is_output: IsOutput) -> None:
+        """Check what no manifest names, by checksums of its own.
+
+        So are the outputs of a run that was killed before it wrote one.
+
+        Parameters
+        ----------
+        is_output : callable
+            Whether a path under the results is of an output. Other files are their users' own.
+        """
+        others = {
+            name: state
+            for name, state in self._there.items()
+            if name not in self._manifest.states and is_output(name)
+        }
+        if others:
+            self._settle(others)
+            self._manifest.write(self._root)
+
+    def _settle(self, changed: Mapping[str, State]) -> None:
+        """Check files, set the damaged ones aside, and enter the others as they are now."""
+        leaves = _leaf_digests(self._root)
+        digests = {
+            name: self._manifest.digests.get(name) or leaves.get(name, "") for name in changed
+        }
+        unread = _beyond(READ_WHOLE, changed)
+
+        def checked(name: str) -> str | None:
+            return self._reason(name, changed[name], digests[name], name in unread)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            reasons = dict(zip(changed, pool.map(checked, changed), strict=True))
+        for name, reason in reasons.items():
+            self._enter(name, changed[name], digests[name], reason, name in unread)
+        if unread:
+            self.messages.append(_told_unread([changed[name][0] for name in unread]))
+
+    def _reason(self, name: str, state: State, digest: str, is_unread: bool) -> str | None:
+        """Say what is wrong with a file, if anything is."""
+        noted = self._manifest.states.get(name, state)[0]
+        if digest and noted != state[0]:
+            return f"it has {state[0]:,} bytes, the run wrote {noted:,}"
+        has_own_checksum = digest.startswith("seal:") or not digest
+        if is_unread and not has_own_checksum:
+            return None
+        return reason_of(self._root / name, digest, is_whole=not is_unread)
+
+    def _enter(
+        self, name: str, state: State, digest: str, reason: str | None, is_unread: bool
+    ) -> None:
+        """Enter a file in the manifest, or set it aside."""
+        path = self._root / name
+        if reason is None:
+            self._manifest.states[name] = state
+            is_known = digest or is_unread or REWRITTEN_BY_PLANNING.fullmatch(name)
+            self._manifest.digests[name] = digest if is_known else _digest_or_nothing(path)
+            return
+        if reason.startswith(UNREADABLE):
+            self.messages.append(f"{path} {reason}")
+            return
+        is_larger = state[0] > self._manifest.states.get(name, state)[0]
+        self.messages.append(keep_edited(path) if is_larger else _set_aside(path, name, reason))
+        self._manifest.states.setdefault(name, state)
+        self._manifest.digests.setdefault(name, "")
+
+    def missing(self) -> list[str]:
+        """Paths under the results of outputs that were finished, and are not there any more.
+
+        Snakemake makes again what is missing only for the sake of a job that has to be done. So
+        these must be asked for.
+        """
+        return sorted(name for name in self._manifest.states if not (self._root / name).exists())
 
 
-def missing(results: Path | str) -> list[str]:
-    """Outputs that were finished, and are not there any more.
-
-    Snakemake makes again what is missing only for the sake of a job that has to be done. So these
-    must be asked for.
-
-    Returns
-    -------
-    list of str
-        Paths, `results` included.
-    """
-    root = Path(results)
-    names = Manifest.read(root).stamps
-    return sorted(str(root / name) for name in names if not (root / name).exists())
-
-
-def note(
-    results: Path | str,
-    is_simulated: bool = True,
-    is_wanted: Callable[[Path], bool] = lambda path: True,
-) -> None:
+def note(results: Path | str, is_output: IsOutput, is_wanted: IsOutput = lambda name: True) -> None:
     """Write the manifest at the end of a run.
 
     Parameters
     ----------
     results : path
         `results/<survey>`.
-    is_simulated : bool
-        The images in `raw` are outputs too.
+    is_output : callable
+        Whether a path under the results is of an output. Other files are their users' own.
     is_wanted : callable
         Whether an output that is missing is still to be made.
     """
     root = Path(results)
-    manifest = _noted(root, Manifest.read(root), _stamps(root, is_simulated), _last_run(root))
-    lost = [name for name in manifest.stamps if not (root / name).exists()]
-    for name in lost:
-        if not is_wanted(root / name):
-            del manifest.stamps[name]
-    manifest.write(root)
+    old = _manifest_or_none(root) or Manifest()
+    states = {name: state for name, state in _states(root).items() if is_output(name)}
+    lost = [name for name in old.states if not (root / name).exists() and is_wanted(name)]
+    known = {
+        name: old.digests[name]
+        for name, state in states.items()
+        if old.states.get(name) == state and old.digests[name]
+    }
+    known |= {name: digest for name, digest in _leaf_digests(root).items() if name in states}
+    unknown = [n for n in states if n not in known and not REWRITTEN_BY_PLANNING.fullmatch(n)]
+    with ThreadPoolExecutor(READERS) as pool:
+        digests = pool.map(lambda name: _digest_or_nothing(root / name), unknown)
+        known |= dict(zip(unknown, digests, strict=True))
+    states |= {name: old.states[name] for name in lost}
+    known |= {name: old.digests[name] for name in lost}
+    Manifest(_last_run(root), states, {name: known.get(name, "") for name in states}).write(root)
     (root / UNCLAIMED).unlink(missing_ok=True)
+
+
+def remove_set_aside(results: Path | str, is_output: IsOutput) -> None:
+    """Remove damaged outputs that were made again."""
+    root = Path(results)
+    for folder in FOLDERS:
+        for entry in _entries(root / folder):
+            whole = Path(entry.path.removesuffix(DAMAGED))
+            is_set_aside = entry.name.endswith(DAMAGED) and whole.exists()
+            if is_set_aside and is_output(os.path.relpath(whole, root)):
+                Path(entry.path).unlink()
+
+
+def noted_digests(results: Path | str) -> dict[str, str]:
+    """Digests of all outputs by path under the results, of the manifest; none without one."""
+    return (_manifest_or_none(Path(results)) or Manifest()).digests
 
 
 def verify(results: Path | str) -> list[str]:
@@ -195,15 +276,30 @@ def verify(results: Path | str) -> list[str]:
         A line for each such file. None is moved.
     """
     root = Path(results)
-    manifest = Manifest.read(root)
-    names = sorted(manifest.stamps)
+    manifest = _manifest_or_none(root)
+    if manifest is None:
+        return [f"{root / RECORD}: it is missing or damaged, so that not all files can be checked"]
+    names = sorted(manifest.states)
     with ThreadPoolExecutor(READERS) as pool:
-        reasons = pool.map(lambda name: _reason(root / name, manifest.digests[name]), names)
+        reasons = pool.map(lambda name: reason_of(root / name, manifest.digests[name]), names)
         pairs = list(zip(names, reasons, strict=True))
     return [f"{root / name}: {reason}" for name, reason in pairs if reason]
 
 
+def _manifest_or_none(root: Path) -> Manifest | None:
+    try:
+        return Manifest.parse((root / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 # The content of a file
+
+UNREADABLE = "cannot be read"
+# What zipfile raises over an archive that is not as it was written
+BROKEN_ZIP = (
+    zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, struct.error,
+)  # fmt: skip
 
 
 def content_digest(path: Path) -> str:
@@ -226,7 +322,15 @@ def _hash(path: Path, total: hashlib._Hash) -> str:
     return total.hexdigest()
 
 
-def _reason(path: Path, digest: str, is_whole: bool = True) -> str | None:
+def _digest_or_nothing(path: Path) -> str:
+    """Digest of a file; nothing of one that cannot be read, so that its own checksum decides."""
+    try:
+        return content_digest(path)
+    except (OSError, BrokenSeal):
+        return ""
+
+
+def reason_of(path: Path, digest: str, is_whole: bool = True) -> str | None:
     """Say what is wrong with a file, by its digest or else by the checksum that it bears."""
     try:
         if digest.startswith("sha256:"):
@@ -238,6 +342,8 @@ def _reason(path: Path, digest: str, is_whole: bool = True) -> str | None:
         return "it is missing"
     except BrokenSeal as error:
         return str(error)
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror or error}"
     return None if is_same else "its content is not what the run wrote"
 
 
@@ -261,8 +367,19 @@ def _check_zip(path: Path, is_whole: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip() if is_whole else None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        zlib.error,
+        struct.error,
+    ) as error:
         raise BrokenSeal(f"it is cut short or altered ({error})") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place in the archive before its beginning
+            raise
+        raise BrokenSeal("it is cut short or altered (it names a place outside itself)") from None
     if broken is not None:
         raise BrokenSeal(f"the checksum of its part {broken} is wrong")
 
@@ -274,33 +391,37 @@ def _check_json(path: Path) -> None:
         raise BrokenSeal(str(error)) from None
 
 
-def _check_all(root: Path, changed: Mapping[str, Stamp], manifest: Manifest) -> dict[str, str]:
-    """Check changed files, several at once, and set the damaged ones aside: a message for each."""
-    digests = {**manifest.digests, **_leaf_digests(root)}
-    budget = READ_WHOLE
-    is_whole = {}
-    for name, stamp in changed.items():
-        is_whole[name] = budget > 0
-        budget -= stamp[0]
-
-    def checked(name: str) -> str | None:
-        size = manifest.stamps.get(name, changed[name])[0]
-        if size != changed[name][0] and digests.get(name):
-            return f"it has {changed[name][0]:,} bytes, the run wrote {size:,}"
-        digest = digests.get(name, "")
-        is_sealed = digest.startswith("seal:") or not digest
-        if not is_whole[name] and not is_sealed:
-            return None
-        return _reason(root / name, digest, is_whole[name])
-
-    with ThreadPoolExecutor(READERS) as pool:
-        reasons = dict(zip(changed, pool.map(checked, changed), strict=True))
-    return {name: _set_aside(root, name, reason) for name, reason in reasons.items() if reason}
+def _beyond(budget: int, states: Mapping[str, State]) -> set[str]:
+    """Names of the files that are too much to be read now, the largest ones."""
+    beyond = set()
+    for name in sorted(states, key=lambda name: states[name][0]):
+        budget -= states[name][0]
+        if budget < 0:
+            beyond.add(name)
+    return beyond
 
 
-def _set_aside(root: Path, name: str, reason: str) -> str:
+def _told_unread(sizes: list[int]) -> str:
+    return (
+        f"{len(sizes):,} files of {sum(sizes) / 1e9:,.1f} GB have changed times, and only their "
+        "size and ends were looked at: `make verify RUN=...` reads them whole"
+    )
+
+
+def _set_aside(path: Path, name: str, reason: str) -> str:
     remedy = NOT_MADE_AGAIN if name.startswith("runs/") else MADE_AGAIN
-    return str(set_aside(root / name, reason, remedy))
+    return str(set_aside(path, reason, remedy))
+
+
+def keep_edited(path: Path) -> str:
+    """Keep a file that has grown since it was written, which no damage does: somebody edited it."""
+    kept = path.with_name(path.name + EDITED)
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}{EDITED}{number}")
+    path.replace(kept)
+    return f"{path} was changed after the run had written it. It is kept as {kept.name}"
 
 
 # What is there
@@ -315,31 +436,34 @@ def _last_run(root: Path) -> str:
     return lines[1] if len(lines) > 1 else ""
 
 
-def _stamps(root: Path, is_simulated: bool) -> dict[str, Stamp]:
-    """Size and times of each output, by path under the results."""
-    leaves = _leaf_digests(root)
-    stamps = {}
-    for folder, pattern in OUTPUTS.items():
-        if folder == "raw" and not is_simulated:
-            continue
+def _states(root: Path) -> dict[str, State]:
+    """Size and times of each file, by path under the results."""
+    states = {}
+    for folder in FOLDERS:
         for entry in _entries(root / folder):
-            name = os.path.relpath(entry.path, root)
-            is_output = name in leaves or re.fullmatch(pattern, name.partition("/")[2])
-            if is_output and entry.is_file(follow_symlinks=False):
-                status = entry.stat()
-                stamps[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    return stamps
+            with suppress(FileNotFoundError):
+                if entry.is_file(follow_symlinks=False):
+                    status = entry.stat()
+                    times = [status.st_mtime_ns, status.st_ctime_ns]
+                    states[os.path.relpath(entry.path, root)] = [status.st_size, *times]
+    states.pop(RECORD, None)
+    return states
 
 
 def _leaf_digests(root: Path) -> dict[str, str]:
     """Digests of the files of the catalog, as its own manifest has them."""
     try:
-        content = read_json(root / LEAVES)
+        content = parse_json((root / LEAVES).read_bytes())
         files = {**content["leaves"], **content["small"]}
-    except (OSError, DamagedFile, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     there = {name: about for name, about in files.items() if about.get("rows") != 0}
     return {f"catalog/{name}": f"sha256:{about['sha256']}" for name, about in there.items()}
+
+
+def leaf_names(results: Path | str) -> set[str]:
+    """Paths under the results of the files that the catalog's own manifest names."""
+    return set(_leaf_digests(Path(results)))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
@@ -358,21 +482,13 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
 
 def _remove_temporaries(root: Path) -> None:
     """Remove what processes of this machine that are gone were writing."""
-    for folder in OUTPUTS:
+    for folder in FOLDERS:
         for entry in _entries(root / folder):
             match = TEMPORARY_NAME.fullmatch(entry.name)
             if match and match["host"] == HOST and not is_alive(int(match["process"])):
-                is_folder = entry.is_dir(follow_symlinks=False)
+                remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
                 with suppress(OSError):
-                    shutil.rmtree(entry.path) if is_folder else Path(entry.path).unlink()
-
-
-def remove_set_aside(results: Path | str) -> None:
-    """Remove damaged files that were made again."""
-    for folder in OUTPUTS:
-        for entry in _entries(Path(results) / folder):
-            if entry.name.endswith(DAMAGED) and Path(entry.path.removesuffix(DAMAGED)).exists():
-                Path(entry.path).unlink()
+                    remove(entry.path)
 
 
 def is_alive(process: int) -> bool:
@@ -384,44 +500,3 @@ def is_alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-# Writing the manifest
-
-
-def _noted(root: Path, manifest: Manifest, stamps: Mapping[str, Stamp], run: str) -> Manifest:
-    """The manifest of outputs as they are now, and of those that are missing."""
-    there = {name: stamp for name, stamp in stamps.items() if (root / name).exists()}
-    known = {
-        name: manifest.digests[name]
-        for name, stamp in there.items()
-        if manifest.stamps.get(name) == stamp and manifest.digests[name]
-    }
-    known |= {name: digest for name, digest in _leaf_digests(root).items() if name in there}
-    known |= {name: "" for name in there if re.fullmatch(REWRITTEN_BY_PLANNING, name)}
-    unknown = [name for name in there if name not in known]
-    with ThreadPoolExecutor(READERS) as pool:
-        digests = list(pool.map(lambda name: _digest_or_none(root / name), unknown))
-    known |= {name: digest for name, digest in zip(unknown, digests, strict=True) if digest}
-    there = {name: stamp for name, stamp in there.items() if name in known}
-    lost = {name: stamp for name, stamp in manifest.stamps.items() if name not in there}
-    known |= {name: manifest.digests[name] for name in lost}
-    return Manifest(run, {**lost, **there}, known)
-
-
-def _digest_or_none(path: Path) -> str | None:
-    """Digest of a file; None of a damaged one, which the next run checks."""
-    try:
-        return content_digest(path)
-    except (OSError, BrokenSeal):
-        return None
-
-
-def _with_damaged(
-    manifest: Manifest, stamps: Mapping[str, Stamp], damaged: Iterable[str]
-) -> Manifest:
-    """Enter damaged files that no run has noted, so that they are asked for."""
-    new = [name for name in damaged if name not in manifest.stamps]
-    entered = {name: stamps[name] for name in new}
-    digests = dict.fromkeys(new, "")
-    return Manifest(manifest.run, manifest.stamps | entered, manifest.digests | digests)

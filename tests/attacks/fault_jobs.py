@@ -271,7 +271,7 @@ class Trial:
         return {"calls": calls}
 
     def _again(self):
-        outputs.recover(self.results)
+        outputs.Outputs(self.results)
         left = [name for name in content(self.results) if is_temporary(name)]
         self.job.do(self.work)
         return {"left": left}

@@ -191,7 +191,7 @@ def test_what_a_dead_process_left_is_removed_and_no_link_is_followed(results, vi
     (folder / f".{dead.pid}@{HOST}@0123456789abcdef@b").symlink_to(victim.parent)
     running = folder / f".{os.getpid()}@{HOST}@0123456789abcdef@.spill"
     running.mkdir()
-    assert outputs.recover(results) == []
+    assert outputs.Outputs(results).messages == []
     assert list(folder.iterdir()) == [running]
     assert is_whole(victim)
 
@@ -200,7 +200,7 @@ def test_what_a_dead_process_left_is_removed_and_no_link_is_followed(results, vi
 @pytest.mark.parametrize("name", ["objects/a.parquet", "metrics/lens.json"])
 def test_planning_does_not_stop_at_a_pipe_or_a_link_to_nowhere(results, victim, kind, name):
     lay(kind, results / name, victim)
-    assert outputs.recover(results) == []
+    assert outputs.Outputs(results).messages == []
     assert is_whole(victim)
 
 

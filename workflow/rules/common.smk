@@ -139,7 +139,7 @@ def tensorboard(wildcards, threads):
 
 def explain():
     """Print what has changed since the last run, in a line for each reason to run again."""
-    for line in [*PLAN.heal_catalog(), *PLAN.changes()]:
+    for line in [*PLAN.heal_catalog(), *PLAN.retried(), *PLAN.changes()]:
         print(f"Since the last run: {line}", file=sys.stderr)
     PLAN.complete_record()
 

@@ -95,7 +95,7 @@ def is_whole(path: Path, known: Mapping) -> bool:
 def lost_files(folder: Path | str) -> list[str]:
     """Name the files of a finished catalog that are missing, or of another size than written.
 
-    Those of other content have been set aside by `luneta.outputs.recover`.
+    Those of other content have been set aside by `luneta.outputs`.
     """
     folder = Path(folder)
     manifest = _manifest(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 
 from luneta.catalog.leaves import lost_files
 from luneta.catalog.provenance import decisive, run_id
@@ -15,8 +14,9 @@ from luneta.config import BUILT_IN_WEIGHTS, HUB
 from luneta.config.tasks import NO_NETWORK_READS, READ_BY_OTHERS
 from luneta.digests import digest
 from luneta.files import DamagedFile, format_json, parse_json, read_twice, write_twice
-from luneta.outputs import missing, note, remove_set_aside
+from luneta.outputs import Outputs, note, remove_set_aside
 from luneta.plan.changes import changes
+from luneta.plan.expected import Expected
 from luneta.plan.memory import changed_rows, remember_rows, rows_digest
 from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
@@ -35,8 +35,6 @@ CUTOUTS_KEYS = {
     "mask", "weight", "zero_points", "zero_point", "pixel_scale", "remote", "astrometry", "pixels",
     "axes", "bands_required", "most_gigabytes",
 }  # fmt: skip
-# What the names of files in splits/, metrics/ and clusters/ have behind the task.
-OF_A_TASK = ("", "_out_of_fold", "_holdout", "_outliers", "_neighbours")
 CANDIDATES = "_candidates.parquet"
 USUAL_PIXEL_SCALE = 0.262  # arcsec, where a config says none
 PRETRAINING_CLASSES = ["round", "in_between", "cigar", "edge_on", "spiral", "lens"]
@@ -51,9 +49,12 @@ class Plan(SurveyPlan):
     ----------
     run : luneta.runs.Run or None
         The run that it is planned for, if this process will start jobs.
+    outputs : luneta.outputs.Outputs or None
+        What finished jobs have left, if no other run is at work in the results.
     """
 
     run: Run | None = None
+    outputs: Outputs | None = None
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
@@ -407,37 +408,16 @@ class Plan(SurveyPlan):
 
     def missing(self) -> list[str]:
         """Outputs of this plan that were finished and are lost, and are to be made again."""
-        if self.run is None:  # a job on a cluster, which makes what it is told to
+        if self.outputs is None:  # a job on a cluster, which makes what it is told to
             return []
-        return [path for path in missing(self.results) if self.makes(Path(path))]
+        expected = Expected(self)
+        lost = self.outputs.missing()
+        return [str(self.results / name) for name in lost if expected.is_intermediate(name)]
 
     def note_outputs(self) -> None:
         """Write the manifest of all outputs, at the end of a run."""
-        note(self.results, self.config.simulation is not None, self.makes)
-
-    def makes(self, path: Path) -> bool:
-        """Whether an output of a tile, shard, task or backbone is of one that is still planned.
-
-        What the rule `all` asks for by itself, such as figures, is not among these outputs.
-        """
-        folder, *between, name = path.relative_to(self.results).parts
-        stem = name.rpartition(".")[0]
-        if folder in ("catalog", "figures", "report", "runs", "index"):
-            return False
-        if folder == "raw":
-            return self.config.simulation is not None and stem.rpartition("_")[0] in self.tiles
-        if folder == "backbones":
-            return stem.removesuffix(".weights") in map(self.backbone, self.tasks)
-        if folder in ("objects", "cutouts", "quality"):
-            return stem.removesuffix("_files") in self.shards
-        if folder in ("predictions", "embeddings"):
-            made = self.predicted if folder == "predictions" else self.clustered
-            return between[0] in made and stem in self.shards
-        if folder == "models":
-            folds = self.folds(between[0]) if between[0] in self.tasks else []
-            return stem.partition("_")[0] in [f"fold{fold}" for fold in folds]
-        tasks = self.clustered if folder == "clusters" else self.tasks
-        return any(stem.removesuffix(kind) in tasks for kind in OF_A_TASK)
+        expected = Expected(self)
+        note(self.results, expected.is_output, expected.is_intermediate)
 
     # Memory of the last run
 
@@ -460,13 +440,16 @@ class Plan(SurveyPlan):
             print(f"{error} What has changed since the last run is not told.", file=sys.stderr)
             return {}
 
+    def retried(self) -> list[str]:
+        """Say which files could not be read in the last run, in a line at most."""
+        files = self.retries.files(self.shards)
+        return retried(files, "in the last run, and now tried again") if files else []
+
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
-        files = self.retries.files(self.shards)
-        lines = retried(files, "in the last run, and now tried again") if files else []
         if not self._last_state:
-            return lines
-        lines += changes(self._last_state, self._state())
+            return []
+        lines = changes(self._last_state, self._state())
         return [*lines, *changed_rows(self.index, self._last_state)]
 
     def heal_catalog(self) -> list[str]:
@@ -494,7 +477,7 @@ class Plan(SurveyPlan):
         list of str
             A line for each list of candidates that is removed.
         """
-        remove_set_aside(self.results)
+        remove_set_aside(self.results, Expected(self).is_output)
         wanted = {f"{task}{CANDIDATES}" for task in self.listed}
         found = sorted((self.results / "catalog").glob(f"*{CANDIDATES}"))
         left = [path for path in found if path.name not in wanted]

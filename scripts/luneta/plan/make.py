@@ -9,7 +9,8 @@ from pathlib import Path
 from luneta.config import Config, ConfigError, read_file, refusal, validate
 from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
-from luneta.outputs import recover
+from luneta.outputs import Outputs
+from luneta.plan.expected import Expected
 from luneta.plan.fold_checks import fold_problems
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
@@ -19,7 +20,7 @@ from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
 
-_runs: dict[Path, Run] = {}
+_runs: dict[Path, tuple[Run, Outputs | None]] = {}
 
 
 def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()) -> Plan:
@@ -58,7 +59,7 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     for remark in remarks(config) if is_run else ():
         print(f"Note: {remark}", file=sys.stderr)
     try:
-        run = _begun(config) if is_run else None
+        run, outputs = _begun(config) if is_run else (None, None)
         plan = _planned(config, tiles)
         problems = list(fold_problems(plan)) if is_run else []
     except (ImageError, TableError, TileTableError) as error:
@@ -72,23 +73,35 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     if problems:
         raise refusal(problems)
     plan.run = run
+    plan.outputs = outputs
+    if outputs is not None:
+        outputs.check_others(Expected(plan).is_output)
+        _tell(outputs)
     return plan
 
 
-def _begun(config: Config) -> Run:
+def _begun(config: Config) -> tuple[Run, Outputs | None]:
     """Lock the results, and find what is damaged there before anybody uses it.
 
     As a module of another workflow the Snakefile is read once for each `use rule`.
     """
-    results = Path("results") / config.survey
-    if (run := _runs.get(results.resolve())) is not None:
-        return run
-    run = _runs[results.resolve()] = Run(results)
-    is_simulated = config.simulation is not None
-    messages = recover(results, is_simulated) if run.is_alone else [f"Note: {run.refusal()}"]
-    for message in messages:
-        print(message, file=sys.stderr)
-    return run
+    results = (Path("results") / config.survey).resolve()
+    if results not in _runs:
+        run = Run(results)
+        outputs = Outputs(Path("results") / config.survey) if run.is_alone else None
+        if outputs is None:
+            print(f"Note: {run.refusal()}", file=sys.stderr)
+        _runs[results] = run, outputs
+        _tell(outputs)
+    return _runs[results]
+
+
+def _tell(outputs: Outputs | None) -> None:
+    """Print what was found, once."""
+    if outputs is not None:
+        for message in outputs.messages:
+            print(message, file=sys.stderr)
+        outputs.messages.clear()
 
 
 def _planned(config: Config, tiles: dict[str, Tile]) -> Plan:

@@ -16,7 +16,7 @@ from luneta.catalog.provenance import decisive
 from luneta.catalog.read import COLLECTION, properties
 from luneta.digests import digest
 from luneta.files import read_memory, write_json
-from luneta.outputs import Manifest
+from luneta.outputs import noted_digests
 
 if TYPE_CHECKING:
     from luneta.plan.jobs import Plan
@@ -137,7 +137,7 @@ def mark(results: Path) -> str:
     results : path
         `results/<survey>`, of which the manifest is up to date.
     """
-    digests = Manifest.read(results).digests
+    digests = noted_digests(results)
     return digest([[name, digests[name]] for name in sorted(digests) if RECORDED.fullmatch(name)])
 
 

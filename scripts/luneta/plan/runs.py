@@ -29,7 +29,7 @@ from luneta.catalog.provenance import (
 )
 from luneta.config import Provenance
 from luneta.digests import file_digest
-from luneta.files import DAMAGED, atomic_path, read_json, read_memory, write_json
+from luneta.files import DAMAGED, atomic_path, parse_json, read_memory, write_json
 from luneta.plan.recording import taken_over
 from luneta.plan.survey import SurveyPlan
 from luneta.survey.images import split_extension
@@ -142,7 +142,10 @@ def _filled(column: pa.Array) -> pa.Array:
 
 def sidecar_digest(path: Path) -> str:
     """Digest of a network's weights, of the sidecar beside it."""
-    return read_json(path)["model_id"]
+    try:
+        return parse_json(path.read_bytes())["model_id"]
+    except (KeyError, TypeError):
+        raise ValueError("it is not the sidecar of a network") from None
 
 
 class Digests:

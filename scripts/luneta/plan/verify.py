@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from luneta.files import read_json
 from luneta.outputs import verify
 from luneta.plan.changes import counted
-from luneta.plan.reproduce import CannotReproduce, find
+from luneta.plan.records import CannotReproduce, Record, read_record
+from luneta.plan.reproduce import find, start_of
 from luneta.plan.runs import Digests, outputs
 
 
@@ -32,15 +32,22 @@ def verify_run(path: Path) -> list[str]:
     -------
     list of str
         A line for each file that is missing or differs. Nothing is moved.
+
+    Raises
+    ------
+    CannotReproduce
+        If it is not the record of a run, or lies elsewhere.
     """
+    record = read_record(path)
+    start_of(path, record.facts.survey)
     results = path.parents[1]
-    return [*verify(results), *_other_than_recorded(read_json(path), results)]
+    return [*verify(results), *_other_than_recorded(record, results)]
 
 
-def _other_than_recorded(recorded: Mapping, results: Path) -> list[str]:
+def _other_than_recorded(record: Record, results: Path) -> list[str]:
     """Compare the outputs with their digests in a record; see `luneta.plan.runs.outputs`."""
-    now = outputs(results, list(recorded["config"]["tasks"]), Digests(results / "none"))
-    differing = [name for name, digest in recorded["outputs"].items() if now.get(name) != digest]
+    now = outputs(results, list(record.config.get("tasks", {})), Digests(results / "none"))
+    differing = [name for name, digest in record.outputs.items() if now.get(name) != digest]
     return [
         f"{results / name}: {'it differs from the record' if name in now else 'it is missing'}"
         for name in sorted(differing)
@@ -54,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         path = find(given.run, Path("results"))
+        lines = verify_run(path)
     except CannotReproduce as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    lines = verify_run(path)
     for line in lines:
         print(line)
     summary = "all files are as the run wrote them"
