@@ -227,7 +227,7 @@ def test_the_diary_of_the_jobs_is_of_no_consequence(all_kinds, tmp_path, name, d
     ("name", "damage", "message"),
     [
         ("config.yaml", delete, "config.yaml"),
-        ("config.yaml", empty, "There is no config"),
+        ("config.yaml", empty, "the file is empty"),
         ("sources.csv", delete, "sources.csv"),
         ("sources.csv", empty, "sources.csv"),
     ],
