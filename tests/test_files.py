@@ -32,6 +32,8 @@ def log_of(tmp_path, error):
         ("DamagedFile('it is cut short')", "it is cut short"),
         ("FloatingPointError('the loss of batch 3 is nan')", "the loss of batch 3 is nan"),
         ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "the disk is full"),
+        ("MemoryError()", "The job has run out of memory (no more is given): run it with fewer"),
+        ("ValueError() from MemoryError('of 9 GiB')", "run out of memory (of 9 GiB): run it"),
     ],
 )
 def test_an_error_for_users_is_one_message(tmp_path, error, said):

@@ -373,6 +373,24 @@ def disk_trouble(error: BaseException | None) -> str | None:
     return disk_trouble(error.__cause__ or error.__context__)
 
 
+OUT_OF_MEMORY = (
+    "run it with fewer --cores, so that fewer jobs run at once, or on a machine with more memory; "
+    "fewer tiles or stamps a shard (input.tiles_per_shard, input.stamps_per_shard) help too. Then "
+    "run the same command again; what is finished stays"
+)
+
+
+def memory_trouble(error: BaseException | None) -> str | None:
+    """Say what to do, if an error or one of its causes is a lack of memory."""
+    if error is None:
+        return None
+    if isinstance(error, MemoryError):
+        return (
+            f"The job has run out of memory ({str(error) or 'no more is given'}): {OUT_OF_MEMORY}"
+        )
+    return memory_trouble(error.__cause__ or error.__context__)
+
+
 def _is_for_users(error: BaseException) -> bool:
     """Whether an error's message is all that its reader needs."""
     ours = type(error).__module__.partition(".")[0] == "luneta"
@@ -397,8 +415,8 @@ def log_to(path: Path | str) -> None:
 
     URLs are logged without user, password and query.
 
-    Errors of our own types, numbers that are not finite and a full disk are told in one message,
-    which says what to do; another error with where in the program it happened.
+    Errors of our own types, numbers that are not finite, a full disk and a lack of memory are told
+    in one message, which says what to do; another error with where in the program it happened.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.raiseExceptions = False  # on a full disk there is nowhere to log to
@@ -416,7 +434,8 @@ def log_to(path: Path | str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):
-        told = str(error) if _is_for_users(error) else disk_trouble(error)
+        trouble = disk_trouble(error) or memory_trouble(error)
+        told = str(error) if _is_for_users(error) else trouble
         shown = None if told else (kind, error, traceback)
         logging.getLogger("luneta").critical("%s", told or error, exc_info=shown)
 

@@ -12,15 +12,17 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import select
 import signal
 import sys
 import threading
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from luneta.files import HOST, is_plain, log_to, refuse_when
+from luneta.files import HOST, OUT_OF_MEMORY, is_plain, log_to, refuse_when
 from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
@@ -29,6 +31,8 @@ RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
 SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs, and its machine
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 PR_SET_PDEATHSIG = 1
+# As Snakemake tells it: of the job itself, or of a shell or container around it
+KILLED = r"died with <Signals\.SIGKILL|returned non-zero exit status 137\b"
 SHOWN = 1000  # bytes, more than a lock of ours holds
 
 
@@ -157,6 +161,24 @@ def _mark_unclaimed(log: Path) -> None:
             mark = folder.parent / UNCLAIMED
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
+
+
+def killed(logs: Iterable[Path | str]) -> str | None:
+    """Say what to do, if jobs of a run were killed: they could not say so themselves.
+
+    Parameters
+    ----------
+    logs : iterable of path
+        What Snakemake has written of the run.
+    """
+    number = 0
+    for log in logs:
+        with suppress(OSError):
+            number += len(re.findall(KILLED, Path(log).read_text(errors="replace")))
+    if not number:
+        return None
+    jobs = "1 job was" if number == 1 else f"{number} jobs were"
+    return f"{jobs} killed (SIGKILL), most often as the memory was used up: {OUT_OF_MEMORY}"
 
 
 def _is_over(lock: Path, token: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from luneta.catalog.leaves import lost_files
 from luneta.catalog.provenance import decisive, run_id
@@ -21,7 +23,7 @@ from luneta.plan.memory import changed_rows, remember_rows, rows_digest
 from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
-from luneta.retries import Retries, retried
+from luneta.retries import Retries, changed_meanwhile, retried
 from luneta.runs import Run
 from luneta.survey.shards import LAST_RUN
 from luneta.urls import concealed, hidden_options, recorded_config
@@ -51,9 +53,12 @@ class Plan(SurveyPlan):
     ----------
     run : luneta.runs.Run or None
         The run that it is planned for, if this process will start jobs.
+    named : mapping
+        Fingerprint of each file that the config names, as such a run has found it.
     """
 
     run: Run | None = None
+    named: Mapping[str, str | None] = MappingProxyType({})
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
@@ -89,11 +94,12 @@ class Plan(SurveyPlan):
 
     def ingest(self, shard: str) -> dict:
         """Settings of `ingest`."""
+        grids = [self.grid(tile) for tile in self.tiles_of(shard)]
         settings = {
             **self._ingest_settings,
-            "tiles": [self.grid(tile).as_dict() for tile in self.tiles_of(shard)],
+            "tiles": [grid.as_dict() for grid in grids],
             "sources": self.sources(shard),
-            "delivered": self.delivered([*self.grids(shard), *self.source_files(shard)]),
+            "delivered": self.delivered(grids, self.source_files(shard)),
             **self.retries.settings("ingest", shard),
         }
         return concealed(settings)
@@ -119,7 +125,7 @@ class Plan(SurveyPlan):
             "pixels": "flux",
             "tiles": [tile.as_dict() for tile in self.tiles_of(shard)],
             "reference_band": self.config.input.reference,
-            "delivered": self.delivered(self.images(shard)),
+            "delivered": self.delivered(self.tiles_of(shard)),
         }
         return concealed(settings)
 
@@ -462,8 +468,10 @@ class Plan(SurveyPlan):
 
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""
-        files = self.retries.files(self.shards)
-        lines = retried(files, "in the last run, and now tried again") if files else []
+        lines = [
+            *retried(self.retries.files(self.shards), "in the last run, and now tried again"),
+            *changed_meanwhile(self.retries.changed(self.shards), "the last run", "read again now"),
+        ]
         if not self._last_state:
             return lines
         lines += changes(self._last_state, self._state())

@@ -13,8 +13,10 @@ from luneta.outputs import recover
 from luneta.plan.fold_checks import fold_problems
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
+from luneta.plan.runs import named_files
 from luneta.runs import Run, RunError, start_jobs
 from luneta.surroundings import keras_problem, pin_jobs
+from luneta.survey.fingerprints import fingerprint
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
@@ -72,6 +74,8 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     if problems:
         raise refusal(problems)
     plan.run = run
+    if is_run:
+        plan.named = {path: fingerprint(path) for path in named_files(plan)}
     return plan
 
 

@@ -1,0 +1,337 @@
+"""What happens to a run from outside: killed jobs, moving inputs, clocks, skies without objects."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from luneta.files import read_json
+from luneta.plan import make, make_plan
+from luneta.plan.recording import changed_since
+from luneta.retries import Retries, remember
+from luneta.runs import killed
+from luneta.survey.fingerprints import Deliveries, fingerprints
+from started_runs import Started, disk
+from tiny_survey import PlainSurvey, Survey, quick_survey
+
+SECONDS = 120  # until a job must have begun
+DAY = 86_400
+
+
+def catalog(survey: Survey) -> dict[str, bytes]:
+    return survey.contents("catalog/**/*.*")
+
+
+def rejected(survey: Survey) -> list[dict]:
+    return pq.read_table(survey.results / "catalog/rejects.parquet").to_pylist()
+
+
+def rows_of(survey: Survey) -> int:
+    paths = survey.results.glob("catalog/tiny/dataset/Norder*/**/*.parquet")
+    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+
+def said(done: subprocess.CompletedProcess) -> str:
+    return done.stdout + done.stderr
+
+
+def job_of(started: Started, rule: str) -> psutil.Process:
+    """Wait for the first job of a rule."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end and started.process.poll() is None:
+        for process in started.jobs():
+            with suppress(psutil.Error):
+                if any(word.endswith(f".{rule}.py") for word in process.cmdline()):
+                    return process
+        time.sleep(0.05)
+    raise AssertionError(started.wait())
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory) -> PlainSurvey:
+    """Three tiles, run by a run that nothing disturbs."""
+    survey = quick_survey(tmp_path_factory.mktemp("quiet"))
+    survey.run()
+    return survey
+
+
+@pytest.fixture
+def survey(tmp_path) -> PlainSurvey:
+    """The same three tiles, not run yet."""
+    (tmp_path / "survey").mkdir()
+    return quick_survey(tmp_path / "survey")
+
+
+# Inputs that are replaced, or removed and put back
+
+
+def deliver(folder: Path) -> Path:
+    path = folder / "a.fits"
+    path.write_bytes(b"as delivered")
+    return path
+
+
+def write_other(path: Path) -> None:
+    path.write_bytes(b"of another day")
+
+
+def write_other_of_the_same_size_and_time(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(b"AS DELIVERED")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def write_the_same_again(path: Path) -> None:
+    """As a second delivery does: for a moment the file is empty."""
+    path.write_bytes(b"")
+    path.write_bytes(b"as delivered")
+
+
+def replace_by_the_same(path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(path.read_bytes())
+    path.unlink()
+    new.rename(path)
+
+
+CHANGES = [
+    Path.unlink, write_other, write_other_of_the_same_size_and_time, write_the_same_again,
+    replace_by_the_same,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_job_notices_that_a_file_changes_while_it_is_read(tmp_path, change):
+    path = deliver(tmp_path)
+    planned = fingerprints([str(path)], tmp_path / "memory.json")
+    deliveries = Deliveries(planned)
+    assert deliveries.changed() == []
+    change(path)
+    assert deliveries.changed() == [str(path)]
+
+
+@pytest.mark.parametrize("change", [Path.unlink, write_other], ids=lambda change: change.__name__)
+def test_a_job_notices_that_a_file_is_not_the_one_that_was_planned(tmp_path, change):
+    path = deliver(tmp_path)
+    planned = fingerprints([str(path)], tmp_path / "memory.json")
+    change(path)
+    deliveries = Deliveries(planned)
+    path.write_bytes(b"as delivered")
+    assert deliveries.changed() == [str(path)]
+
+
+def test_a_job_notices_a_file_that_was_missing_when_the_run_was_planned(tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    missing = tmp_path / "b.fits"
+    paths = [str(missing), "/dev/null", str(parts)]
+    planned = fingerprints(paths, tmp_path / "memory.json")
+    assert Deliveries(planned).changed() == []
+    deliveries = Deliveries(planned)
+    missing.touch()
+    assert deliveries.changed() == [str(missing)]
+
+
+def test_what_changed_while_it_was_read_is_read_again_by_the_next_run(tmp_path):
+    remember(tmp_path, "cutouts", "t1", [], {}, ["a.fits"])
+    retries = Retries(tmp_path / "index")
+    assert retries.settings("cutouts", "t1") == {"retry": 1}
+    assert retries.changed() == ["a.fits"]
+    assert retries.changed(["t2"]) == []
+    assert retries.files() == []
+    remember(tmp_path, "cutouts", "t1", [], {"retry": 1})
+    retries = Retries(tmp_path / "index")
+    assert retries.settings("cutouts", "t1") == {"retry": 1}
+    assert retries.changed() == []
+
+
+@pytest.fixture
+def planned(survey, monkeypatch):
+    """A function that plans a survey in this process, as Snakemake does when it begins."""
+    monkeypatch.chdir(survey.folder)
+
+    def plan():
+        made = make_plan(yaml.safe_load(Path("config.yaml").read_text()), is_run=True)
+        os.close(made.run._lock)
+        make._runs.clear()
+        return made
+
+    return plan
+
+
+def test_a_job_is_told_of_all_files_that_it_reads_and_of_no_other(planned):
+    Path("tiles/t1_g.fits").unlink()
+    plan = planned()
+    delivered = plan.cutouts("t0")["delivered"]
+    names = ["t0_g.fits", "t0_g_mask.fits", "t0_r.fits", "t0_r_mask.fits"]
+    assert sorted(delivered) == [f"tiles/{name}" for name in names]
+    assert all(delivered.values())
+    assert list(plan.ingest("t0")["delivered"]) == ["tiles/t0_r.fits"]
+
+
+@pytest.mark.parametrize("name", ["tiles/t1_g.fits", "tiles/t2_r_mask.fits", "sources.csv"])
+def test_a_run_whose_input_changes_meanwhile_is_not_recorded(planned, name):
+    plan = planned()
+    assert changed_since(plan) == []
+    content = Path(name).read_bytes()
+    Path(name).write_bytes(content + b" ")
+    assert changed_since(plan) == [name]
+    Path(name).unlink()
+    assert changed_since(plan) == [name]
+    Path(name).write_bytes(content)
+    assert changed_since(plan) == []
+    remember(plan.results, "cutouts", "t1", [], {}, [name])
+    assert changed_since(plan) == [name]
+    assert planned().changes() == [
+        f"1 file changed while the last run was at work, and is read again now (first: {name})"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t1_g.fits", "t1_r.fits", "t1_g_mask.fits"])
+def test_a_file_that_is_away_while_a_run_is_at_work_costs_nothing_in_the_end(quiet, survey, name):
+    path = survey.folder / "tiles" / name
+    aside = survey.folder / "aside"
+    started = Started(survey)
+    job_of(started, "ingest")
+    path.rename(aside)
+    log = started.wait()
+    aside.rename(path)
+    assert started.process.returncode == 0
+    assert catalog(survey) != catalog(quiet)
+    assert "This run is not recorded: 1 file changed while the run was at work" in log
+    assert not list(survey.results.glob("runs/*"))
+    lines = survey.plan()[1]
+    assert lines == [
+        "1 file changed while the last run was at work, and is read again now "
+        f"(first: tiles/{name})"
+    ]
+    survey.run()
+    assert catalog(survey) == catalog(quiet)
+    assert survey.plan() == ({}, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "taken back"])
+def test_an_image_that_is_replaced_while_a_run_is_at_work_is_read_again(quiet, survey, is_kept):
+    path = survey.folder / "tiles/t1_g.fits"
+    before = path.read_bytes()
+    started = Started(survey)
+    job_of(started, "ingest")
+    survey.write_image(1, "g", seed=7)
+    log = started.wait()
+    assert started.process.returncode == 0
+    assert "This run is not recorded: 1 file changed while the run was at work" in log
+    if not is_kept:
+        path.write_bytes(before)
+    survey.run()
+    record = read_json(next(survey.results.glob("runs/*.json")))
+    assert record["inputs"]["files"]["tiles/t1_g.fits"]["bytes"] == len(before)
+    assert (catalog(survey) == catalog(quiet)) is not is_kept
+    assert survey.plan() == ({}, [])
+
+
+# Stopped and killed jobs
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_it_and_its_job_were_stopped(quiet, survey):
+    started = Started(survey)
+    job = job_of(started, "cutouts")
+    job.send_signal(signal.SIGSTOP)
+    started.end(signal.SIGSTOP)
+    refused = survey.snakemake()
+    assert refused.returncode != 0
+    assert "Another run is at work in" in said(refused)
+    assert job.status() == psutil.STATUS_STOPPED
+    job.send_signal(signal.SIGCONT)
+    started.end(signal.SIGCONT)
+    log = started.wait()
+    assert started.process.returncode == 0, log
+    assert catalog(survey) == catalog(quiet)
+    assert survey.planned() == {}
+
+
+def test_what_snakemake_says_of_killed_jobs_is_explained(tmp_path):
+    log = tmp_path / "run.log"
+    log.write_text("Command 'python a.py' returned non-zero exit status 1.\n" * 2)
+    assert killed([log, tmp_path / "none.log"]) is None
+    log.write_text("Command 'python a.py' died with <Signals.SIGKILL: 9>.\n")
+    assert killed([log]).startswith("1 job was killed (SIGKILL), most often as the memory was used")
+    log.write_text("Command 'singularity exec' returned non-zero exit status 137.\n" * 2)
+    assert "2 jobs were killed" in killed([log])
+    assert "fewer --cores" in killed([log])
+
+
+@pytest.mark.slow
+def test_a_job_killed_as_for_memory_is_explained_and_made_by_the_next_run(quiet, survey):
+    started = Started(survey)
+    job_of(started, "cutouts").kill()
+    log = started.wait()
+    assert started.process.returncode != 0
+    assert log.count("1 job was killed (SIGKILL), most often as the memory was used up") == 1
+    assert "Traceback" not in log
+    survey.run()
+    assert catalog(survey) == catalog(quiet)
+    assert survey.planned() == {}
+
+
+# Clocks
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_hides_nothing_and_reruns_nothing_for_ever(quiet, tmp_path):
+    survey = quiet.copied_to(tmp_path / "copy")
+    ahead = time.time() + DAY
+    for path in survey.folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (ahead, ahead))
+    survey.run()
+    assert catalog(survey) == catalog(quiet)
+    assert survey.planned() == {}
+    survey.write_image(1, "g", seed=4)
+    jobs, lines = survey.plan()
+    assert jobs == {"cutouts": 1, "catalog": 1, "report": 1}
+    assert lines == ["1 image changed: t1 (g)"]
+    survey.run()
+    assert survey.planned() == {}
+    again = survey.copied_to(tmp_path / "again")
+    shutil.rmtree(again.results)
+    shutil.rmtree(again.folder / ".snakemake")
+    again.run()
+    assert catalog(survey) == catalog(again)
+
+
+# No room for names
+
+
+@pytest.mark.slow
+def test_a_disk_without_inodes_is_named_and_the_next_run_goes_on(quiet, tmp_path):
+    folder = tmp_path / "survey"
+    folder.mkdir()
+    with disk(folder / "results/tiny", wanted=True):
+        survey = quick_survey(folder)
+        for number in (6, 30, 50):
+            resize(survey, number)
+            done = survey.snakemake()
+            assert done.returncode != 0
+            assert "inodes are used up" in said(done), said(done)[-3000:]
+            assert "Traceback" not in said(done)
+        resize(survey, 5000)
+        survey.run()
+        assert catalog(survey) == catalog(quiet)
+        assert survey.planned() == {}
+
+
+def resize(survey: Survey, inodes: int) -> None:
+    """Let the disk of the results hold another number of files."""
+    options = f"remount,nr_inodes={inodes}"
+    subprocess.run(["mount", "-o", options, survey.results], check=True)
