@@ -351,6 +351,22 @@ DISK = {
 }
 
 
+NO_INODES = "the disk can hold no more files, as its inodes are used up: remove some files"
+FEW_INODES = 16  # a file that could not be made has left its own free
+SOME_ROOM = 2**20  # bytes
+
+
+def _lacks_inodes(folder: Path) -> bool:
+    """Whether a disk has room, but not for one more name."""
+    try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        status = os.statvfs(there)
+    except (OSError, StopIteration):
+        return False
+    has_few = status.f_files > 0 and status.f_favail < FEW_INODES
+    return has_few and status.f_bavail * status.f_frsize > SOME_ROOM
+
+
 def disk_trouble(error: BaseException | None) -> str | None:
     """Say what is wrong with the disk, and the mend, if that is what an error tells.
 
@@ -366,6 +382,8 @@ def disk_trouble(error: BaseException | None) -> str | None:
             where = getattr(error, "filename", None)
             place = Path(str(where)).parent if where else "the results"
             what = "read or written" if number == errno.EIO else "written to"
+            if number == errno.ENOSPC and where and _lacks_inodes(Path(place)):
+                said = NO_INODES
             return (
                 f"{place} cannot be {what}: {said}, then run the same command again; what is "
                 f"finished stays ({os.strerror(number)})"

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -108,7 +109,7 @@ def recover(results: Path | str, is_simulated: bool = True) -> list[str]:
     Temporary files that dead processes of this machine left are removed. Outputs that differ from
     the manifest are set aside. If the last run was killed before it wrote the manifest, outputs
     that have changed since are checked by the checksums that they bear themselves. Of changed
-    files beyond 4 GB, size and ends alone are looked at.
+    files beyond 4 GB, size and ends alone are looked at. Times in the future are corrected.
 
     Parameters
     ----------
@@ -120,20 +121,41 @@ def recover(results: Path | str, is_simulated: bool = True) -> list[str]:
     Returns
     -------
     list of str
-        A message for each damaged file.
+        A message for each damaged file, and one for times in the future.
     """
     root = Path(results)
     _remove_temporaries(root)
     manifest = Manifest.read(root)
     run = _last_run(root)
     stamps = _stamps(root, is_simulated)
+    if notes := _date_anew(root, stamps):
+        stamps = _stamps(root, is_simulated)
     changed = {name: stamp for name, stamp in stamps.items() if manifest.stamps.get(name) != stamp}
     is_noted = manifest.run == run and not (root / UNCLAIMED).exists()
     messages = _check_all(root, changed, manifest if is_noted else Manifest(run))
     if changed or not is_noted:
         _with_damaged(_noted(root, manifest, stamps, run), stamps, messages).write(root)
         (root / UNCLAIMED).unlink(missing_ok=True)
-    return list(messages.values())
+    return [*notes, *messages.values()]
+
+
+def _date_anew(root: Path, stamps: Mapping[str, Stamp]) -> list[str]:
+    """Date outputs of the future at the present, in which they are after a clock was set back.
+
+    Snakemake refuses what is made from files of the future.
+    """
+    now = time.time_ns()
+    ahead = [name for name, (_, modified, _) in stamps.items() if modified > now]
+    for name in ahead:
+        with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
+            os.utime(root / name, ns=(now, now))
+    if not ahead:
+        return []
+    files = "1 file" if len(ahead) == 1 else f"{len(ahead):,} files"
+    return [
+        f"Note: {files} in {root} had a time in the future, such as {ahead[0]}: a clock was wrong, "
+        "or is. The present time is given to them"
+    ]
 
 
 def missing(results: Path | str) -> list[str]:

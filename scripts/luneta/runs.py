@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from luneta.files import HOST, OUT_OF_MEMORY, is_plain, log_to, refuse_when
+from luneta.files import HOST, OUT_OF_MEMORY, disk_trouble, is_plain, log_to, refuse_when
 from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
@@ -33,6 +33,9 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 PR_SET_PDEATHSIG = 1
 # As Snakemake tells it: of the job itself, or of a shell or container around it
 KILLED = r"died with <Signals\.SIGKILL|returned non-zero exit status 137\b"
+NOT_WRITTEN = (
+    rf"\[Errno (?P<number>{errno.ENOSPC}|{errno.EDQUOT})\] [^:\n]*(: '(?P<path>[^'\n]+)')?"
+)
 SHOWN = 1000  # bytes, more than a lock of ours holds
 
 
@@ -163,22 +166,33 @@ def _mark_unclaimed(log: Path) -> None:
             mark.touch()
 
 
-def killed(logs: Iterable[Path | str]) -> str | None:
-    """Say what to do, if jobs of a run were killed: they could not say so themselves.
+def explanations(logs: Iterable[Path | str], results: Path | str) -> list[str]:
+    """Say what to do about faults that jobs could not explain themselves.
 
     Parameters
     ----------
     logs : iterable of path
         What Snakemake has written of the run.
+    results : path
+        `results/<survey>`.
+
+    Returns
+    -------
+    list of str
+        A line for killed jobs, and one for files that Snakemake itself could not write.
     """
-    number = 0
+    text = ""
     for log in logs:
         with suppress(OSError):
-            number += len(re.findall(KILLED, Path(log).read_text(errors="replace")))
-    if not number:
-        return None
-    jobs = "1 job was" if number == 1 else f"{number} jobs were"
-    return f"{jobs} killed (SIGKILL), most often as the memory was used up: {OUT_OF_MEMORY}"
+            text += Path(log).read_text(errors="replace")
+    lines = []
+    if number := len(re.findall(KILLED, text)):
+        jobs = "1 job was" if number == 1 else f"{number} jobs were"
+        lines.append(f"{jobs} killed (SIGKILL), most often for lack of memory: {OUT_OF_MEMORY}")
+    if match := re.search(NOT_WRITTEN, text):
+        where = match["path"] or str(Path(results) / "logs")
+        lines.append(disk_trouble(OSError(int(match["number"]), "", where)))
+    return lines
 
 
 def _is_over(lock: Path, token: str) -> str | None:

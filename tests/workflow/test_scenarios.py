@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from luneta.config import ConfigError
 from luneta.files import read_json
 from luneta.plan import make, make_plan
 from luneta.plan.recording import changed_since
 from luneta.retries import Retries, remember
-from luneta.runs import killed
+from luneta.runs import explanations
 from luneta.survey.fingerprints import Deliveries, fingerprints
 from started_runs import Started, disk
 from tiny_survey import PlainSurvey, Survey, quick_survey
@@ -263,12 +264,29 @@ def test_a_run_goes_on_after_it_and_its_job_were_stopped(quiet, survey):
 def test_what_snakemake_says_of_killed_jobs_is_explained(tmp_path):
     log = tmp_path / "run.log"
     log.write_text("Command 'python a.py' returned non-zero exit status 1.\n" * 2)
-    assert killed([log, tmp_path / "none.log"]) is None
+    assert explanations([log, tmp_path / "none.log"], "results/sky") == []
     log.write_text("Command 'python a.py' died with <Signals.SIGKILL: 9>.\n")
-    assert killed([log]).startswith("1 job was killed (SIGKILL), most often as the memory was used")
+    (line,) = explanations([log], "results/sky")
+    assert line.startswith("1 job was killed (SIGKILL), most often for lack of memory: run it with")
     log.write_text("Command 'singularity exec' returned non-zero exit status 137.\n" * 2)
-    assert "2 jobs were killed" in killed([log])
-    assert "fewer --cores" in killed([log])
+    (line,) = explanations([log], "results/sky")
+    assert line.startswith("2 jobs were killed")
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "message"),
+    [
+        (28, ": 'results/sky/benchmarks/a.jsonl'", "results/sky/benchmarks cannot be written to"),
+        (28, "", "results/sky cannot be written to: the disk is full"),
+        (122, "", "your quota of the disk is used up"),
+    ],
+)
+def test_a_disk_that_snakemake_itself_finds_full_is_explained(tmp_path, number, where, message):
+    log = tmp_path / "run.log"
+    log.write_text(f"WorkflowError:\nOSError: [Errno {number}] {os.strerror(number)}{where}\n" * 3)
+    (line,) = explanations([log], "results/sky")
+    assert message in line
+    assert line.endswith(f"what is finished stays ({os.strerror(number)})")
 
 
 @pytest.mark.slow
@@ -277,7 +295,7 @@ def test_a_job_killed_as_for_memory_is_explained_and_made_by_the_next_run(quiet,
     job_of(started, "cutouts").kill()
     log = started.wait()
     assert started.process.returncode != 0
-    assert log.count("1 job was killed (SIGKILL), most often as the memory was used up") == 1
+    assert log.count("1 job was killed (SIGKILL), most often for lack of memory") == 1
     assert "Traceback" not in log
     survey.run()
     assert catalog(survey) == catalog(quiet)
@@ -308,6 +326,23 @@ def test_a_clock_that_is_set_back_hides_nothing_and_reruns_nothing_for_ever(quie
     shutil.rmtree(again.folder / ".snakemake")
     again.run()
     assert catalog(survey) == catalog(again)
+
+
+def test_labels_from_the_future_are_refused_with_the_remedy(planned):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    task = {"kind": "binary", "classes": ["no", "yes"], "labels": ["labels.csv"]}
+    task["training"] = {"folds": 2, "holdout": 0.0, "image_size": 32}
+    Path("config.yaml").write_text(yaml.safe_dump(config | {"tasks": {"lens": task}}))
+    names = [row.partition(",")[0] for row in Path("sources.csv").read_text().split()[1:]]
+    labels = [f"{name},{'yes' if number % 2 else 'no'}" for number, name in enumerate(names)]
+    Path("labels.csv").write_text("\n".join(["object_id,label", *labels]) + "\n")
+    ahead = time.time() + DAY
+    os.utime("labels.csv", (ahead, ahead))
+    with pytest.raises(ConfigError, match=r"labels.csv has a time in the future.*touch labels.csv"):
+        planned()
+    make._runs.clear()
+    os.utime("labels.csv")
+    assert planned().tasks == ["lens"]
 
 
 # No room for names

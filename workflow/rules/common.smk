@@ -27,7 +27,7 @@ from luneta.plan.recording import close
 from luneta.plan.relay import tell_jobs
 from luneta.plan.shown import shown_files
 from luneta.reporting.summary import summary
-from luneta.runs import RunError, killed
+from luneta.runs import RunError, explanations
 from luneta.slurm import SlurmError, check
 from luneta.surroundings import claimed, note_module
 
@@ -189,8 +189,8 @@ def note_outputs():
 
 
 def explain_failure(logs):
-    """Print what to do about jobs that were killed."""
-    if (line := killed(logs)) is not None:
+    """Print what to do about faults that jobs could not explain themselves."""
+    for line in explanations(logs, PLAN.results):
         print(line, file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ from luneta.config import Config, ConfigError, read_file, refusal, validate
 from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import recover
+from luneta.plan.clocks import future_problems
 from luneta.plan.fold_checks import fold_problems
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
@@ -62,7 +63,7 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     try:
         run = _begun(config) if is_run else None
         plan = _planned(config, tiles)
-        problems = list(fold_problems(plan)) if is_run else []
+        problems = [*fold_problems(plan), *future_problems(plan)] if is_run else []
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
     except RunError as error:
