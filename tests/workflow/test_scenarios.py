@@ -1,5 +1,6 @@
 """What happens to a run from outside: killed jobs, moving inputs, clocks, skies without objects."""
 
+import gc
 import os
 import shutil
 import signal
@@ -8,20 +9,24 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from fits_files import tan_wcs, write_image
 from luneta.config import ConfigError
+from luneta.cutouts.job import run as cut
 from luneta.files import read_json
 from luneta.plan import make, make_plan
 from luneta.plan.recording import changed_since
 from luneta.retries import Retries, remember
 from luneta.runs import explanations
 from luneta.survey.fingerprints import Deliveries, fingerprints
+from luneta.survey.ingest import run as ingest
 from started_runs import Started, disk
-from tiny_survey import PlainSurvey, Survey, quick_survey
+from tiny_survey import PlainSurvey, Survey, plain_config, quick_survey
 
 SECONDS = 120  # until a job must have begun
 DAY = 86_400
@@ -370,3 +375,145 @@ def resize(survey: Survey, inodes: int) -> None:
     """Let the disk of the results hold another number of files."""
     options = f"remount,nr_inodes={inodes}"
     subprocess.run(["mount", "-o", options, survey.results], check=True)
+
+
+# Nothing to work on
+
+
+def cut_in_half(survey: PlainSurvey) -> None:
+    for path in survey.folder.glob("tiles/t?_?.fits"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def empty_files(survey: PlainSurvey) -> None:
+    for path in survey.folder.glob("tiles/t?_?.fits"):
+        os.truncate(path, 0)
+
+
+def without_coordinates(survey: PlainSurvey) -> None:
+    for path in survey.folder.glob("tiles/t?_?.fits"):
+        path.write_bytes(path.read_bytes().replace(b"RA---TAN", b"XX---YYY"))
+
+
+def without_images(survey: PlainSurvey) -> None:
+    lines = ["tile\tband\timage"]
+    lines += [f"t{tile}\t{band}\ttiles/t{tile}_{band}.fits" for tile in range(3) for band in "gr"]
+    (survey.folder / "tiles.tsv").write_text("\n".join(lines) + "\n")
+    config = plain_config()
+    config["input"] |= {"images": None, "masks": None, "tiles": "tiles.tsv"}
+    survey.write_config(config)
+    shutil.rmtree(survey.folder / "tiles")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "flag"),
+    [
+        (cut_in_half, "unreadable_file"), (empty_files, "unreadable_file"),
+        (without_coordinates, "no_wcs"), (without_images, "missing_file"),
+    ],
+)  # fmt: skip
+def test_a_survey_of_bad_tiles_only_has_a_catalog_that_says_why(survey, spoil, flag):
+    spoil(survey)
+    log = survey.run()
+    assert "15 objects: 0 usable, 15 rejected; " in log
+    assert rows_of(survey) == 15
+    rejects = rejected(survey)
+    files = [row["name"] for row in rejects if row["kind"] == "file" and row["flag"] == flag]
+    assert {f"tiles/t{tile}_r.fits" for tile in range(3)} <= set(files)
+    assert len([row for row in rejects if row["kind"] == "object" and row["reason"]]) == 15
+    assert (survey.results / "figures/flagged.png").stat().st_size > 1000
+    assert survey.planned() == {}
+
+
+def an_empty_list(survey: PlainSurvey) -> int:
+    survey.write_sources([])
+    return 0
+
+
+def a_list_of_another_sky(survey: PlainSurvey) -> int:
+    survey.write_sources([("a", 10.0, 50.0), ("b", 11.0, 50.0)])
+    return 2
+
+
+def a_detection_that_finds_nothing(survey: PlainSurvey) -> int:
+    config = plain_config()
+    del config["input"]["sources"]
+    config["input"]["detection"] = {"threshold": 50.0}
+    survey.write_config(config)
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "prepare", [an_empty_list, a_list_of_another_sky, a_detection_that_finds_nothing]
+)
+def test_a_survey_without_objects_ends_well_and_says_so(survey, prepare):
+    number = prepare(survey)
+    log = survey.run()
+    assert f"{number} objects: 0 usable, {number} rejected; 0 files could not be used" in log
+    assert rows_of(survey) == number
+    reasons = [row["reason"] for row in rejected(survey)]
+    assert reasons == ["the position lies outside every tile"] * number
+    assert survey.planned() == {}
+
+
+# Many tiles, many runs
+
+
+def test_planning_and_cutting_again_and_again_leaks_nothing(planned, tmp_path):
+    plan = planned()
+    outputs = {name: tmp_path / name for name in ("cutouts", "quality", "files")}
+    objects = tmp_path / "objects.parquet"
+    ingest(plan.sources("t1"), objects, plan.ingest("t1"))
+    process = psutil.Process()
+    states = []
+    for _ in range(50):
+        planned()
+        cut(objects, None, outputs, plan.cutouts("t1"), threads=2)
+        gc.collect()
+        memory = process.memory_info().rss / 1e6
+        states.append((process.num_fds(), process.num_threads(), memory))
+    descriptors, threads, megabytes = zip(*states, strict=True)
+    assert descriptors[-1] == descriptors[9]
+    assert threads[-1] == threads[9]
+    assert megabytes[-1] - megabytes[9] < 20
+
+
+NUMBER = 2000
+PIXELS = 32
+
+
+@pytest.mark.slow
+def test_two_thousand_tiny_tiles_are_cut_in_four_shards(tmp_path):
+    survey = PlainSurvey(tmp_path)
+    (tmp_path / "tiles").mkdir()
+    random = np.random.default_rng(1)
+    rows = []
+    for tile in range(NUMBER):
+        ra = 150 + (tile % 50) * 0.003
+        dec = (tile // 50) * 0.003
+        wcs = tan_wcs((PIXELS, PIXELS), ra=ra, dec=dec, rotation=0.0)
+        for band in "gr":
+            noise = random.normal(0, 1, (PIXELS, PIXELS)).astype(np.float32)
+            write_image(tmp_path / f"tiles/t{tile}_{band}.fits", noise, wcs, compressed=False)
+        rows.append((f"o{tile}", ra, dec))
+    survey.write_sources(rows)
+    config = plain_config()
+    del config["input"]["masks"]
+    config["input"]["tiles_per_shard"] = 500
+    survey.write_config(config)
+    started = Started(survey)
+    most_files = 0
+    most_memory = 0.0
+    while started.process.poll() is None:
+        for process in started.jobs():
+            with suppress(psutil.Error):
+                most_files = max(most_files, process.num_fds())
+                most_memory = max(most_memory, process.memory_info().rss / 1e9)
+        time.sleep(0.3)
+    assert "2,000 objects: 2,000 usable, 0 rejected" in started.wait()
+    assert len(list(survey.results.glob("cutouts/*.arrow"))) == 4
+    assert most_files < 256
+    assert most_memory < 1.5
+    assert survey.planned() == {}
