@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from luneta.cutouts.job import run
 from luneta.retries import remember
 from luneta.runs import start_job
+from luneta.survey.fingerprints import Deliveries
 from luneta.urls import revealed
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 start_job(snakemake.log[0])
 settings = revealed(snakemake.params.settings)
+deliveries = Deliveries(settings.get("delivered", {}))
 not_read = run(
     snakemake.input.objects,
     snakemake.input.get("stamps") or None,
@@ -21,4 +23,5 @@ not_read = run(
     snakemake.threads,
 )
 results = Path("results", snakemake.config["survey"])
-remember(results, "cutouts", snakemake.wildcards.shard, not_read, settings)
+changed = deliveries.changed()
+remember(results, "cutouts", snakemake.wildcards.shard, not_read, settings, changed)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from luneta.retries import remember
 from luneta.runs import start_job
+from luneta.survey.fingerprints import Deliveries
 from luneta.survey.ingest import run
 from luneta.urls import revealed
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 start_job(snakemake.log[0])
 settings = revealed(snakemake.params.settings)
+deliveries = Deliveries(settings.get("delivered", {}))
 not_read = run(settings["sources"], snakemake.output.objects, settings)
 results = Path("results", snakemake.config["survey"])
-remember(results, "ingest", snakemake.wildcards.shard, not_read, settings)
+changed = deliveries.changed()
+remember(results, "ingest", snakemake.wildcards.shard, not_read, settings, changed)

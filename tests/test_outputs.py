@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +68,22 @@ def test_nothing_changed_nothing_said(results):
     before = (results / outputs.RECORD).stat().st_mtime_ns
     assert recovered(results) == []
     assert (results / outputs.RECORD).stat().st_mtime_ns == before
+
+
+def test_outputs_from_the_future_get_the_present_time_and_are_still_checked(results):
+    ahead = time.time() + 86_400
+    names = ["objects/a.parquet", "figures/objects.png", "metrics/lens.npz"]
+    contents = [(results / name).read_bytes() for name in names]
+    for name in names:
+        os.utime(results / name, (ahead, ahead))
+    damage_and_keep_the_time(results / "metrics/lens.npz")
+    note, damaged = recovered(results)
+    assert note.startswith(f"Note: 3 files in {results} had a time in the future, such as objects/")
+    assert "metrics/lens.npz is damaged" in damaged
+    times = {(results / name).stat().st_mtime_ns for name in names[:2]}
+    assert len(times) == 1 and times.pop() <= time.time_ns()
+    assert [(results / name).read_bytes() for name in names[:2]] == contents[:2]
+    assert recovered(results) == []
 
 
 @pytest.mark.parametrize(

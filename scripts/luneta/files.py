@@ -352,6 +352,22 @@ DISK = {
 }
 
 
+NO_INODES = "the disk can hold no more files, as its inodes are used up: remove some files"
+FEW_INODES = 16  # a file that could not be made has left its own free
+SOME_ROOM = 2**20  # bytes
+
+
+def _lacks_inodes(folder: Path) -> bool:
+    """Whether a disk has room, but not for one more name."""
+    try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        status = os.statvfs(there)
+    except (OSError, StopIteration):
+        return False
+    has_few = status.f_files > 0 and status.f_favail < FEW_INODES
+    return has_few and status.f_bavail * status.f_frsize > SOME_ROOM
+
+
 def disk_trouble(error: BaseException | None) -> str | None:
     """Say what is wrong with the disk, and the mend, if that is what an error tells.
 
@@ -367,11 +383,31 @@ def disk_trouble(error: BaseException | None) -> str | None:
             where = getattr(error, "filename", None)
             place = Path(str(where)).parent if where else "the results"
             what = "read or written" if number == errno.EIO else "written to"
+            if number == errno.ENOSPC and where and _lacks_inodes(Path(place)):
+                said = NO_INODES
             return (
                 f"{place} cannot be {what}: {said}, then run the same command again; what is "
                 f"finished stays ({os.strerror(number)})"
             )
     return disk_trouble(error.__cause__ or error.__context__)
+
+
+OUT_OF_MEMORY = (
+    "run it with fewer --cores, so that fewer jobs run at once, or on a machine with more memory; "
+    "fewer tiles or stamps a shard (input.tiles_per_shard, input.stamps_per_shard) help too. Then "
+    "run the same command again; what is finished stays"
+)
+
+
+def memory_trouble(error: BaseException | None) -> str | None:
+    """Say what to do, if an error or one of its causes is a lack of memory."""
+    if error is None:
+        return None
+    if isinstance(error, MemoryError):
+        return (
+            f"The job has run out of memory ({str(error) or 'no more is given'}): {OUT_OF_MEMORY}"
+        )
+    return memory_trouble(error.__cause__ or error.__context__)
 
 
 def _is_for_users(error: BaseException) -> bool:
@@ -398,8 +434,8 @@ def log_to(path: Path | str) -> None:
 
     URLs are logged without user, password and query.
 
-    Errors of our own types, numbers that are not finite and a full disk are told in one message,
-    which says what to do; another error with where in the program it happened.
+    Errors of our own types, numbers that are not finite, a full disk and a lack of memory are told
+    in one message, which says what to do; another error with where in the program it happened.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.raiseExceptions = False  # on a full disk there is nowhere to log to
@@ -417,7 +453,8 @@ def log_to(path: Path | str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
     def log_uncaught(kind, error, traceback):
-        told = str(error) if _is_for_users(error) else disk_trouble(error)
+        trouble = disk_trouble(error) or memory_trouble(error)
+        told = str(error) if _is_for_users(error) else trouble
         shown = None if told else (kind, error, traceback)
         logging.getLogger("luneta").critical("%s", told or error, exc_info=shown)
 

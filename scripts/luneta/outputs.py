@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 import struct
+import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class Outputs:
         unclaimed = self._root / UNCLAIMED
         if self._manifest.run != run or unclaimed.exists():
             self._manifest = self._of_unfinished_run(run)
+        self._date_anew(name for name in self._manifest.states if name in self._there)
         noted = {name: self._there[name] for name in self._manifest.states if name in self._there}
         changed = {name: new for name, new in noted.items() if self._manifest.states[name] != new}
         if changed:
@@ -155,14 +157,31 @@ class Outputs:
         is_output : callable
             Whether a path under the results is of an output. Other files are their users' own.
         """
-        others = {
-            name: state
-            for name, state in self._there.items()
-            if name not in self._manifest.states and is_output(name)
-        }
+        noted = self._manifest.states
+        others = [name for name in self._there if name not in noted and is_output(name)]
+        self._date_anew(others)
         if others:
-            self._settle(others)
+            self._settle({name: self._there[name] for name in others})
             self._manifest.write(self._root)
+
+    def _date_anew(self, names: Iterable[str]) -> None:
+        """Date outputs of the future at the present, in which they are after a clock was set back.
+
+        Snakemake refuses what is made from files of the future.
+        """
+        now = time.time_ns()
+        ahead = [name for name in names if self._there[name][1] > now]
+        for name in ahead:
+            path = self._root / name
+            with suppress(OSError):  # of a disk that cannot be written to, the run itself will tell
+                os.utime(path, ns=(now, now))
+                self._there[name] = _state(path.stat())
+        if ahead:
+            files = "1 file" if len(ahead) == 1 else f"{len(ahead):,} files"
+            self.messages.append(
+                f"Note: {files} in {self._root} had a time in the future, such as {ahead[0]}: a "
+                "clock was wrong, or is. The present time is given to them"
+            )
 
     def _settle(self, changed: Mapping[str, State]) -> None:
         """Check files, set the damaged ones aside, and enter the others as they are now."""
@@ -443,11 +462,13 @@ def _states(root: Path) -> dict[str, State]:
         for entry in _entries(root / folder):
             with suppress(FileNotFoundError):
                 if entry.is_file(follow_symlinks=False):
-                    status = entry.stat()
-                    times = [status.st_mtime_ns, status.st_ctime_ns]
-                    states[os.path.relpath(entry.path, root)] = [status.st_size, *times]
+                    states[os.path.relpath(entry.path, root)] = _state(entry.stat())
     states.pop(RECORD, None)
     return states
+
+
+def _state(status: os.stat_result) -> State:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _leaf_digests(root: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Which jobs could not read a file, so that the next run does them again.
+"""Which jobs could not read a file, or one as it was planned, so that the next run does them again.
 
-A job that met a passing fault (see `luneta.faults`) leaves `index/retries/{rule}/{shard}.json` with
+A job that met a passing fault (see `luneta.faults`), or a file that changed while the run was at
+work (see `luneta.survey.fingerprints.Deliveries`), leaves `index/retries/{rule}/{shard}.json` with
 the number of the next try and the files. The number is among the settings of the job when the next
 run plans, so that Snakemake does it again, once a run, and no other job. It stays when a try has
 succeeded, since a changed number would be one more reason to do the job again.
@@ -19,9 +20,14 @@ RULES = ("ingest", "cutouts")
 
 
 def remember(
-    results: Path | str, rule: str, shard: str, files: Iterable[str], settings: Mapping
+    results: Path | str,
+    rule: str,
+    shard: str,
+    files: Iterable[str],
+    settings: Mapping,
+    changed: Iterable[str] = (),
 ) -> None:
-    """Write down at the end of a job which files it could not read.
+    """Write down at the end of a job which files it could not read, or changed meanwhile.
 
     Parameters
     ----------
@@ -33,10 +39,14 @@ def remember(
         Names without secrets; none if all could be read, or are bad for good.
     settings : mapping
         Of the job; `retry` is the number of this try.
+    changed : iterable of str
+        Names of files that were not as planned when they were read.
     """
-    number, names = settings.get("retry", 0), sorted(set(files))
-    if number or names:
-        content = {"number": number + bool(names), "files": names}
+    number = settings.get("retry", 0)
+    lost = sorted(set(files))
+    moved = sorted(set(changed))
+    if number or lost or moved:
+        content = {"number": number + bool(lost or moved), "files": lost, "changed": moved}
         write_json(_path(Path(results) / "index", rule, shard), content, indent=None)
 
 
@@ -67,10 +77,17 @@ class Retries:
         return {"retry": number} if number else {}
 
     def files(self, shards: Iterable[str] | None = None) -> list[str]:
-        """Name the files that are to be tried again, those of some shards or of all."""
+        """Name the files that could not be read, those of some shards or of all."""
+        return self._names("files", shards)
+
+    def changed(self, shards: Iterable[str] | None = None) -> list[str]:
+        """Name the files that changed while they were read, those of some shards or of all."""
+        return self._names("changed", shards)
+
+    def _names(self, kind: str, shards: Iterable[str] | None) -> list[str]:
         wanted = None if shards is None else set(shards)
         found = (
-            content["files"]
+            content.get(kind, [])
             for (_, shard), content in self._found.items()
             if wanted is None or shard in wanted
         )
@@ -90,5 +107,19 @@ def retried(files: list[str], when: str) -> list[str]:
     """Say in a line that files are tried again; in none if there are none."""
     if not files:
         return []
-    what = "1 file" if len(files) == 1 else f"{len(files):,} files"
-    return [f"{what} could not be read {when} (first: {files[0]})"]
+    return [f"{_counted(files)} could not be read {when} (first: {files[0]})"]
+
+
+def changed_meanwhile(files: list[str], run: str, what_follows: str) -> list[str]:
+    """Say in a line that files changed while a run was at work; in none if there are none."""
+    if not files:
+        return []
+    verb = "is" if len(files) == 1 else "are"
+    return [
+        f"{_counted(files)} changed while {run} was at work, and {verb} {what_follows} "
+        f"(first: {files[0]})"
+    ]
+
+
+def _counted(files: list[str]) -> str:
+    return "1 file" if len(files) == 1 else f"{len(files):,} files"

@@ -12,15 +12,17 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import select
 import signal
 import sys
 import threading
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from luneta.files import HOST, is_plain, log_to, refuse_when
+from luneta.files import HOST, OUT_OF_MEMORY, disk_trouble, is_plain, log_to, refuse_when
 from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
@@ -29,6 +31,11 @@ RUN = "LUNETA_RUN"  # lock file and token of the run that a job belongs to
 SNAKEMAKE = "LUNETA_SNAKEMAKE"  # process that starts jobs, and its machine
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 PR_SET_PDEATHSIG = 1
+# As Snakemake tells it: of the job itself, or of a shell or container around it
+KILLED = r"died with <Signals\.SIGKILL|returned non-zero exit status 137\b"
+NOT_WRITTEN = (
+    rf"\[Errno (?P<number>{errno.ENOSPC}|{errno.EDQUOT})\] [^:\n]*(: '(?P<path>[^'\n]+)')?"
+)
 SHOWN = 1000  # bytes, more than a lock of ours holds
 
 
@@ -157,6 +164,35 @@ def _mark_unclaimed(log: Path) -> None:
             mark = folder.parent / UNCLAIMED
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
+
+
+def explanations(logs: Iterable[Path | str], results: Path | str) -> list[str]:
+    """Say what to do about faults that jobs could not explain themselves.
+
+    Parameters
+    ----------
+    logs : iterable of path
+        What Snakemake has written of the run.
+    results : path
+        `results/<survey>`.
+
+    Returns
+    -------
+    list of str
+        A line for killed jobs, and one for files that Snakemake itself could not write.
+    """
+    text = ""
+    for log in logs:
+        with suppress(OSError):
+            text += Path(log).read_text(errors="replace")
+    lines = []
+    if number := len(re.findall(KILLED, text)):
+        jobs = "1 job was" if number == 1 else f"{number} jobs were"
+        lines.append(f"{jobs} killed (SIGKILL), most often for lack of memory: {OUT_OF_MEMORY}")
+    if match := re.search(NOT_WRITTEN, text):
+        where = match["path"] or str(Path(results) / "logs")
+        lines.append(disk_trouble(OSError(int(match["number"]), "", where)))
+    return lines
 
 
 def _is_over(lock: Path, token: str) -> str | None:

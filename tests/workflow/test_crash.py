@@ -5,48 +5,18 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from started_runs import Started, disk
 from tiny_survey import PlainSurvey, Survey, quick_survey, small_survey
 
 MOMENTS = 25
 SEED = 5
-
-
-class Started:
-    """A run under way, in a process group of its own."""
-
-    def __init__(self, survey: Survey, *arguments: str):
-        self._log = (survey.folder / "started.log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--configfile", "config.yaml", "--cores", "2",
-             *arguments],
-            cwd=survey.folder,
-            env={**os.environ, "PYTHONPATH": str(survey.folder / "scripts")},
-            stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    def jobs(self) -> list[psutil.Process]:
-        try:
-            return psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-
-    def wait(self) -> str:
-        self.process.wait(timeout=600)
-        self._log.seek(0)
-        return self._log.read()
-
-    def end(self, number: int, group: bool = False) -> None:
-        """Send a signal to Snakemake, or to it and all its jobs."""
-        with suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(self.process.pid, number)
 
 
 def kill_snakemake(started, results):
@@ -117,26 +87,6 @@ WAYS = [kill_snakemake, kill_jobs, kill_group, terminate, interrupt, fill_disk, 
 # The others, half a minute each, are tried by `make test-all`
 QUICK = [kill_snakemake, interrupt, fill_disk, lock_disk]
 ON_A_DISK = (fill_disk, lock_disk)
-
-
-@contextmanager
-def disk(results: Path, wanted: bool):
-    """A small disk of its own for the results, if wanted."""
-    results.mkdir(parents=True)
-    if not wanted:
-        yield
-        return
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "none", results],
-        capture_output=True,
-        check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", results], check=True)
 
 
 @pytest.fixture(scope="module")

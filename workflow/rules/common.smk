@@ -27,7 +27,7 @@ from luneta.plan.recording import close
 from luneta.plan.relay import tell_jobs
 from luneta.plan.shown import shown_files
 from luneta.reporting.summary import summary
-from luneta.runs import RunError
+from luneta.runs import RunError, explanations
 from luneta.slurm import SlurmError, check
 from luneta.surroundings import claimed, note_module
 
@@ -186,6 +186,12 @@ def note_outputs():
         PLAN.note_outputs()
     except OSError as error:
         print(disk_trouble(error) or error, file=sys.stderr)
+
+
+def explain_failure(logs):
+    """Print what to do about faults that jobs could not explain themselves."""
+    for line in explanations(logs, PLAN.results):
+        print(line, file=sys.stderr)
 
 
 def seen_to():

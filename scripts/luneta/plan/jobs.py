@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
+from types import MappingProxyType
 
 from luneta.catalog.leaves import lost_files
 from luneta.catalog.provenance import decisive, run_id
@@ -21,7 +23,7 @@ from luneta.plan.memory import changed_rows, remember_rows, rows_digest
 from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
-from luneta.retries import Retries, retried
+from luneta.retries import Retries, changed_meanwhile, retried
 from luneta.runs import Run
 from luneta.survey.shards import LAST_RUN
 from luneta.urls import concealed, hidden_options, recorded_config
@@ -51,10 +53,13 @@ class Plan(SurveyPlan):
         The run that it is planned for, if this process will start jobs.
     outputs : luneta.outputs.Outputs or None
         What finished jobs have left, if no other run is at work in the results.
+    named : mapping
+        Fingerprint of each file that the config names, as such a run has found it.
     """
 
     run: Run | None = None
     outputs: Outputs | None = None
+    named: Mapping[str, str | None] = MappingProxyType({})
 
     RULES = (
         "ingest", "cutouts", "pretrain", "split", "finetune", "evaluate", "infer", "embed",
@@ -90,11 +95,12 @@ class Plan(SurveyPlan):
 
     def ingest(self, shard: str) -> dict:
         """Settings of `ingest`."""
+        grids = [self.grid(tile) for tile in self.tiles_of(shard)]
         settings = {
             **self._ingest_settings,
-            "tiles": [self.grid(tile).as_dict() for tile in self.tiles_of(shard)],
+            "tiles": [grid.as_dict() for grid in grids],
             "sources": self.sources(shard),
-            "delivered": self.delivered([*self.grids(shard), *self.source_files(shard)]),
+            "delivered": self.delivered(grids, self.source_files(shard)),
             **self.retries.settings("ingest", shard),
         }
         return concealed(settings)
@@ -120,7 +126,7 @@ class Plan(SurveyPlan):
             "pixels": "flux",
             "tiles": [tile.as_dict() for tile in self.tiles_of(shard)],
             "reference_band": self.config.input.reference,
-            "delivered": self.delivered(self.images(shard)),
+            "delivered": self.delivered(self.tiles_of(shard)),
         }
         return concealed(settings)
 
@@ -441,9 +447,12 @@ class Plan(SurveyPlan):
             return {}
 
     def retried(self) -> list[str]:
-        """Say which files could not be read in the last run, in a line at most."""
-        files = self.retries.files(self.shards)
-        return retried(files, "in the last run, and now tried again") if files else []
+        """Say which delivered files the last run could not read, or not as they are now."""
+        changed = self.retries.changed(self.shards)
+        return [
+            *retried(self.retries.files(self.shards), "in the last run, and now tried again"),
+            *changed_meanwhile(changed, "the last run", "read again now"),
+        ]
 
     def changes(self) -> list[str]:
         """What has changed since the last run that succeeded, in a line for each reason."""

@@ -10,12 +10,15 @@ from luneta.config import Config, ConfigError, read_file, refusal, validate
 from luneta.config_checks import check_paths, remarks
 from luneta.files import DamagedFile, disk_trouble
 from luneta.outputs import Outputs
+from luneta.plan.clocks import future_problems
 from luneta.plan.expected import Expected
 from luneta.plan.fold_checks import fold_problems
 from luneta.plan.jobs import Plan
 from luneta.plan.relay import told
+from luneta.plan.runs import named_files
 from luneta.runs import Run, RunError, start_jobs
 from luneta.surroundings import keras_problem, pin_jobs
+from luneta.survey.fingerprints import fingerprint
 from luneta.survey.images import ImageError
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import Tile, TileTableError
@@ -61,7 +64,7 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     try:
         run, outputs = _begun(config) if is_run else (None, None)
         plan = _planned(config, tiles)
-        problems = list(fold_problems(plan)) if is_run else []
+        problems = [*fold_problems(plan), *future_problems(plan)] if is_run else []
     except (ImageError, TableError, TileTableError) as error:
         raise ConfigError(f"The config cannot work:\n  {error}") from None
     except RunError as error:
@@ -77,6 +80,8 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
     if outputs is not None:
         outputs.check_others(Expected(plan).is_output)
         _tell(outputs)
+    if is_run:
+        plan.named = {path: fingerprint(path) for path in named_files(plan)}
     return plan
 
 

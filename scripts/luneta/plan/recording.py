@@ -17,6 +17,8 @@ from luneta.catalog.read import COLLECTION, properties
 from luneta.digests import digest
 from luneta.files import read_memory, write_json
 from luneta.outputs import noted_digests
+from luneta.retries import Retries, changed_meanwhile
+from luneta.survey.fingerprints import fingerprint, fingerprints
 
 if TYPE_CHECKING:
     from luneta.plan.jobs import Plan
@@ -92,6 +94,9 @@ def close(
             f"This run is not recorded: {plan.results / 'catalog'} was made from another config. "
             "Run with --forcerun catalog to make it again"
         ]
+    if files := changed_since(plan):
+        (line,) = changed_meanwhile(files, "the run", "read again by the next run")
+        return False, [f"This run is not recorded: {line}. Run the same command again"]
     if is_all:
         (plan.index / TAKEN_OVER).unlink(missing_ok=True)
     lines = plan.clear()
@@ -116,6 +121,17 @@ def is_of_plan(plan: Plan) -> bool:
         return True
     told = properties(path).get("luneta.config_sha256")
     return told in (None, digest(decisive(plan.config.model_dump(mode="json"))))
+
+
+def changed_since(plan: Plan) -> list[str]:
+    """Name the delivered files that are not as they were when the run was planned.
+
+    A record would hold digests of files from which nothing was made.
+    """
+    now = fingerprints(plan.versions, plan.index / "files.json")
+    moved = {path for path, version in plan.versions.items() if now[path] != version}
+    moved |= {path for path, version in plan.named.items() if fingerprint(path) != version}
+    return sorted(moved | set(Retries(plan.index).changed(plan.shards)))
 
 
 def note_taken_over(plan: Plan, lines: list[str]) -> None:

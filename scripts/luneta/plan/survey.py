@@ -287,16 +287,24 @@ class SurveyPlan:
         return replace(tile, bands={band: tile.bands[band] for band in bands})
 
     def _existing(self, files: Iterable[BandFiles]) -> list[str]:
-        names = (name for f in files for name in (f.image, f.mask, f.weight))
-        paths = dict.fromkeys(self._path[name] for name in names if name in self._path)
+        paths = self._local(files)
         return [path for path in paths if self._made(path) or is_readable(self.versions[path])]
+
+    def _local(self, files: Iterable[BandFiles]) -> list[str]:
+        names = (name for f in files for name in (f.image, f.mask, f.weight))
+        return list(dict.fromkeys(self._path[name] for name in names if name in self._path))
 
     def _made(self, path: str) -> bool:
         return self.config.simulation is not None and self.results in Path(path).parents
 
-    def delivered(self, paths: Iterable[str]) -> str:
-        """Digest of the content of files, to be among the settings of the job that reads them."""
-        return digest([self.versions.get(path) for path in paths])[:16]
+    def delivered(self, tiles: Iterable[Tile], lists: Iterable[str] = ()) -> dict[str, str | None]:
+        """Fingerprints of delivered files, to be among the settings of the job that reads them.
+
+        None for one that is missing. Files that the workflow makes are left out.
+        """
+        files = self._local(f for tile in tiles for f in tile.bands.values())
+        paths = [*files, *lists]
+        return {path: self.versions[path] for path in paths if path in self.versions}
 
     def delivery(self) -> dict:
         """Tiles with their shard and the fingerprints of their files, and of their lists."""

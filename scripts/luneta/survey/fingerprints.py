@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,3 +104,42 @@ def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     if state != known:
         write_json(memory, state, indent=None)
     return {path: now.get(path) for path in marks}
+
+
+class Deliveries:
+    """The files that a job reads, and whether they stay as its run has found them.
+
+    A file that is taken away, or written anew, while a run is at work and put back afterwards is
+    for the next run what it was: only the job can tell that it has read something else.
+
+    Parameters
+    ----------
+    planned : mapping
+        Fingerprint of each file as the run has found it; None for one that was missing.
+    """
+
+    def __init__(self, planned: Mapping[str, str | None]):
+        self._marks = {path: _inode(path) for path in planned}
+        self._changed = {path for path in planned if _current(path) != planned[path]}
+
+    def changed(self) -> list[str]:
+        """Name the files that are not as planned, or have changed since this object was made."""
+        moved = {path for path, mark in self._marks.items() if _inode(path) != mark}
+        return sorted(self._changed | moved)
+
+
+def _current(path: str) -> str | None:
+    """Fingerprint of a file as it is now, as `fingerprints` has it."""
+    mark = _mark(path)
+    if mark is None:
+        return None
+    return fingerprint(path) if mark else _of_no_file(path)
+
+
+def _inode(path: str) -> tuple[int, ...] | None:
+    """What changes with each new content of a file, whatever is done to its time."""
+    try:
+        info = os.stat(path)  # noqa: PTH116 (called for each file of a survey)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
