@@ -78,7 +78,7 @@ def test_outputs_from_the_future_get_the_present_time_and_are_still_checked(resu
         os.utime(results / name, (ahead, ahead))
     damage_and_keep_the_time(results / "metrics/lens.npz")
     note, damaged = recovered(results)
-    assert note.startswith(f"Note: 3 files in {results} had a time in the future, such as objects/")
+    assert note.startswith(f"Note: 3 files in {results} had a time in the future, such as figures/")
     assert "metrics/lens.npz is damaged" in damaged
     times = {(results / name).stat().st_mtime_ns for name in names[:2]}
     assert len(times) == 1 and times.pop() <= time.time_ns()
