@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from io import FileIO
 from pathlib import Path
 
 _NAMES = (
@@ -20,6 +21,7 @@ _NAMES = (
 PASSING = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 2**20
+_MOST_READ = 2**27  # bytes at either end of a file; a file of holes can be of any size
 
 
 class NoRoom(OSError):
@@ -95,15 +97,22 @@ def _tells(text: str, number: int) -> bool:
 
 
 def _of_reading(path: Path | str) -> OSError | None:
-    """Read a plain file as bytes; return the error of that."""
+    """Read a plain file as bytes, of a large one its ends; return the error of that."""
     try:
         if not Path(path).is_file():
             return None
         with Path(path).open("rb", buffering=0) as file:
-            while file.read(_CHUNK):
-                pass
+            _read(file, _MOST_READ)
+            if file.tell() >= _MOST_READ:
+                file.seek(max(_MOST_READ, os.fstat(file.fileno()).st_size - _MOST_READ))
+                _read(file, _MOST_READ)
     except OSError as error:
         return error
     except ValueError:  # a name that no file can bear
         return None
     return None
+
+
+def _read(file: FileIO, most: int) -> None:
+    while most > 0 and (part := file.read(_CHUNK)):
+        most -= len(part)

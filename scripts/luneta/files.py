@@ -260,10 +260,10 @@ def parse_json(raw: bytes) -> Any:
 
 
 def read_memory(path: Path | str) -> Any:
-    """Read a JSON file that can be found out anew: None if it is missing or damaged."""
+    """Read a JSON file that can be found out anew: None if it is missing, damaged or unreadable."""
     try:
         return read_json(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     except DamagedFile as error:
         print(error, file=sys.stderr)
