@@ -34,7 +34,7 @@ from luneta.urls import (
     steady_url,
     url_key,
 )
-from tiny_survey import PlainSurvey, plain_config
+from tiny_survey import PlainSurvey, plain_config, sources_of
 from web_server import WebServer, redirect, refuse
 
 PASSWORD, SIGNATURE, TOKEN = "Passw0rdOfMine", "5ignatureOfMine", "T0kenOfMine"
@@ -334,6 +334,69 @@ def test_a_run_leaves_no_secret_anywhere(server, tmp_path):
     assert leaks == []
     assert any(SIGNATURE in request.path for request in server.requests)
     assert any(TOKEN in request.headers.values() for request in server.requests)
+
+
+REPORTER = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from snakemake_interface_report_plugins.reporter import ReporterBase
+from snakemake_interface_report_plugins.settings import ReportSettingsBase
+
+
+@dataclass
+class ReportSettings(ReportSettingsBase):
+    pass
+
+
+class Reporter(ReporterBase):
+    def render(self):
+        text = "".join(Path(file.path).read_text() for file in self.configfiles)
+        Path("page.html").write_text(text)
+"""
+REPORTS = [
+    ["--report=page.html"],
+    ["--reporter", "offiles"],
+    ["--reporter=offiles"],
+    ["--profile", "of_report"],
+]
+
+
+@pytest.fixture(scope="module")
+def survey_with_secrets(tmp_path_factory):
+    """A survey of which one shard is ingested, with two config files that hold secrets."""
+    survey = PlainSurvey(tmp_path_factory.mktemp("survey"))
+    survey.write_tile(0)
+    survey.write_sources(sources_of(0))
+    config = plain_config()
+    config["input"]["remote"] = {"options": {"headers": {"X-Token": TOKEN}}}
+    survey.write_config(config)
+    name = f"https://me:{PASSWORD}@h.org/a.fits?sig={SIGNATURE}"
+    (survey.folder / "more").mkdir()
+    (survey.folder / "more/config.yaml").write_text(f"survey: {config['survey']}  # of {name}\n")
+    plugin = survey.folder / "scripts/snakemake_report_plugin_offiles/__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(REPORTER)
+    (survey.folder / "of_report").mkdir()
+    (survey.folder / "of_report/config.yaml").write_text("reporter: offiles\n")
+    done = survey.snakemake("--configfile", "config.yaml", "more/config.yaml", "--until", "ingest")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return survey
+
+
+@pytest.mark.parametrize("options", REPORTS, ids=" ".join)
+def test_no_report_shows_a_secret_however_it_is_asked_for(survey_with_secrets, options):
+    survey = survey_with_secrets
+    page = survey.folder / "page.html"
+    page.unlink(missing_ok=True)
+    configs = ["--configfile", "config.yaml", "more/config.yaml"]
+    done = survey.snakemake(*configs, *options, "--", "results/tiny/objects/t0.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = page.read_text()
+    assert [secret for secret in SECRETS if secret in text] == []
+    if options != ["--report=page.html"]:  # Snakemake's own page holds no config any more
+        assert "X-Token" in text
+        assert "https://h.org/a.fits" in text
 
 
 def test_what_keeps_whole_urls_for_the_jobs_can_be_read_by_its_owner_only(tmp_path, monkeypatch):
