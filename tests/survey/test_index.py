@@ -17,7 +17,7 @@ from luneta.survey import ingest
 from luneta.survey.fingerprints import fingerprint, fingerprints
 from luneta.survey.flags import Flag
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
-from luneta.survey.index import deal_sources, read_objects, shards_with
+from luneta.survey.index import deal_sources, read_objects, shards_with, signature
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import to_pixels
 
@@ -332,6 +332,28 @@ def test_a_folder_among_the_lists_of_tiles_is_looked_into_each_time(tmp_path):
     assert fingerprints([str(folder)], memory) == first
     (folder / "part.parquet").write_bytes(b"12")
     assert fingerprints([str(folder)], memory) != first
+
+
+def test_the_parts_of_an_unchanged_folder_are_not_read_again(tmp_path):
+    folder, index = tmp_path / "list.parquet", tmp_path / "index"
+    folder.mkdir()
+    index.mkdir()
+    parts = [folder / f"part{n}.parquet" for n in range(3)]
+    for n, part in enumerate(parts):
+        part.write_bytes(b"%d" % n)
+    first = signature(folder, index)
+    assert first == [str(folder), fingerprint(str(folder))]
+    assert fingerprints([str(folder)], index / "files.json") == {str(folder): first[1]}
+    before = parts[0].stat()
+    parts[0].write_bytes(b"8")  # which only who reads it can tell
+    os.utime(parts[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert signature(folder, index) == first
+    assert fingerprints([str(folder)], index / "files.json") == {str(folder): first[1]}
+    parts[0].write_bytes(b"0")
+    parts[1].write_bytes(b"9")
+    assert signature(folder, index) == [str(folder), fingerprint(str(folder))] != first
+    parts[2].unlink()
+    assert signature(folder, index) == [str(folder), fingerprint(str(folder))]
 
 
 def rows_of_the_unplaced(tmp_path, tiles, lines):

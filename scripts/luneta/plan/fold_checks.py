@@ -64,7 +64,7 @@ def _is_delivered(plan: SurveyPlan, path: Path) -> bool:
 def _key(plan: SurveyPlan, name: str, task: Task) -> str:
     """Digest of all that the answer depends on."""
     dealt = read_json(plan.index / "key.json")["key"] if plan.slices else None
-    labels = [signature(path) for path in task.labels]
+    labels = [signature(path, plan.index) for path in task.labels]
     shards = plan.labelled_shards(name) if plan.slices else None
     return digest([dealt, labels, shards, task.model_dump(mode="json"), plan.config.seed])
 

@@ -353,7 +353,7 @@ class SurveyPlan:
     def _shards_with(self, task: str, files: list[str]) -> list[str]:
         memory = self.index / f"labelled_{task}.json"
         column = self.config.tasks[task].id_column
-        lists = [signature(f) for f in files]
+        lists = [signature(f, self.index) for f in files]
         key = digest([read_memory(self.index / KEY), lists, column])
         known = read_memory(memory)
         if known is not None and known["key"] == key:

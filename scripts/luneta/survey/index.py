@@ -44,9 +44,9 @@ FILES = "signature"  # column of a slice of stamps: the versions of each object'
 log = logging.getLogger(__name__)
 
 
-def signature(path: Path | str) -> list:
-    """Path and fingerprint of a file; what tells a new delivery from the old one."""
-    return [str(path), fingerprint(str(path))]
+def signature(path: Path | str, index: Path) -> list:
+    """Path and fingerprint of a file or folder; what tells a new delivery from the old one."""
+    return [str(path), fingerprint(str(path), index)]
 
 
 def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
@@ -224,7 +224,7 @@ def deal_sources(
         [
             settings,
             repr(tiles),
-            [[name, fingerprint(str(split_table(name)[0]))] for name in names],
+            [[name, fingerprint(str(split_table(name)[0]), folder)] for name in names],
             source_digest(Path(__file__)),
             [versions.get(f.image) for tile in tiles.values() for f in tile.bands.values()],
         ]

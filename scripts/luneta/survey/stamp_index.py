@@ -314,7 +314,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     if (pictures := _pictures(settings, listed)) is not None:
         rows = _take_pictures(located, pictures, settings)
     signatures = file_signatures(located.names, located.refused, folder / MEMORY)
-    delivered = [signature(file) for file in parquet_files(_file(settings))]
+    delivered = [signature(file, folder) for file in parquet_files(_file(settings))]
     parts = [settings, delivered, signatures, source_digest(Path(__file__))]
     key = digest(parts)
     if (paths := remembered(folder, key)) is not None:
