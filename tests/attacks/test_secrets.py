@@ -25,11 +25,13 @@ from luneta.urls import (
     HIDDEN,
     MissingVariable,
     concealed,
+    has_secrets,
     hidden_options,
     recorded_config,
     redacted,
     resolved,
     revealed,
+    secrets_of,
     shown_url,
     steady_url,
     url_key,
@@ -63,6 +65,12 @@ def server():
         ("https://host.org/a.fits?sig=word[SCI]", "https://host.org/a.fits[SCI]"),
         ("https://host.org/a.fits#word", "https://host.org/a.fits"),
         ("https://host.org?word", "https://host.org"),
+        ("https://host.org/a.fits;token=word", "https://host.org/a.fits"),
+        ("https://host.org/a;jsessionid=word/b.fits;v=1?q", "https://host.org/a/b.fits"),
+        ("https://host.org/a.fits;token=word[SCI]", "https://host.org/a.fits[SCI]"),
+        ("https:/host.org/a.fits;token=word", "https:/host.org/a.fits"),
+        ("https://host.org/a;b.fits", "https://host.org/a;b.fits"),
+        ("https://me:wo rd@host.org/a.fits", "https://host.org/a.fits"),
         ("https://host.org:8080/a@b.fits", "https://host.org:8080/a@b.fits"),
         ("https://me:word@[::1]:80/a", "https://[::1]:80/a"),
         ("https://proxy.org/https://me:word@h.org/a?word", "https://proxy.org/https://h.org/a"),
@@ -94,7 +102,7 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
         ("https://h.org/a?word[SCI]: short", "https://h.org/a[SCI]: short"),
         ("simplecache::https://m:word@h.org/a", "simplecache::https://h.org/a"),
         ("zip://a::https://m:word@h.org/a?word", "zip://***https://h.org/a"),
-        ("https://m:wo rd@h.org/a", "https://*** rd@h.org/a"),
+        ("https://m:wo rd@h.org/a", "https://h.org/a"),
         ("two https://h/a?word, https://h/b?word.", "two https://h/a, https://h/b."),
         ("50% of a?b is 3://4", "50% of a?b is 3://4"),
     ],
@@ -334,6 +342,30 @@ def test_a_run_leaves_no_secret_anywhere(server, tmp_path):
     assert leaks == []
     assert any(SIGNATURE in request.path for request in server.requests)
     assert any(TOKEN in request.headers.values() for request in server.requests)
+
+
+def test_a_parameter_of_the_path_tells_files_apart_and_a_session_does_not():
+    one, other = (f"https://h.org/a.fits;v={n};jsessionid={SIGNATURE}{n}" for n in "12")
+    again = f"https://h.org/a.fits;v=1;jsessionid={SIGNATURE}3"
+    assert url_key(one) == url_key(again) != url_key(other)
+    assert SIGNATURE not in url_key(one)
+    assert has_secrets(one)
+    assert f"{SIGNATURE}1" in secrets_of(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no https://me:wo rd@h.org/a.fits today", "no https://h.org/a.fits today"),
+        ("no https://me:w o r d@h.org/a today", "no https://h.org/a today"),
+        ("no https:/me:wo rd@h.org/a today", "no https:/h.org/a today"),
+        ("see https://h.org:8080 or me@x.org", "see https://h.org:8080 or me@x.org"),
+        ("see https://h.org: ask me@x.org", "see https://h.org: ask me@x.org"),
+        ("https://h.org/a: mail me@x.org", "https://h.org/a: mail me@x.org"),
+    ],
+)
+def test_a_password_with_a_blank_is_left_out_of_a_text(text, shown):
+    assert redacted(text) == shown
 
 
 REPORTER = """
