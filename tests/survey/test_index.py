@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.coordinates import SkyCoord
@@ -17,7 +18,7 @@ from luneta.survey import ingest
 from luneta.survey.fingerprints import fingerprint, fingerprints
 from luneta.survey.flags import Flag
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
-from luneta.survey.index import deal_sources, read_objects, shards_with, signature
+from luneta.survey.index import deal, deal_sources, read_objects, shards_with, signature
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import to_pixels
 
@@ -384,3 +385,18 @@ def test_where_every_tile_is_known_the_reason_is_short(tmp_path):
     good = make_tile(tmp_path, "good", tan_wcs(SHAPE, 150.0, 2.0))
     rows = rows_of_the_unplaced(tmp_path, [good], ["far,160.0,2.0"])
     assert rows.loc["far", "reject_reason"] == "the position lies outside every tile"
+
+
+def test_slices_are_not_brought_to_the_disk_one_by_one(tmp_path, monkeypatch):
+    """Of 100,000 shards that would take minutes at each new list."""
+    counts = {}
+    fsync = os.fsync
+    for number in (2, 40):
+        synced = []
+        monkeypatch.setattr(os, "fsync", lambda file, synced=synced: synced.append(fsync(file)))
+        table = pa.table({"object_id": ["a"], "ra": [1.0], "dec": [2.0], "tile": ["t"]})
+        folder = tmp_path / str(number)
+        paths = deal({f"s{n}": table for n in range(number)}, folder, "key")
+        assert all(path.is_file() for path in paths.values())
+        counts[number] = len(synced)
+    assert 0 < counts[2] == counts[40]

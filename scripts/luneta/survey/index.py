@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
 from luneta.digests import digest
-from luneta.files import DamagedFile, atomic_path, read_memory, write_json
+from luneta.files import DamagedFile, atomic_path, read_memory, sync_folder, write_json
 from luneta.parquet import read_parquet, write_parquet
 from luneta.seals import seal
 from luneta.survey.fingerprints import fingerprint
@@ -88,12 +88,13 @@ def _write_if_changed(table: pa.Table, path: Path) -> None:
     """Write a slice, unless it is there; only its owner can read it if URLs in it hold secrets.
 
     The jobs of the shard need the full URLs. Who else may read the table that they come from can
-    plan the survey, which writes the slice anew.
+    plan the survey, which writes the slice anew. `deal` brings the folder to the disk once for all
+    slices; one that a power failure took has a wrong checksum, and is dealt again.
     """
     with suppress(OSError, DamagedFile):  # not there, damaged, or of another user
         if read_parquet(path).equals(table, check_metadata=True):
             return
-    write_parquet(table, path, is_private=_holds_secrets(table))
+    write_parquet(table, path, is_private=_holds_secrets(table), is_durable=False)
 
 
 def _holds_secrets(table: pa.Table) -> bool:
@@ -133,6 +134,7 @@ def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[
             _write_if_changed(table, paths[shard])
     for old in there - set(paths.values()):
         old.unlink()
+    sync_folder(folder)
     _write_objects(slices, folder / OBJECTS)
     content = {"key": key, "shards": list(digests.items())}
     write_json(folder / KEY, content, indent=None)
