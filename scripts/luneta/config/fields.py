@@ -24,7 +24,7 @@ MOST_NAMED = 20  # names in a message
 
 
 class ConfigError(ValueError):
-    """A config that cannot work; the message names the key, the value and the mend, no secret."""
+    """A config that cannot work; the message names the key, the value and the fix, no secret."""
 
     def __init__(self, message: str):
         super().__init__(redacted(message))
