@@ -26,9 +26,9 @@ from luneta.config import (
     Tiles,
     Training,
     did_you_mean,
-    few,
     refusal,
 )
+from luneta.wording import few
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luneta.files import DamagedFile, read_json, write_json
+from luneta.wording import counted
 
 FOLDER = "retries"
 RULES = ("ingest", "cutouts")
@@ -90,5 +91,4 @@ def retried(files: list[str], when: str) -> list[str]:
     """Say in a line that files are tried again; in none if there are none."""
     if not files:
         return []
-    what = "1 file" if len(files) == 1 else f"{len(files):,} files"
-    return [f"{what} could not be read {when} (first: {files[0]})"]
+    return [f"{counted(len(files), 'file')} could not be read {when} (first: {files[0]})"]

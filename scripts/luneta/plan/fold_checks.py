@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luneta.config import ConfigError, Task, few
+from luneta.config import ConfigError, Task
 from luneta.digests import digest
 from luneta.files import DamagedFile, read_json, write_json
 from luneta.plan.survey import SurveyPlan
@@ -20,6 +20,7 @@ from luneta.survey.index import OBJECTS, read_objects, signature
 from luneta.survey.tables import TableError
 from luneta.training.folds import check_members, deal, members
 from luneta.training.labels import Labels, read_labels
+from luneta.wording import few
 
 CHECKED = "checked_folds.json"
 NAMED = 5

@@ -31,6 +31,7 @@ from luneta.files import atomic_path
 from luneta.plan.records import CannotReproduce, Digest, Facts, Inputs, Record, read_record
 from luneta.plan.runs import Digests, path_digest
 from luneta.printable import printable
+from luneta.wording import few
 
 SAME, DIFFERS, MISSING, NEW = "same", "differs", "missing", "only in the new run"
 DIGITS = 12  # of a digest, in the table
@@ -187,8 +188,7 @@ def insist_on_inputs(inputs: Inputs, start: Path) -> None:
     """
     changed = check_inputs(inputs.files, start)
     if changed:
-        more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
-        listed = "\n  ".join([*changed[:NAMED], *more])
+        listed = few(changed, NAMED, "\n  ")
         raise CannotReproduce(f"its inputs have changed:\n  {listed}\nPut the old files back first")
     if inputs.left_out:
         say(f"Not checked: {inputs.left_out}")

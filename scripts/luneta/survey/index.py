@@ -36,6 +36,7 @@ from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
 from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 from luneta.urls import shown_url
+from luneta.wording import counted
 
 OBJECTS = "objects.arrow"
 KEY = "key.json"
@@ -254,7 +255,7 @@ def deal_sources(
 def _outside(hidden: Mapping[str, str]) -> str:
     """Say what "outside every tile" means where some tiles lie nobody knows where."""
     first = next(iter(hidden))
-    count = "1 tile has" if len(hidden) == 1 else f"{len(hidden)} tiles have"
+    count = f"{counted(len(hidden), 'tile')} {'has' if len(hidden) == 1 else 'have'}"
     return (
         f"the position lies outside every tile whose place is known; {count} no coordinate system "
         f"that can be read: tile {first}: {hidden[first]}"
