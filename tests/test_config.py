@@ -86,7 +86,7 @@ def test_task_inherits_training():
         ),
     ],
 )
-def test_message_names_key_value_and_mend(path, value, said):
+def test_message_names_key_value_and_fix(path, value, said):
     if said is None:
         validate(changed(path, value))
         return

@@ -130,7 +130,7 @@ def test_of_very_much_only_the_ends_are_looked_at(results, monkeypatch):
     path = results / "objects/a.parquet"
     damage(path)
     (unread,) = recovered(results)
-    assert unread.startswith("1 files of 0.0 GB have changed times, and only their size and ends")
+    assert unread.startswith("1 file of 0.0 GB changed, and only their size and ends")
     os.truncate(path, path.stat().st_size - 1)
     damaged, _ = recovered(results)
     assert damaged.startswith(f"{path} is damaged: ")
@@ -210,7 +210,7 @@ def test_files_that_are_too_much_to_read_keep_their_digest(results, monkeypatch)
     path = results / "figures/objects.png"
     damage(path)
     (message,) = recovered(results)
-    assert "1 files of 0.0 GB have changed times" in message
+    assert "1 file of 0.0 GB changed" in message
     assert outputs.verify(results) == [f"{path}: its content is not what the run wrote"]
 
 

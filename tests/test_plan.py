@@ -238,7 +238,7 @@ def tiles(*names, **files):
         ({"tiles": tiles("t2")}, ["1 tile removed: t1"]),
         (
             {"tiles": tiles("t1", "t2", *(f"n{i}" for i in range(1200)))},
-            ["1,200 new tiles: n0, n1, n2, n3, n4 and 1195 more"],
+            ["1,200 new tiles: n0, n1, n2, n3, n4 and 1,195 more"],
         ),
         (
             {"tiles": tiles("t1", **{"image g": "9", "mask r": None}) | tiles("t2")},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -80,9 +81,9 @@ def test_settings_of_keras_are_pinned(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"floatx": "bfloat16"}, "floatx = 'bfloat16' is none of float16, float32, float64"),
-        ({"image_data_format": ["x"]}, "image_data_format = ['x'] is none of channels_last"),
-        ({"epsilon": 1}, "epsilon = 1 is no decimal number"),
+        ({"floatx": "bfloat16"}, "floatx = 'bfloat16' must be one of float16, float32, float64"),
+        ({"image_data_format": ["x"]}, "image_data_format = ['x'] must be one of channels_last"),
+        ({"epsilon": 1}, "epsilon = 1 must be a decimal number"),
         ([1], "must hold settings of Keras by name"),
     ],
 )
@@ -140,15 +141,23 @@ def test_variables_that_end_or_bend_a_run_are_pinned():
         ("numpy.py", "numpy"),
         ("sklearn/__init__.py", "sklearn"),
         ("luneta/__init__.py", "luneta"),
+        ("site-packages/numpy.py", "numpy"),
+        ("dist-packages/keras/__init__.py", "keras"),
         ("my_helpers.py", None),
+        ("test/__init__.py", None),
+        ("tests/__init__.py", None),
+        ("this.py", None),
+        ("idlelib/__init__.py", None),
         ("numpy/data.txt", None),
     ],
 )
-def test_modules_that_stand_before_others_are_named(tmp_path, path, name):
-    (tmp_path / path).parent.mkdir(exist_ok=True)
+def test_modules_that_stand_before_others_are_named(tmp_path, path, name, monkeypatch):
+    (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / path).touch()
-    lines = list(shadows(os.pathsep.join(["", str(tmp_path), str(SCRIPTS), "/no/such/folder"])))
-    wanted = f"PYTHONPATH has {tmp_path}, whose module {name} stands before the {name} that"
+    given = tmp_path / path.partition("/")[0] if "-packages" in path else tmp_path
+    monkeypatch.syspath_prepend(given)
+    lines = list(shadows(os.pathsep.join(["", str(given), str(SCRIPTS), "/no/such/folder"])))
+    wanted = f"PYTHONPATH has {given}, whose module {name} stands before the {name} that"
     assert [line.startswith(wanted) for line in lines] == ([True] if name else [])
 
 
@@ -174,3 +183,22 @@ def test_a_cache_that_cannot_be_written_to_is_replaced(tmp_path):
     assert Path(folder).is_dir()
     assert Path(folder).stat().st_mode & 0o077 == 0
     Path(folder).rmdir()
+
+
+def test_without_a_home_no_folder_named_after_it_is_made_in_the_working_folder(
+    tmp_path, monkeypatch
+):
+    def getpwuid(number):
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    folder = Path(replacement_of_cache({}))
+    assert list(tmp_path.iterdir()) == []
+    assert folder.is_absolute()
+    folder.rmdir()
+
+
+def test_the_folder_of_installed_packages_itself_may_be_in_the_path():
+    assert list(shadows(str(Path(pytest.__file__).parents[1]))) == []

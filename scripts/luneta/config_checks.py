@@ -26,9 +26,9 @@ from luneta.config import (
     Tiles,
     Training,
     did_you_mean,
-    few,
     refusal,
 )
+from luneta.wording import few
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -227,8 +227,8 @@ def _column_problems(key: str, path: Path | str, columns: Mapping[str, str]) -> 
             if name in table.others:
                 yield f"{where} = {name!r}: {path}: {not_a_value(name, table.others[name])}"
             else:
-                mend = did_you_mean(name, table.names)
-                yield f"{where} = {name!r}: {path} has no such column; {mend}"
+                fix = did_you_mean(name, table.names)
+                yield f"{where} = {name!r}: {path} has no such column; {fix}"
 
 
 def column_names(path: Path) -> list[str]:
@@ -308,8 +308,8 @@ def _unkept_columns(config: Config) -> Iterator[str]:
     kept = [*config.input.keep, *_detected(config)]
     for key, name in number_columns(config).items():
         if name not in kept:
-            mend = did_you_mean(name, kept) if kept else "none is kept"
-            yield f"{key} = {name!r}: is no kept column; {mend}. Name it under input.keep"
+            fix = did_you_mean(name, kept) if kept else "none is kept"
+            yield f"{key} = {name!r}: is no kept column; {fix}. Name it under input.keep"
 
 
 def _weights_problems(config: Config) -> Iterator[str]:
@@ -432,8 +432,8 @@ def _label_table(where: str, task: Task, path: Path) -> tuple[str, pa.Table | No
         return f"{where}.labels: {error}", None
     for key, name in columns.items():
         if name not in table.column_names:
-            mend = did_you_mean(name, table.column_names)
-            return f"{where}.{key} = {name!r}: {path} has no such column; {mend}", None
+            fix = did_you_mean(name, table.column_names)
+            return f"{where}.{key} = {name!r}: {path} has no such column; {fix}", None
     problem = rounded(table[task.id_column], task.id_column)
     if problem is not None:
         return f"{where}.id_column = {task.id_column!r}: {path}: {problem}", None

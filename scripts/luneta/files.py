@@ -45,9 +45,12 @@ def temporary_name(name: str) -> str:
 
 @contextmanager
 def atomic_path(
-    path: Path | str, keep_equal: bool = False, is_private: bool = False
+    path: Path | str,
+    keep_equal: bool = False,
+    is_private: bool = False,
+    is_durable: bool = True,
 ) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and rename it into place at the end.
+    """Yield a path beside `path` to write to, and rename it into place at the end.
 
     The temporary name keeps the suffix, as writers choose the format by it, and is new, so that
     no link can wait there. If the block raises, the temporary file is removed and `path` is left
@@ -62,6 +65,9 @@ def atomic_path(
         A file with the same bytes that is there already stays.
     is_private : bool
         The file can be read by its owner only.
+    is_durable : bool
+        File and folder are brought to the disk. False for one of many files that planning makes
+        again where its checksum is wrong.
 
     Raises
     ------
@@ -81,9 +87,10 @@ def atomic_path(
         if reasons := [reason for refusal in _refusals if (reason := refusal())]:
             raise InterruptedError(f"{path} is not put in place: {reasons[0]}")
         if not (keep_equal and _are_equal(temporary, path)):
-            _sync_file(temporary)
+            _check_plain(temporary, is_durable)
             temporary.replace(path)
-            sync_folder(path.parent)
+            if is_durable:
+                sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -104,13 +111,14 @@ def _are_equal(one: Path, other: Path) -> bool:
         return False
 
 
-def _sync_file(path: Path) -> None:
-    """Have the content of a file written to the disk."""
+def _check_plain(path: Path, is_durable: bool) -> None:
+    """Insist on a plain file, and have its content written to the disk if that is asked for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not is_plain(os.fstat(descriptor)):
             raise OSError(errno.EPERM, "another process has replaced it by a link", str(path))
-        _sync(descriptor)
+        if is_durable:
+            _sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -369,7 +377,7 @@ def _lacks_inodes(folder: Path) -> bool:
 
 
 def disk_trouble(error: BaseException | None) -> str | None:
-    """Say what is wrong with the disk, and the mend, if that is what an error tells.
+    """Say what is wrong with the disk, and the fix, if that is what an error tells.
 
     Libraries that write files by themselves pass on the system's words, but not its number.
     """

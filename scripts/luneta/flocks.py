@@ -67,7 +67,7 @@ def private_folder(path: Path) -> Path:
         return path
 
 
-def make_folder(path: Path) -> Path:
+def make_private_folder(path: Path) -> Path:
     """Make a folder for this user alone in a folder that is shared.
 
     Raises

@@ -25,7 +25,7 @@ _held: list[int] = []  # open files, and so locks, for as long as the process li
 
 
 class DeviceError(RuntimeError):
-    """A device was asked for that is not there; the message names what is, and the mend."""
+    """A device was asked for that is not there; the message names what is, and the fix."""
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,13 @@ def _too_few(wanted: int | None, there: list[Gpu], environment: Mapping[str, str
     job = environment.get("SLURM_JOB_ID")
     if job:
         seen = f"Slurm has given job {job} {names(there)}"
-        mend = "set `gpu` for this rule in the profile, see workflow/profiles/slurm"
+        fix = "set `gpu` for this rule in the profile, see workflow/profiles/slurm"
     else:
         seen = f"there is {names(there)} on {socket.gethostname()}"
         if VISIBLE in environment:
             seen += f" ({VISIBLE} is {environment[VISIBLE]!r})"
-        mend = "ask for what is there (resource gpu in the profile)"
-    return f"{_who(wanted)}, but {seen}: {mend}, or set device: auto or cpu"
+        fix = "ask for what is there (resource gpu in the profile)"
+    return f"{_who(wanted)}, but {seen}: {fix}, or set device: auto or cpu"
 
 
 def _place(environment: Mapping[str, str]) -> str:

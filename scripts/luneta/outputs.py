@@ -26,6 +26,7 @@ from pathlib import Path
 from luneta.files import DAMAGED, HOST, TEMPORARY, parse_json, set_aside, write_json
 from luneta.runs import LOCK, UNCLAIMED
 from luneta.seals import BrokenSeal, check, seal_of
+from luneta.wording import counted
 
 RECORD = "index/outputs.json"
 LEAVES = "catalog/partitions.json"
@@ -177,9 +178,8 @@ class Outputs:
                 os.utime(path, ns=(now, now))
                 self._there[name] = _state(path.stat())
         if ahead:
-            files = "1 file" if len(ahead) == 1 else f"{len(ahead):,} files"
             self.messages.append(
-                f"Note: {files} in {self._root} had a time in the future, such as {ahead[0]}: a "
+                f"Note: {counted(len(ahead), 'file')} in {self._root} had a time in the future, such as {ahead[0]}: a "
                 "clock was wrong, or is. The present time is given to them"
             )
 
@@ -422,7 +422,7 @@ def _beyond(budget: int, states: Mapping[str, State]) -> set[str]:
 
 def _told_unread(sizes: list[int]) -> str:
     return (
-        f"{len(sizes):,} files of {sum(sizes) / 1e9:,.1f} GB have changed times, and only their "
+        f"{counted(len(sizes), 'file')} of {sum(sizes) / 1e9:,.1f} GB changed, and only their "
         "size and ends were looked at: `make verify RUN=...` reads them whole"
     )
 

@@ -18,7 +18,11 @@ _sound: set[tuple] = set()
 
 @contextmanager
 def parquet_writer(
-    path: Path | str, schema: pa.Schema, is_private: bool = False, **options: Any
+    path: Path | str,
+    schema: pa.Schema,
+    is_private: bool = False,
+    is_durable: bool = True,
+    **options: Any,
 ) -> Iterator[pq.ParquetWriter]:
     """Open a Parquet file to write to; it appears under its name, sealed, when all went well.
 
@@ -30,11 +34,13 @@ def parquet_writer(
         Of its rows.
     is_private : bool
         The file can be read by its owner only.
+    is_durable : bool
+        As in `luneta.files.atomic_path`.
     **options
         Of `pyarrow.parquet.ParquetWriter`; the compression is zstd unless told.
     """
     options = {"compression": "zstd", "write_page_checksum": True, **options}
-    with atomic_path(path, is_private=is_private) as temporary:
+    with atomic_path(path, is_private=is_private, is_durable=is_durable) as temporary:
         with pq.ParquetWriter(temporary, schema, **options) as writer:
             yield writer
         seal(temporary)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luneta.files import DamagedFile, read_json, write_json
+from luneta.wording import counted
 
 FOLDER = "retries"
 RULES = ("ingest", "cutouts")
@@ -107,7 +108,7 @@ def retried(files: list[str], when: str) -> list[str]:
     """Say in a line that files are tried again; in none if there are none."""
     if not files:
         return []
-    return [f"{_counted(files)} could not be read {when} (first: {files[0]})"]
+    return [f"{counted(len(files), 'file')} could not be read {when} (first: {files[0]})"]
 
 
 def changed_meanwhile(files: list[str], run: str, what_follows: str) -> list[str]:
@@ -116,10 +117,6 @@ def changed_meanwhile(files: list[str], run: str, what_follows: str) -> list[str
         return []
     verb = "is" if len(files) == 1 else "are"
     return [
-        f"{_counted(files)} changed while {run} was at work, and {verb} {what_follows} "
+        f"{counted(len(files), 'file')} changed while {run} was at work, and {verb} {what_follows} "
         f"(first: {files[0]})"
     ]
-
-
-def _counted(files: list[str]) -> str:
-    return "1 file" if len(files) == 1 else f"{len(files):,} files"

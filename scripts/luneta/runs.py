@@ -22,7 +22,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from luneta.files import HOST, OUT_OF_MEMORY, disk_trouble, is_plain, log_to, refuse_when
+from luneta.files import (
+    HOST,
+    OUT_OF_MEMORY,
+    disk_trouble,
+    is_plain,
+    log_to,
+    open_new,
+    refuse_when,
+)
 from luneta.surroundings import check_claimed
 
 LOCK = ".lock"
@@ -163,7 +171,9 @@ def _mark_unclaimed(log: Path) -> None:
         if folder.name == "logs":
             mark = folder.parent / UNCLAIMED
             mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            if mark.is_symlink() or not mark.exists():
+                with suppress(FileExistsError):  # another job was faster
+                    os.close(open_new(mark))
 
 
 def explanations(logs: Iterable[Path | str], results: Path | str) -> list[str]:

@@ -12,7 +12,7 @@ TIME = 60  # seconds that Slurm has to answer
 
 
 class SlurmError(RuntimeError):
-    """Slurm cannot run the jobs; the message names why, and the mend."""
+    """Slurm cannot run the jobs; the message names why, and the fix."""
 
 
 def check(partitions: Iterable[str | int | None], status_command: str | None, poll: int) -> None:

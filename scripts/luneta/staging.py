@@ -53,7 +53,7 @@ def _copy(path: Path, scratch: Path) -> Path:
     folder = _folder(scratch)
     with flocks.turn(folder):
         flocks.sweep(folder, set())
-        own = flocks.make_folder(folder / f"{flocks.STAGED}{secrets.token_hex(8)}")
+        own = flocks.make_private_folder(folder / f"{flocks.STAGED}{secrets.token_hex(8)}")
         _held.append(flocks.lock(own))
     atexit.register(flocks.remove_folder, own)
     size, free = path.stat().st_size, shutil.disk_usage(folder).free

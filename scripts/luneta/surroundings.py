@@ -9,7 +9,9 @@ import atexit
 import json
 import os
 import shutil
+import site
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import util
@@ -25,7 +27,14 @@ KERAS_VALUES = {
     "floatx": ("float16", "float32", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
 }
-UNCLAIMED = "LUNETA_UNCLAIMED"  # modules whose Snakefile starts jobs without claiming the results
+# Modules of Python, and top-level ones that packages bring by mistake, that luneta never imports.
+NOT_NEEDED = frozenset([
+    "__hello__", "__phello__", "antigravity", "benchmarks", "build", "docs", "ensurepip",
+    "examples", "idlelib", "lib2to3", "scripts", "test", "tests", "this", "tkinter",
+    "turtle", "turtledemo",
+])  # fmt: skip
+# Modules whose Snakefile starts jobs without claiming the results
+UNCLAIMED_MODULES = "LUNETA_UNCLAIMED"
 
 
 class SurroundingsError(Exception):
@@ -124,6 +133,8 @@ def replacement_of_cache(environment: Mapping[str, str] = os.environ) -> str | N
     """
     home = os.path.expanduser("~/.cache")  # noqa: PTH111 (it does not fail where there is no home)
     cache = Path(environment.get("XDG_CACHE_HOME") or home) / "snakemake"
+    if not cache.is_absolute():  # where there is no home, ~ stays in its path
+        return tempfile.mkdtemp(prefix="luneta-cache-")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):
@@ -175,7 +186,7 @@ def shadows(python_path: str) -> Iterator[str]:
     folders = [folder for folder in folders if folder.resolve() != ours and folder.is_dir()]
     if not folders:
         return
-    known = sys.stdlib_module_names | _installed()
+    known = (sys.stdlib_module_names | _installed()) - NOT_NEEDED
     for folder in folders:
         if folder.resolve() in _site_folders():
             continue
@@ -187,8 +198,12 @@ def shadows(python_path: str) -> Iterator[str]:
 
 
 def _site_folders() -> set[Path]:
-    folders = [Path(entry) for entry in sys.path if entry.endswith("-packages")]
-    return {folder.resolve() for folder in folders}
+    """Folders that this Python itself takes packages from, whatever PYTHONPATH says."""
+    paths = sysconfig.get_paths()
+    folders = [paths["purelib"], paths["platlib"], *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    return {Path(folder).resolve() for folder in folders}
 
 
 def _installed() -> set[str]:
@@ -241,9 +256,9 @@ def _config_problem(path: Path) -> str | None:
         return f"{path}: must hold settings of Keras by name; {remedy}"
     for key, allowed in KERAS_VALUES.items():
         if content.get(key, allowed[0]) not in allowed:
-            return f"{path}: {key} = {content[key]!r} is none of {', '.join(allowed)}; {remedy}"
+            return f"{path}: {key} = {content[key]!r} must be one of {', '.join(allowed)}; {remedy}"
     if not isinstance(content.get("epsilon", 1e-7), float):
-        return f"{path}: epsilon = {content['epsilon']!r} is no decimal number; {remedy}"
+        return f"{path}: epsilon = {content['epsilon']!r} must be a decimal number; {remedy}"
     return None
 
 
@@ -255,14 +270,14 @@ def note_module(name: str) -> None:
     name : str
         What that Snakefile calls the module.
     """
-    names = os.environ.get(UNCLAIMED, "").split()
-    os.environ[UNCLAIMED] = " ".join(dict.fromkeys([*names, name]))
+    names = os.environ.get(UNCLAIMED_MODULES, "").split()
+    os.environ[UNCLAIMED_MODULES] = " ".join(dict.fromkeys([*names, name]))
 
 
 def claimed(name: str) -> None:
     """Note that a module has claimed its results."""
-    names = [one for one in os.environ.get(UNCLAIMED, "").split() if one != name]
-    os.environ[UNCLAIMED] = " ".join(names)
+    names = [one for one in os.environ.get(UNCLAIMED_MODULES, "").split() if one != name]
+    os.environ[UNCLAIMED_MODULES] = " ".join(names)
 
 
 def check_claimed() -> None:
@@ -273,7 +288,7 @@ def check_claimed() -> None:
     SurroundingsError
         With the lines that its Snakefile needs.
     """
-    names = os.environ.get(UNCLAIMED, "").split()
+    names = os.environ.get(UNCLAIMED_MODULES, "").split()
     if not names:
         return
     lines = [

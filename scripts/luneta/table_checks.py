@@ -226,7 +226,7 @@ def _dealt_problems(config: Config, index: Path, slices: Mapping[str, Path]) -> 
 def _label_problems(name: str, task: Task, index: Path) -> Iterator[str]:
     """Compare a task's labels and grades with the survey's names; not again if none has changed."""
     grades = task.candidates and task.candidates.grades
-    labelled = [signature(path) for path in (*task.labels, *([grades] if grades else []))]
+    labelled = [signature(path, index) for path in (*task.labels, *([grades] if grades else []))]
     key = digest([read_memory(index / KEY), labelled, task.model_dump(mode="json")])
     known = read_memory(index / CHECKED) or {}
     labels = None if known.get(name) == key else _readable_labels(task)

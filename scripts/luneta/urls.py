@@ -26,14 +26,20 @@ HIDDEN = "***"
 SHORTEST_SECRET = 4  # characters; a shorter one would be replaced in the middle of other words
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*(::[A-Za-z][A-Za-z0-9_+.-]*)*://")
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://[^\s'\"<>]+")
+# A blank may stand in a password, which somebody wrote as it is
+_BLANKS = r"(?:[^\s'\"<>/?#@:]+:(?!\d+\s)[^\s'\"<>/@]+(?:[ \t]+[^\s'\"<>/@]+){1,3}@)?"
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://" + _BLANKS + r"[^\s'\"<>]+")
 _ONE_SLASH = re.compile(
-    r"(?<![A-Za-z0-9+.-])(?P<start>(https?|s3a?|gs|s?ftp):/)(?!/)(?P<rest>[^\s'\"<>]+)",
+    r"(?<![A-Za-z0-9+.-])(?P<start>(https?|s3a?|gs|s?ftp):/)(?!/)(?P<rest>"
+    + _BLANKS
+    + r"[^\s'\"<>]+)",
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"(?P<url>.*?)(?P<extension>\[[^\[\]]*\])?(?P<end>[.,:;!)}\]]*)", re.DOTALL)
 _INNER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USER_IN_PATH = re.compile(r"/[^/:@]+:[^/@]*@")
+# RFC 3986, 3.3: a parameter of a part of the path, such as ;jsessionid=...
+_PARAMETER = re.compile(r";(?P<name>[^/?#;=\[\]]*)=[^/?#;\[\]]*")
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _BRACKETS = re.compile(r"//([^/?#@]*@)?\[[0-9A-Fa-f:.]+\]")
@@ -41,7 +47,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 _SIGNATURES = re.compile(
     r"x-(amz|goog|ms|oss|cos)-.*|.*(token|secret|signature|password|passwd|credential|api_?key).*"
     r"|sig|sign|key|auth|authorization|pass|pwd|expires|policy|key-pair-id|awsaccesskeyid"
-    r"|googleaccessid|s[eprtvk]|sks|skt|ske|skv|skoid|sktid|spr|sdd|hdnea|hdnts",
+    r"|googleaccessid|.*sessionid|phpsessid|s[eprtvk]|sks|skt|ske|skv|skoid|sktid|spr|sdd|hdnea|hdnts",
     re.IGNORECASE,
 )
 # Options of a file system that are no secret. All other words among them are hidden.
@@ -98,8 +104,13 @@ def shown_url(url: str) -> str:
     if inner := _INNER.search(rest):  # as a gateway takes it: https://gateway.org/https://...
         rest, nested = rest[: inner.start()], shown_url(rest[inner.start() :])
         nested = "" if set(rest) & set("?#") else nested  # in a query, which is not shown
-    rest = _USER_IN_PATH.sub("/", re.split(r"[?#]", _without_user(rest), maxsplit=1)[0])
+    rest = _USER_IN_PATH.sub("/", _path_alone(_without_user(rest)))
     return start[0] + rest + nested + (parts["extension"] or "")
+
+
+def _path_alone(rest: str) -> str:
+    """Leave out the query, the fragment and the parameters of the path."""
+    return _PARAMETER.sub("", re.split(r"[?#]", rest, maxsplit=1)[0])
 
 
 def _without_user(rest: str) -> str:
@@ -143,7 +154,7 @@ def _without_broken(text: str) -> str:
 
 def _shown_broken(match: re.Match) -> str:
     parts = _PARTS.fullmatch(match["rest"])
-    rest = re.split(r"[?#]", _without_user(parts["url"]), maxsplit=1)[0]
+    rest = _path_alone(_without_user(parts["url"]))
     return match["start"] + rest + (parts["extension"] or "") + parts["end"]
 
 
@@ -155,6 +166,7 @@ def secrets_of(url: str) -> list[str]:
         return []
     userinfo = parts.netloc.rpartition("@")[0]
     values = [value for _, value in parse_qsl(parts.query)]
+    values += [match[0].partition("=")[2] for match in _PARAMETER.finditer(parts.path)]
     words = [userinfo, *userinfo.split(":", 1)[1:], *values, parts.query]
     return [word for word in {*words, *map(unquote, words)} if word]
 
@@ -166,16 +178,20 @@ def has_secrets(url: str) -> bool:
     except ValueError:
         return False
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    names += [match["name"] for match in _PARAMETER.finditer(parts.path)]
     return "@" in parts.netloc or any(_SIGNATURES.fullmatch(name) for name in names)
 
 
 def steady_url(url: str) -> str:
     """Return a URL without user, password and signature, which do not tell files apart."""
-    if not is_remote(url) or not set("?#@") & set(url):
+    if not is_remote(url) or not set("?#@;") & set(url):
         return url
     address, _, query = url.partition("?")
+    parameters = [match[0] for match in _PARAMETER.finditer(address)]
     kept = [
-        part for part in query.split("&") if part and not _SIGNATURES.fullmatch(part.split("=")[0])
+        part
+        for part in (*query.split("&"), *(text.removeprefix(";") for text in parameters))
+        if part and not _SIGNATURES.fullmatch(part.split("=")[0])
     ]
     return shown_url(address) + ("?" + "&".join(kept) if kept else "")
 

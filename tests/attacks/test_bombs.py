@@ -12,6 +12,7 @@ from attack_child import in_child
 from cutout_jobs import job
 from luneta.cutouts.stamp_files import StampFiles
 from luneta.survey import bounds
+from luneta.survey.bounds import group_memory
 from luneta.survey.tables import TableError, read_table
 
 # Those that take many seconds to write.
@@ -147,3 +148,37 @@ def test_stamps_that_ask_for_too_much_cost_their_objects_only(tmp_path, threads)
 
     found = in_child(cut, seconds=60)
     assert found.text == f"(['o0', 'o{len(files) - 1}'], [128])"
+
+
+def control_group(folder, limit, used, files=0, names=("memory.max", "memory.current")):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {files}\nactive_file 1\n")
+
+
+def test_the_memory_of_a_job_is_what_the_groups_above_it_have_left(tmp_path):
+    """Slurm limits the job, and the process lies in the group of a step or a task below it."""
+    root, groups = tmp_path / "cgroup", tmp_path / "self"
+    groups.write_text("0::/system.slice/job_1/step_0/task_0\n")
+    control_group(root / "system.slice/job_1/step_0/task_0", "max", 10)
+    control_group(root / "system.slice/job_1/step_0", 9000, 10)
+    assert group_memory(groups, root) == 9000 - 10 + 1
+    control_group(root / "system.slice/job_1", 4000, 3000, files=500)
+    assert group_memory(groups, root) == 4000 - 3000 + 500 + 1
+    control_group(root / "system.slice", 4000, 5000)
+    assert group_memory(groups, root) == 0
+
+
+def test_the_memory_of_a_job_is_known_in_groups_of_the_first_version(tmp_path):
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    root, groups = tmp_path / "cgroup", tmp_path / "self"
+    groups.write_text("3:cpu,cpuacct:/a\n2:memory:/slurm/job_1/step_0\n")
+    control_group(root / "memory/slurm/job_1/step_0", 2**63 - 4096, 10, names=names)
+    control_group(root / "memory/slurm/job_1", 4000, 3000, names=names)
+    assert group_memory(groups, root) == 1001
+
+
+def test_without_groups_there_is_no_limit(tmp_path):
+    assert group_memory(tmp_path / "none", tmp_path) == 2**62
+    assert group_memory() > 0

@@ -417,6 +417,22 @@ def test_a_commit_of_another_history_is_run_only_if_trusted(stranger, call):
     assert list(stranger.folder.rglob("evil"))
 
 
+def test_the_config_of_a_record_is_shown_before_anything_is_laid_out(stranger, call):
+    """Whoever runs it sees which files are read and which servers asked, though no code is new."""
+    given = stranger.content["config"]["input"]
+    given["sources"] = "https://elsewhere.org/list.csv"
+    given["root"] = "/home/other/\x1b[2J\u202esecret"
+    given["remote"]["hosts"] = ["elsewhere.org"]
+    stranger.content["facts"]["luneta.git_commit"] = "0" * 40
+    status, told = call()
+    assert refused(status, told, "git fetch it first")
+    assert "sources: https://elsewhere.org/list.csv\n" in told
+    assert "- elsewhere.org\n" in told
+    assert "/home/other/" in told
+    assert not {"\x1b", "\u202e"} & set(told)
+    assert told.index("elsewhere.org") < told.index("git fetch it first")
+
+
 def test_words_of_a_refused_record_do_not_command_the_terminal(stranger, call):
     stranger.content["environment"]["lock"] = "\x1b[2J"
     stranger.stop_before_run()

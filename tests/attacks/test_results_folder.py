@@ -14,6 +14,7 @@ from luneta import outputs, runs
 from luneta.catalog.leaves import Leaf, Spill, replace_if_changed, write_leaf
 from luneta.files import HOST, TEMPORARY, atomic_path, write_json
 from luneta.runs import LOCK, Run, RunError
+from luneta.surroundings import UNCLAIMED_MODULES
 
 PRECIOUS = "ssh-ed25519 AAAA"
 
@@ -217,3 +218,18 @@ def test_a_folder_of_a_training_that_is_a_link_is_not_used(results, victim):
     saved.remove()
     assert not link.exists()
     assert is_whole(victim)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling"])
+def test_the_mark_of_a_job_without_a_run_follows_no_link(results, victim, kind, monkeypatch):
+    mark = results / "index/unclaimed"
+    lay(kind, mark, victim)
+    before = victim.stat()
+    for name in (runs.RUN, runs.SNAKEMAKE, UNCLAIMED_MODULES):
+        monkeypatch.delenv(name, raising=False)
+    code = "import sys; from luneta.runs import start_job; start_job(sys.argv[1])"
+    log = str(results / "logs/ingest/a.log")
+    subprocess.run([sys.executable, "-c", code, log], check=True, capture_output=True)
+    assert is_whole(victim)
+    assert victim.stat().st_mtime_ns == before.st_mtime_ns
+    assert mark.is_file() and not mark.is_symlink()

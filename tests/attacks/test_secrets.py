@@ -25,16 +25,18 @@ from luneta.urls import (
     HIDDEN,
     MissingVariable,
     concealed,
+    has_secrets,
     hidden_options,
     recorded_config,
     redacted,
     resolved,
     revealed,
+    secrets_of,
     shown_url,
     steady_url,
     url_key,
 )
-from tiny_survey import PlainSurvey, plain_config
+from tiny_survey import PlainSurvey, plain_config, sources_of
 from web_server import WebServer, redirect, refuse
 
 PASSWORD, SIGNATURE, TOKEN = "Passw0rdOfMine", "5ignatureOfMine", "T0kenOfMine"
@@ -63,6 +65,12 @@ def server():
         ("https://host.org/a.fits?sig=word[SCI]", "https://host.org/a.fits[SCI]"),
         ("https://host.org/a.fits#word", "https://host.org/a.fits"),
         ("https://host.org?word", "https://host.org"),
+        ("https://host.org/a.fits;token=word", "https://host.org/a.fits"),
+        ("https://host.org/a;jsessionid=word/b.fits;v=1?q", "https://host.org/a/b.fits"),
+        ("https://host.org/a.fits;token=word[SCI]", "https://host.org/a.fits[SCI]"),
+        ("https:/host.org/a.fits;token=word", "https:/host.org/a.fits"),
+        ("https://host.org/a;b.fits", "https://host.org/a;b.fits"),
+        ("https://me:wo rd@host.org/a.fits", "https://host.org/a.fits"),
         ("https://host.org:8080/a@b.fits", "https://host.org:8080/a@b.fits"),
         ("https://me:word@[::1]:80/a", "https://[::1]:80/a"),
         ("https://proxy.org/https://me:word@h.org/a?word", "https://proxy.org/https://h.org/a"),
@@ -94,7 +102,7 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
         ("https://h.org/a?word[SCI]: short", "https://h.org/a[SCI]: short"),
         ("simplecache::https://m:word@h.org/a", "simplecache::https://h.org/a"),
         ("zip://a::https://m:word@h.org/a?word", "zip://***https://h.org/a"),
-        ("https://m:wo rd@h.org/a", "https://*** rd@h.org/a"),
+        ("https://m:wo rd@h.org/a", "https://h.org/a"),
         ("two https://h/a?word, https://h/b?word.", "two https://h/a, https://h/b."),
         ("50% of a?b is 3://4", "50% of a?b is 3://4"),
     ],
@@ -334,6 +342,93 @@ def test_a_run_leaves_no_secret_anywhere(server, tmp_path):
     assert leaks == []
     assert any(SIGNATURE in request.path for request in server.requests)
     assert any(TOKEN in request.headers.values() for request in server.requests)
+
+
+def test_a_parameter_of_the_path_tells_files_apart_and_a_session_does_not():
+    one, other = (f"https://h.org/a.fits;v={n};jsessionid={SIGNATURE}{n}" for n in "12")
+    again = f"https://h.org/a.fits;v=1;jsessionid={SIGNATURE}3"
+    assert url_key(one) == url_key(again) != url_key(other)
+    assert SIGNATURE not in url_key(one)
+    assert has_secrets(one)
+    assert f"{SIGNATURE}1" in secrets_of(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no https://me:wo rd@h.org/a.fits today", "no https://h.org/a.fits today"),
+        ("no https://me:w o r d@h.org/a today", "no https://h.org/a today"),
+        ("no https:/me:wo rd@h.org/a today", "no https:/h.org/a today"),
+        ("see https://h.org:8080 or me@x.org", "see https://h.org:8080 or me@x.org"),
+        ("see https://h.org: ask me@x.org", "see https://h.org: ask me@x.org"),
+        ("https://h.org/a: mail me@x.org", "https://h.org/a: mail me@x.org"),
+    ],
+)
+def test_a_password_with_a_blank_is_left_out_of_a_text(text, shown):
+    assert redacted(text) == shown
+
+
+REPORTER = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from snakemake_interface_report_plugins.reporter import ReporterBase
+from snakemake_interface_report_plugins.settings import ReportSettingsBase
+
+
+@dataclass
+class ReportSettings(ReportSettingsBase):
+    pass
+
+
+class Reporter(ReporterBase):
+    def render(self):
+        text = "".join(Path(file.path).read_text() for file in self.configfiles)
+        Path("page.html").write_text(text)
+"""
+REPORTS = [
+    ["--report=page.html"],
+    ["--reporter", "offiles"],
+    ["--reporter=offiles"],
+    ["--profile", "of_report"],
+]
+
+
+@pytest.fixture(scope="module")
+def survey_with_secrets(tmp_path_factory):
+    """A survey of which one shard is ingested, with two config files that hold secrets."""
+    survey = PlainSurvey(tmp_path_factory.mktemp("survey"))
+    survey.write_tile(0)
+    survey.write_sources(sources_of(0))
+    config = plain_config()
+    config["input"]["remote"] = {"options": {"headers": {"X-Token": TOKEN}}}
+    survey.write_config(config)
+    name = f"https://me:{PASSWORD}@h.org/a.fits?sig={SIGNATURE}"
+    (survey.folder / "more").mkdir()
+    (survey.folder / "more/config.yaml").write_text(f"survey: {config['survey']}  # of {name}\n")
+    plugin = survey.folder / "scripts/snakemake_report_plugin_offiles/__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(REPORTER)
+    (survey.folder / "of_report").mkdir()
+    (survey.folder / "of_report/config.yaml").write_text("reporter: offiles\n")
+    done = survey.snakemake("--configfile", "config.yaml", "more/config.yaml", "--until", "ingest")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return survey
+
+
+@pytest.mark.parametrize("options", REPORTS, ids=" ".join)
+def test_no_report_shows_a_secret_however_it_is_asked_for(survey_with_secrets, options):
+    survey = survey_with_secrets
+    page = survey.folder / "page.html"
+    page.unlink(missing_ok=True)
+    configs = ["--configfile", "config.yaml", "more/config.yaml"]
+    done = survey.snakemake(*configs, *options, "--", "results/tiny/objects/t0.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = page.read_text()
+    assert [secret for secret in SECRETS if secret in text] == []
+    if options != ["--report=page.html"]:  # Snakemake's own page holds no config any more
+        assert "X-Token" in text
+        assert "https://h.org/a.fits" in text
 
 
 def test_what_keeps_whole_urls_for_the_jobs_can_be_read_by_its_owner_only(tmp_path, monkeypatch):

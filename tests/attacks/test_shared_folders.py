@@ -117,7 +117,7 @@ def test_every_door_to_a_folder_of_locks_refuses_a_link(tmp_path, victim):
     doors = [
         lambda: flocks.shared_folder(locks), lambda: flocks.private_folder(locks),
         lambda: flocks.turn(locks).__enter__(), lambda: flocks.lock(locks / "local-a"),
-        lambda: flocks.sweep(locks, set()), lambda: flocks.make_folder(locks / "staged-1"),
+        lambda: flocks.sweep(locks, set()), lambda: flocks.make_private_folder(locks / "staged-1"),
     ]  # fmt: skip
     for door in doors:
         with pytest.raises(FolderError):

@@ -1,13 +1,17 @@
 """Names that lead elsewhere than a survey means: protocols, hosts, redirects, endless files."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from luneta.config import ConfigError, validate
+from luneta.survey import http
 from luneta.survey.flags import Flag
+from luneta.survey.http import MOST_SESSIONS
 from luneta.survey.images import ImageError, read_pixels
 from luneta.survey.remote import fetch, local_copy
 from luneta.survey.remote_checks import url_problems
@@ -472,3 +476,29 @@ def test_a_server_that_closes_its_connections_is_asked_anew(server):
         read(f"{server.url}/file")
     server.start(port)
     assert read(f"{server.url}/file") == CONTENT
+
+
+def test_a_connection_that_is_in_use_is_not_closed_for_others(server):
+    """More settings than sessions are kept; the oldest one still waits for its file."""
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def slow(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        begun.set()
+        go_on.wait(20)
+        handler.wfile.write(CONTENT)
+
+    server.answers["/slow"] = slow
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, f"{server.url}/slow", timeout=30.0)
+        try:
+            assert begun.wait(10)
+            for number in range(MOST_SESSIONS + 2):
+                assert read(f"{server.url}/file", timeout=5.0 + number / 100) == CONTENT
+            assert len(http._sessions) <= MOST_SESSIONS
+        finally:
+            go_on.set()
+        assert waiting.result() == CONTENT

@@ -161,7 +161,7 @@ def test_rows_that_do_not_agree_are_an_error(survey):
         write.run(**survey)
 
 
-def test_clusters_that_do_not_agree_are_the_surveys_to_mend(survey):
+def test_clusters_that_do_not_agree_are_the_surveys_to_fix(survey):
     path = survey["clusters"]["morphology"]
     pq.write_table(pq.read_table(path).slice(0, 9), path)
     with pytest.raises(write.CatalogError) as error:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fits_files import tan_wcs, write_image
 from luneta.survey.fits_checks import data_sum
 from luneta.survey.flags import DESCRIPTIONS, UNUSABLE, Flag, count
-from luneta.survey.images import ImageError, read_pixels
+from luneta.survey.images import ImageError, ImageFile, read_pixels
 from luneta.survey.wcs import read_grid, to_pixels
 
 
@@ -256,3 +256,17 @@ def test_no_damage_crashes_or_reads_short(valid_files, tmp_path_factory, kind, c
     if not changes:
         path.write_bytes(content)
         assert np.array_equal(pixels, read_pixels(str(path)))
+
+
+@pytest.mark.parametrize("columns", [slice(3, 9), slice(0, 12)])
+def test_a_system_that_reads_less_than_asked_is_asked_again(tmp_path, monkeypatch, columns):
+    """As network file systems may (read(2))."""
+    pixels = np.arange(120, dtype=np.float32).reshape(10, 12)
+    name = write_image(tmp_path / "a.fits", pixels, compressed=False)
+    pread, preadv = os.pread, os.preadv
+    monkeypatch.setattr(os, "pread", lambda file, size, place: pread(file, min(size, 5), place))
+    monkeypatch.setattr(
+        os, "preadv", lambda file, views, place: preadv(file, [views[0][:5]], place)
+    )
+    with ImageFile(name) as image:
+        np.testing.assert_array_equal(image.window(slice(2, 7), columns), pixels[2:7, columns])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.coordinates import SkyCoord
@@ -17,7 +18,7 @@ from luneta.survey import ingest
 from luneta.survey.fingerprints import fingerprint, fingerprints
 from luneta.survey.flags import Flag
 from luneta.survey.footprints import holders, survey_footprints, unit_vectors
-from luneta.survey.index import deal_sources, read_objects, shards_with
+from luneta.survey.index import deal, deal_sources, read_objects, shards_with, signature
 from luneta.survey.tiles import BandFiles, Tile
 from luneta.survey.wcs import to_pixels
 
@@ -334,6 +335,28 @@ def test_a_folder_among_the_lists_of_tiles_is_looked_into_each_time(tmp_path):
     assert fingerprints([str(folder)], memory) != first
 
 
+def test_the_parts_of_an_unchanged_folder_are_not_read_again(tmp_path):
+    folder, index = tmp_path / "list.parquet", tmp_path / "index"
+    folder.mkdir()
+    index.mkdir()
+    parts = [folder / f"part{n}.parquet" for n in range(3)]
+    for n, part in enumerate(parts):
+        part.write_bytes(b"%d" % n)
+    first = signature(folder, index)
+    assert first == [str(folder), fingerprint(str(folder))]
+    assert fingerprints([str(folder)], index / "files.json") == {str(folder): first[1]}
+    before = parts[0].stat()
+    parts[0].write_bytes(b"8")  # which only who reads it can tell
+    os.utime(parts[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert signature(folder, index) == first
+    assert fingerprints([str(folder)], index / "files.json") == {str(folder): first[1]}
+    parts[0].write_bytes(b"0")
+    parts[1].write_bytes(b"9")
+    assert signature(folder, index) == [str(folder), fingerprint(str(folder))] != first
+    parts[2].unlink()
+    assert signature(folder, index) == [str(folder), fingerprint(str(folder))]
+
+
 def rows_of_the_unplaced(tmp_path, tiles, lines):
     settings = given(tmp_path, lines)
     path = deal_sources(settings, {t.name: t for t in tiles}, tmp_path / "index", {})["unplaced"]
@@ -362,3 +385,18 @@ def test_where_every_tile_is_known_the_reason_is_short(tmp_path):
     good = make_tile(tmp_path, "good", tan_wcs(SHAPE, 150.0, 2.0))
     rows = rows_of_the_unplaced(tmp_path, [good], ["far,160.0,2.0"])
     assert rows.loc["far", "reject_reason"] == "the position lies outside every tile"
+
+
+def test_slices_are_not_brought_to_the_disk_one_by_one(tmp_path, monkeypatch):
+    """Of 100,000 shards that would take minutes at each new list."""
+    counts = {}
+    fsync = os.fsync
+    for number in (2, 40):
+        synced = []
+        monkeypatch.setattr(os, "fsync", lambda file, synced=synced: synced.append(fsync(file)))
+        table = pa.table({"object_id": ["a"], "ra": [1.0], "dec": [2.0], "tile": ["t"]})
+        folder = tmp_path / str(number)
+        paths = deal({f"s{n}": table for n in range(number)}, folder, "key")
+        assert all(path.is_file() for path in paths.values())
+        counts[number] = len(synced)
+    assert 0 < counts[2] == counts[40]

@@ -73,27 +73,27 @@ wildcard_constraints:
 
 
 def settings(rule):
-    """Give a function that looks up the settings of one job of a rule by its wildcards."""
+    """Return a function that looks up the settings of one job of a rule by its wildcards."""
     return lambda wildcards: getattr(PLAN, rule)(*wildcards)
 
 
 def of_shard(what):
-    """Give a function that looks up the files of a shard."""
+    """Return a function that looks up the files of a shard."""
     return lambda wildcards: getattr(PLAN, what)(wildcards.shard)
 
 
 def made(what):
-    """Give `of_shard` where the simulation makes files; those delivered reach a job as settings."""
+    """Return `of_shard` where the simulation makes files; those delivered reach a job as settings."""
     return of_shard(what) if PLAN.config.simulation is not None else []
 
 
 def slices_or(otherwise):
-    """Give the pattern of a shard's slice of a survey-wide list, or what there is instead."""
+    """Return the pattern of a shard's slice of a survey-wide list, or what there is instead."""
     return "<results>/index/{shard}.parquet" if PLAN.slices else otherwise
 
 
 def of_all(pattern, **more):
-    """Give a function that fills a path's shard with all of them.
+    """Return a function that fills a path's shard with all of them.
 
     A plain list of paths is hashed whole by Snakemake for each of its paths, which takes the square
     of their number; a function is not.
@@ -104,31 +104,31 @@ def of_all(pattern, **more):
 
 
 def of_task(what):
-    """Give a function that looks up the files of a task."""
+    """Return a function that looks up the files of a task."""
     return lambda wildcards: getattr(PLAN, what)(wildcards.task)
 
 
 def labelled(pattern):
-    """Give a function that fills a path's shard with those that hold labels of the task."""
+    """Return a function that fills a path's shard with those that hold labels of the task."""
     return lambda wildcards: collect(
         pattern, shard=PLAN.labelled_shards(wildcards.task)
     )
 
 
 def folds(pattern):
-    """Give a function that fills a path's fold with those of the task."""
+    """Return a function that fills a path's fold with those of the task."""
     return lambda wildcards: collect(
         pattern, fold=PLAN.folds(wildcards.task), allow_missing=True
     )
 
 
 def device(wildcards, threads):
-    """Give the device asked for; as it takes `threads`, a change of it reruns nothing."""
+    """Return the device asked for; as it takes `threads`, a change of it reruns nothing."""
     return PLAN.config.device
 
 
 def run_id(wildcards, threads):
-    """Give the name of this run, for the rows it makes; like `device`, it reruns nothing."""
+    """Return the name of this run, for the rows it makes; like `device`, it reruns nothing."""
     return PLAN.run_id
 
 
@@ -175,9 +175,12 @@ def claim():
 
 
 def hide_secrets():
-    """Let the report of Snakemake show the config without the secrets that are written in it."""
-    if "--report" in sys.argv:
-        workflow.configfiles[:] = shown_files(workflow.configfiles, PLAN)
+    """Let every report of Snakemake show the config without the secrets that are written in it.
+
+    Whether there will be a report is not known here: options have many spellings, and stand in
+    profiles too. Jobs get the list of config files that the user has given, which is another one.
+    """
+    workflow.configfiles[:] = shown_files(workflow.configfiles, PLAN)
 
 
 def note_outputs():

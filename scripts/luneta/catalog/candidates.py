@@ -15,11 +15,11 @@ from scipy.special import betaincinv, expit, logit
 
 from luneta.catalog.read import batches, catalog_schema
 from luneta.catalog.schema import OBJECT_COLUMNS, Column, arrow_schema, kept_column, with_lengths
-from luneta.config.fields import few
 from luneta.parquet import read_parquet, write_parquet
 from luneta.survey.ids import rounded
 from luneta.survey.positions import coordinate, on_the_sky, settled
 from luneta.survey.tables import TableError, read_table, text
+from luneta.wording import few
 
 log = logging.getLogger(__name__)
 

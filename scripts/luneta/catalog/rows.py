@@ -107,11 +107,11 @@ def check_rows(
     CatalogError
         Naming the first row that differs.
     """
-    mend = f"remove {path} and run again"
+    fix = f"remove {path} and run again"
     if len(expected) != len(found):
         raise CatalogError(
             f"shard {shard}: objects has {len(expected)} rows and {path} has {len(found)} of it; "
-            f"{mend}"
+            f"{fix}"
         )
     ours, theirs = expected.to_numpy(), found.to_numpy()
     differs = np.flatnonzero(ours != theirs)
@@ -119,7 +119,7 @@ def check_rows(
         row = differs[0]
         raise CatalogError(
             f"shard {shard}: row {row} is {ours[row]!r} in objects and {theirs[row]!r} in {path}; "
-            f"{mend}"
+            f"{fix}"
         )
 
 
@@ -135,7 +135,7 @@ def _mark_repeats(table: pa.Table, again: np.ndarray, policy: str) -> pa.Table:
         raise CatalogError(
             f"{again.sum()} objects bear the object_id of an earlier one, first "
             f"{table['object_id'][int(again.argmax())].as_py()}. The config says "
-            "quality.duplicate_id: fail; mend the source list, or set it to flag or skip"
+            "quality.duplicate_id: fail; fix the source list, or set it to flag or skip"
         )
     flags = table["flags"].to_numpy() | np.where(again, Flag.DUPLICATE_ID.value, 0)
     told = " (skipped by config)" if policy == "skip" else ""

@@ -3,7 +3,7 @@
 from luneta.config.candidates import Candidates
 from luneta.config.catalog import Catalog
 from luneta.config.cutouts import Annulus, AreaRatio, Cutouts, Extent, Extinction
-from luneta.config.fields import ConfigError, Section, did_you_mean, few
+from luneta.config.fields import ConfigError, Section, did_you_mean
 from luneta.config.messages import load, read_file, refusal, sections_in, validate
 from luneta.config.model import Config, Provenance, Simulation
 from luneta.config.survey import (
@@ -76,7 +76,6 @@ __all__ = [
     "Tiles",
     "Training",
     "did_you_mean",
-    "few",
     "load",
     "read_file",
     "refusal",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from luneta.urls import is_remote, redacted
+from luneta.wording import few
 
 DEFECTS = (
     "edge", "masked", "saturated", "duplicate_id", "bad_position", "outside", "missing_file",
@@ -20,11 +20,10 @@ DEFECTS = (
 
 
 LONGEST_NAME = 64
-MOST_NAMED = 20  # names in a message
 
 
 class ConfigError(ValueError):
-    """A config that cannot work; the message names the key, the value and the mend, no secret."""
+    """A config that cannot work; the message names the key, the value and the fix, no secret."""
 
     def __init__(self, message: str):
         super().__init__(redacted(message))
@@ -70,19 +69,6 @@ class Section(BaseModel):
     """A part of the config: unknown keys are refused, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def few(names: Iterable[object], most: int = MOST_NAMED) -> str:
-    """Write the first of some names, and how many more there are.
-
-    Examples
-    --------
-    >>> few(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    names = [str(name) for name in names]
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def did_you_mean(wrong: str, names: list[str]) -> str:

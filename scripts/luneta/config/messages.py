@@ -54,7 +54,7 @@ def _no_such_key(path: tuple[str | int, ...]) -> str:
     return f"there is no such key; {did_you_mean(str(path[-1]), keys)}"
 
 
-def _mend(error: dict[str, Any]) -> str:
+def _fix(error: dict[str, Any]) -> str:
     """Say what is wrong and what is allowed."""
     kind, path, given = error["type"], error["loc"], error["input"]
     text = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -93,7 +93,7 @@ def _message(error: dict[str, Any]) -> str:
     silent = error["type"] in ("missing", "union_tag_not_found") or isinstance(given, dict)
     silent = silent or keys[:3] == ("input", "remote", "options")
     value = "" if silent else f" = {redacted(repr(given)):.80}"
-    return f"{where}{value}: {_mend(error)}"
+    return f"{where}{value}: {_fix(error)}"
 
 
 def _is_inherited(error: dict[str, Any], errors: list[dict[str, Any]]) -> bool:

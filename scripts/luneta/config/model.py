@@ -144,8 +144,8 @@ class Config(Section):
         for name in names:
             if name not in able:
                 nothing = "no task of this config does: add one, or leave `clustering` out"
-                mend = did_you_mean(name, able) if able else nothing
-                raise ValueError(f"clustering.tasks = {name!r}: is no task that predicts; {mend}")
+                fix = did_you_mean(name, able) if able else nothing
+                raise ValueError(f"clustering.tasks = {name!r}: is no task that predicts; {fix}")
         return self
 
     @model_validator(mode="after")

@@ -165,7 +165,7 @@ class Quality:
         found = "; ".join(files[:5]) or DESCRIPTIONS[Flag[name.upper()]]
         raise QualityError(
             f"{found}. {len(hit)} objects have this defect{f', first {first}' if first else ''}. "
-            f"The config says quality.{name}: fail; mend the data, or set it to flag or skip"
+            f"The config says quality.{name}: fail; fix the data, or set it to flag or skip"
         )
 
     def table(self, bands: list[str]) -> pa.Table:

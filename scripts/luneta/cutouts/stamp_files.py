@@ -8,7 +8,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from luneta.config.fields import few
 from luneta.cutouts.numpy_files import NumpyFile
 from luneta.cutouts.plain_fits import read_plain
 from luneta.cutouts.stamp_pictures import SUFFIXES as PICTURES
@@ -20,6 +19,7 @@ from luneta.survey.fits_headers import Unit, require_file, unavailable
 from luneta.survey.flags import Flag
 from luneta.survey.hdf5_files import open_hdf5, own_dataset, read_rows
 from luneta.survey.images import ImageError, ImageFile, read_pixels, split_extension
+from luneta.wording import few
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
 DATASETS = ("images", "image", "data")

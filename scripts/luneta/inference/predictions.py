@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luneta.config.fields import few
 from luneta.parquet import parquet_schema
+from luneta.wording import few
 
 
 class PredictionsError(ValueError):

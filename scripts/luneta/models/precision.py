@@ -20,7 +20,7 @@ ALWAYS_FLOAT32 = {"cutouts", "preprocessing", "features", "logits"}
 
 
 class PrecisionError(ValueError):
-    """A precision that changes what networks say; the message says by how much, and the mend."""
+    """A precision that changes what networks say; the message says by how much, and the fix."""
 
 
 def compute_in(network: keras.Model, precision: str) -> None:

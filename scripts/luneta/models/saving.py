@@ -16,7 +16,7 @@ from luneta.files import atomic_path, set_aside
 
 
 class NetworkFileError(ValueError):
-    """A file that is no network or is not to be trusted; the message says which, and the mend."""
+    """A file that is no network or is not to be trusted; the message says which, and the fix."""
 
 
 def digest(network: keras.Model) -> str:

@@ -404,7 +404,7 @@ def _arranged(
 
 
 def _cause(key: str, architecture: str) -> str:
-    """Say what a wrong shape probably comes from, and how to mend it."""
+    """Say what a wrong shape probably comes from, and how to fix it."""
     if key == ARCHITECTURES[architecture].stem:
         return (
             "if the second number of the weights is not that of the network's bands, build the "

@@ -162,7 +162,7 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     StateError
         If it is no such file, is damaged, or names anything but tensors.
     """
-    mend = (
+    fix = (
         "give safetensors instead; where PyTorch is installed and you trust the file, "
         "safetensors.torch.save_file(model.state_dict(), path) writes it"
     )
@@ -171,12 +171,12 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
             state = _read_state(archive, Path(path).stat().st_size)
         tensors = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     except (StateError, PickleError) as error:
-        raise StateError(f"{path} is refused: {error}; {mend}") from None
+        raise StateError(f"{path} is refused: {error}; {fix}") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise StateError(f"{path} is no PyTorch file of tensors ({reason:.120}); {mend}") from None
+        raise StateError(f"{path} is no PyTorch file of tensors ({reason:.120}); {fix}") from None
     if not tensors:
-        raise StateError(f"{path} holds no tensors; {mend}")
+        raise StateError(f"{path} holds no tensors; {fix}")
     return tensors
 
 

@@ -26,7 +26,7 @@ MOST_CONFIG_BYTES = 2**26
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit their backbone; the message names both and the mend."""
+    """Weights that do not fit their backbone; the message names both and the fix."""
 
 
 @dataclass(frozen=True)

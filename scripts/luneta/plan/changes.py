@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from luneta.digests import digest
 from luneta.survey.index import read_objects
 from luneta.survey.stamp_versions import ABSENT
+from luneta.wording import counted, few
 
 FILES = ("image", "mask", "weight")
 NOT_WATCHED = "not watched"  # in place of the fingerprint of a file
@@ -45,32 +46,20 @@ def changes(old: Mapping, new: Mapping) -> list[str]:
     ]
 
 
-def _named(names: Iterable[str]) -> str:
-    """Write out a list of names, a long one in part."""
-    names = list(names)
-    rest = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def _tile_lines(old: Mapping, new: Mapping) -> Iterator[str]:
     renamed = _renamed_tiles(old, new)
     added = [name for name in new if name not in old and name not in renamed.values()]
     removed = [name for name in old if name not in new and name not in renamed]
     moved = [n for n in new if n in old and new[n]["shard"] != old[n]["shard"]]
     if added:
-        yield f"{counted(len(added), 'new tile')}: {_named(added)}"
+        yield f"{counted(len(added), 'new tile')}: {few(added, _MOST_NAMES)}"
     if removed:
-        yield f"{counted(len(removed), 'tile')} removed: {_named(removed)}"
+        yield f"{counted(len(removed), 'tile')} removed: {few(removed, _MOST_NAMES)}"
     if renamed:
         names = [f"{before} is {after} now" for before, after in renamed.items()]
-        yield f"{counted(len(renamed), 'tile')} renamed: {_named(names)}"
+        yield f"{counted(len(renamed), 'tile')} renamed: {few(names, _MOST_NAMES)}"
     if moved:
-        yield f"{counted(len(moved), 'tile')} put into another shard: {_named(moved)}"
+        yield f"{counted(len(moved), 'tile')} put into another shard: {few(moved, _MOST_NAMES)}"
 
 
 def _renamed_tiles(old: Mapping, new: Mapping) -> dict[str, str]:
@@ -102,13 +91,13 @@ def _file_lines(old: Mapping, new: Mapping) -> Iterator[str]:
         for kind in FILES:
             here = [f"{name} ({key.split()[1]})" for key, name in found if key.split()[0] == kind]
             if here:
-                yield f"{counted(len(here), kind)} {verb}: {_named(here)}"
+                yield f"{counted(len(here), kind)} {verb}: {few(here, _MOST_NAMES)}"
 
 
 def _list_lines(old: Mapping, new: Mapping) -> Iterator[str]:
     changed = [name for name in new if name in old and new[name] != old[name]]
     if changed:
-        yield f"{counted(len(changed), 'source list')} changed: {_named(changed)}"
+        yield f"{counted(len(changed), 'source list')} changed: {few(changed, _MOST_NAMES)}"
 
 
 def _flat(section: Mapping, where: str = "") -> dict[str, object]:
@@ -142,7 +131,7 @@ def _task_lines(old: Mapping, new: Mapping) -> Iterator[str]:
             )
     come = [name for name in after if name not in before and name not in renamed.values()]
     if come:
-        yield f"{counted(len(come), 'new task')}: {_named(come)}"
+        yield f"{counted(len(come), 'new task')}: {few(come, _MOST_NAMES)}"
 
 
 def _renamed_tasks(old: Mapping, new: Mapping) -> dict[str, str]:
@@ -167,12 +156,12 @@ def _band_lines(old: Mapping, new: Mapping) -> Iterator[str]:
     renamed = _renamed_bands(old["input"], new["input"], gone, come)
     if renamed:
         names = [f"{band} is called {now} now" for band, now in renamed.items()]
-        yield f"{counted(len(names), 'band')} renamed: {_named(names)}; {ALL_AGAIN}"
+        yield f"{counted(len(names), 'band')} renamed: {few(names, _MOST_NAMES)}; {ALL_AGAIN}"
         return
     if gone:
-        yield f"band {_named(gone)} is not in the config any more; {ALL_AGAIN}"
+        yield f"band {few(gone, _MOST_NAMES)} is not in the config any more; {ALL_AGAIN}"
     if come:
-        yield f"{counted(len(come), 'new band')}: {_named(come)}; {ALL_AGAIN}"
+        yield f"{counted(len(come), 'new band')}: {few(come, _MOST_NAMES)}; {ALL_AGAIN}"
 
 
 def _bands(config: Mapping) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luneta.config import ConfigError, Task, few
+from luneta.config import ConfigError, Task
 from luneta.digests import digest
 from luneta.files import DamagedFile, read_json, write_json
 from luneta.plan.survey import SurveyPlan
@@ -20,6 +20,7 @@ from luneta.survey.index import OBJECTS, read_objects, signature
 from luneta.survey.tables import TableError
 from luneta.training.folds import check_members, deal, members
 from luneta.training.labels import Labels, read_labels
+from luneta.wording import few
 
 CHECKED = "checked_folds.json"
 NAMED = 5
@@ -64,7 +65,7 @@ def _is_delivered(plan: SurveyPlan, path: Path) -> bool:
 def _key(plan: SurveyPlan, name: str, task: Task) -> str:
     """Digest of all that the answer depends on."""
     dealt = read_json(plan.index / "key.json")["key"] if plan.slices else None
-    labels = [signature(path) for path in task.labels]
+    labels = [signature(path, plan.index) for path in task.labels]
     shards = plan.labelled_shards(name) if plan.slices else None
     return digest([dealt, labels, shards, task.model_dump(mode="json"), plan.config.seed])
 

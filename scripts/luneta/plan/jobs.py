@@ -19,7 +19,7 @@ from luneta.files import DamagedFile, format_json, parse_json, read_twice, write
 from luneta.outputs import Outputs, note, remove_set_aside
 from luneta.plan.changes import changes
 from luneta.plan.expected import Expected
-from luneta.plan.memory import changed_rows, remember_rows, rows_digest
+from luneta.plan.memory import changed_rows, list_digest, remember_rows
 from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
@@ -434,7 +434,7 @@ class Plan(SurveyPlan):
             "config": recorded_config(self.config.model_dump(mode="json")),
             "code": {rule: code_digest(rule) for rule in self.RULES},
             "run_id": self.run_id,
-            "rows": rows_digest(self.index),
+            "rows": list_digest(self.index),
         }
 
     @cached_property

@@ -109,9 +109,14 @@ def _tell(outputs: Outputs | None) -> None:
         outputs.messages.clear()
 
 
+# Each try sets one damaged file aside, and the next one does without it. A bound, as a file that
+# cannot be moved out of its place would be met for ever; the error of the last try is told.
+MOST_SET_ASIDE = 9
+
+
 def _planned(config: Config, tiles: dict[str, Tile]) -> Plan:
     """Plan; what is damaged in the memory of earlier plans is set aside, and found out anew."""
-    for _ in range(9):
+    for _ in range(MOST_SET_ASIDE):
         try:
             return Plan(config, tiles)
         except DamagedFile as error:

@@ -15,7 +15,7 @@ LAST_OBJECTS = "last_objects.arrow"
 LAST_KEY = "last_key.json"
 
 
-def rows_digest(index: Path) -> str | None:
+def list_digest(index: Path) -> str | None:
     """Digest of what the rows of a survey-wide list are dealt by; None where there is no list."""
     key = read_memory(index / KEY)
     return None if key is None else digest(key)
@@ -34,7 +34,7 @@ def changed_rows(index: Path, last_run: Mapping) -> list[str]:
 
     What was noted then is written again where it is lost and nothing has changed.
     """
-    now = rows_digest(index)
+    now = list_digest(index)
     if now is None or "rows" not in last_run:
         return []
     last_key = read_memory(index / LAST_KEY)

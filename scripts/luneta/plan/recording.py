@@ -19,6 +19,7 @@ from luneta.files import read_memory, write_json
 from luneta.outputs import noted_digests
 from luneta.retries import Retries, changed_meanwhile
 from luneta.survey.fingerprints import fingerprint, fingerprints
+from luneta.wording import few
 
 if TYPE_CHECKING:
     from luneta.plan.jobs import Plan
@@ -82,7 +83,7 @@ def close(
         note_taken_over(plan, changed)
         return False, [
             "This run is not recorded: what has changed since the last run was counted as made, "
-            f"and was not made ({_few(changed)}). To make it, run with --forceall"
+            f"and was not made ({few(changed, MOST_LINES, '; ')}). To make it, run with --forceall"
         ]
     if rules := lacking(plan, seen_to):
         return False, [
@@ -102,12 +103,6 @@ def close(
     lines = plan.clear()
     plan.remember()
     return True, lines
-
-
-def _few(lines: list[str]) -> str:
-    """Write some lines of many in one."""
-    more = len(lines) - MOST_LINES
-    return "; ".join(lines[:MOST_LINES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def is_of_plan(plan: Plan) -> bool:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from luneta.config import ConfigError, validate
 from luneta.config.fields import Name
 from luneta.files import parse_json
+from luneta.wording import few
 
 MOST_BYTES = 500_000_000
 MOST_TOLD = 3
@@ -123,9 +124,8 @@ def _content(path: Path) -> Any:
 
 def _reasons(error: ValidationError) -> str:
     errors = error.errors(include_url=False)
-    lines = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in errors[:MOST_TOLD]]
-    more = [f"and {len(errors) - MOST_TOLD} more"] if len(errors) > MOST_TOLD else []
-    return "; ".join([*lines, *more])
+    lines = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in errors]
+    return few(lines, MOST_TOLD, "; ")
 
 
 def check_secrets(not_recorded: Sequence[str]) -> None:

@@ -2,9 +2,9 @@
 
     python -m luneta.plan.reproduce results/demo/runs/0123456789abcdef.json
 
-A record may come from a stranger. Code that comes with it, a `.diff` or a commit that is not in
-the history of this checkout, is shown and not run, unless `--trust` (`make reproduce RUN=...
-TRUST=1`) says that somebody has read it.
+A record may come from a stranger. Its config is shown before anything is laid out. Code that comes
+with it, a `.diff` or a commit that is not in the history of this checkout, is shown and not run,
+unless `--trust` (`make reproduce RUN=... TRUST=1`) says that somebody has read it.
 
 The exit status is 0 if all is the same, 1 if something differs, 2 if the run cannot be made again.
 """
@@ -22,16 +22,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import yaml
+
 from luneta.catalog.provenance import REPOSITORY, environment_digest
 from luneta.config.fields import did_you_mean
 from luneta.digests import file_digest
 from luneta.files import atomic_path
 from luneta.plan.records import CannotReproduce, Digest, Facts, Inputs, Record, read_record
 from luneta.plan.runs import Digests, path_digest
+from luneta.printable import printable
+from luneta.wording import few
 
 SAME, DIFFERS, MISSING, NEW = "same", "differs", "missing", "only in the new run"
 DIGITS = 12  # of a digest, in the table
 NAMED = 20
+LINE = 100  # characters
 MOST_STEPS = 30
 # Where the checkout holds what is run, or what decides what is run
 CODE_PLACES = {
@@ -44,12 +49,13 @@ CODE_SUFFIXES = {".pth", ".py", ".pyc", ".sh", ".smk", ".so"}
 
 def say(text: str) -> None:
     """Print a text that holds words of the record, which might command a terminal."""
-    print(plain(text), flush=True)
+    print(printable(text, keep="\n"), flush=True)
 
 
-def plain(text: str) -> str:
-    """Escape all in a text that is not printed, but for the ends of lines."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+def show_config(config: Mapping) -> None:
+    """Print the config of a record: which files would be read, and which servers asked."""
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=LINE)
+    say(f"Its config, with which the workflow would be run here:\n{text}")
 
 
 def find(run: str, results: Path) -> Path:
@@ -182,8 +188,7 @@ def insist_on_inputs(inputs: Inputs, start: Path) -> None:
     """
     changed = check_inputs(inputs.files, start)
     if changed:
-        more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
-        listed = "\n  ".join([*changed[:NAMED], *more])
+        listed = few(changed, NAMED, "\n  ")
         raise CannotReproduce(f"its inputs have changed:\n  {listed}\nPut the old files back first")
     if inputs.left_out:
         say(f"Not checked: {inputs.left_out}")
@@ -425,6 +430,7 @@ def reproduce(run: str, cores: str = "all", is_trusted: bool = False) -> bool:
     facts = record.facts
     start = start_of(path, facts.survey)  # where the run began
     say(f"Run {facts.run_id} of {facts.survey}, commit {facts.git_commit[:DIGITS]}")
+    show_config(record.config)
     check_code(facts)
     patch = read_patch(record, path.with_suffix(".diff"))
     check_trust(facts.git_commit, patch, path.with_suffix(".diff"), is_trusted)
@@ -475,7 +481,8 @@ def main() -> None:
     try:
         same = reproduce(given.run, given.cores, given.trust)
     except CannotReproduce as error:
-        print(f"The run cannot be reproduced: {plain(str(error))}", file=sys.stderr)
+        told = printable(str(error), keep="\n")
+        print(f"The run cannot be reproduced: {told}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0 if same else 1)
 

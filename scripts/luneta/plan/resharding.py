@@ -11,7 +11,7 @@ from pathlib import Path
 from luneta.config import ConfigError
 from luneta.files import DamagedFile, format_json, parse_json, read_twice, write_twice
 from luneta.parquet import read_parquet
-from luneta.plan.changes import counted
+from luneta.wording import counted
 
 SIZE = "shard_size.json"
 HOUR = 3600.0

@@ -23,7 +23,8 @@ def shown_files(files: Sequence[Path | str], plan: SurveyPlan) -> list[str]:
         Made of it; the copies lie in its `index/shown`.
     """
     secrets = [word for _, word in literal_secrets(plan.given["remote"]["options"])]
-    return [_shown(Path(file), plan.index / FOLDER, secrets) for file in files]
+    folder = plan.index / FOLDER
+    return [_shown(Path(file), folder / str(n), secrets) for n, file in enumerate(files)]
 
 
 def _shown(file: Path, folder: Path, secrets: Sequence[str]) -> str:
@@ -31,6 +32,6 @@ def _shown(file: Path, folder: Path, secrets: Sequence[str]) -> str:
     shown = redacted(text, secrets)
     if shown == text:
         return str(file)
-    with atomic_path(folder / file.name) as temporary:
+    with atomic_path(folder / file.name, keep_equal=True) as temporary:
         temporary.write_text(shown, encoding="utf-8")
     return str(folder / file.name)

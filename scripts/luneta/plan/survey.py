@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from luneta.config import Config, ConfigError, Tiles, few
+from luneta.config import Config, ConfigError, Tiles
 from luneta.digests import digest
 from luneta.files import read_memory, write_json
 from luneta.plan.changes import NOT_WATCHED
@@ -36,6 +36,7 @@ from luneta.survey.table_choice import split_table
 from luneta.survey.tables import read_table, text
 from luneta.survey.tiles import UNPLACED, BandFiles, Tile
 from luneta.table_checks import check_dealt
+from luneta.wording import few
 
 LEDGER = "shards.tsv"
 
@@ -361,7 +362,7 @@ class SurveyPlan:
     def _shards_with(self, task: str, files: list[str]) -> list[str]:
         memory = self.index / f"labelled_{task}.json"
         column = self.config.tasks[task].id_column
-        lists = [signature(f) for f in files]
+        lists = [signature(f, self.index) for f in files]
         key = digest([read_memory(self.index / KEY), lists, column])
         known = read_memory(memory)
         if known is not None and known["key"] == key:

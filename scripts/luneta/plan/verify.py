@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luneta.outputs import verify
-from luneta.plan.changes import counted
 from luneta.plan.records import CannotReproduce, Record, read_record
 from luneta.plan.reproduce import find, start_of
 from luneta.plan.runs import Digests, outputs
+from luneta.wording import counted
 
 
 def verify_run(path: Path) -> list[str]:

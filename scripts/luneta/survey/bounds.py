@@ -7,7 +7,6 @@ what it stores and against a bound, before memory is asked for.
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ BEST_COMPRESSION = 10_000
 TEXT_ALWAYS_ALLOWED = 2**28
 TEXT_BEST_COMPRESSION = 200  # of a table with different rows some 50 are the most
 MOST_COLUMNS = 20_000
+UNLIMITED = 2**62  # bytes
 _PIECE = 2**24
 
 _gigabytes = [USUAL_GIGABYTES]
@@ -152,14 +152,59 @@ def _free_memory() -> int:
     """Return the bytes that the machine and the job's control group have left."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    return min(free * 1024, _group_memory())
+    return min(free * 1024, group_memory())
 
 
-def _group_memory() -> int:
-    """Return the bytes that the control group allows; without one, more than any machine has."""
+def group_memory(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return the bytes that the control groups of this process have left; 2^62 without a limit.
+
+    Each group above it may set a limit, as Slurm does for a job. What the kernel keeps of files in
+    a group's memory can be had again, and counts as left.
+
+    Parameters
+    ----------
+    groups : path
+        File in which the system names the groups (cgroups(7)); versions 1 and 2 are known.
+    root : path
+        Where the system shows them.
+    """
     try:
-        group = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().rpartition(":")[2]
-        limit = Path(f"/sys/fs/cgroup{group}", "memory.max").read_text(encoding="ascii").strip()
+        lines = groups.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(limit) if limit.isdecimal() else 2**62
+        return UNLIMITED
+    names = [line.split(":", 2)[1:] for line in lines if line.count(":") >= 2]
+    left = [UNLIMITED]
+    for kinds, name in names:
+        if kinds == "":
+            left += _left_up(root, name, "memory.max", "memory.current")
+        elif "memory" in kinds.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            left += _left_up(root / "memory", name, *files)
+    return max(min(left), 0)
+
+
+def _left_up(root: Path, name: str, limit: str, used: str) -> Iterator[int]:
+    """Yield what is left in a group and in each one above it that sets a limit."""
+    group = root / name.strip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            return
+        try:
+            most = (folder / limit).read_text(encoding="ascii").strip()
+            if most.isdecimal():
+                now = int((folder / used).read_text(encoding="ascii"))
+                yield int(most) - now + _of_files(folder)
+        except (OSError, ValueError):
+            continue
+
+
+def _of_files(group: Path) -> int:
+    """Return the bytes of files that the kernel keeps for a group and can give away."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    sizes = dict(line.rsplit(" ", 1) for line in lines)
+    return sum(int(sizes.get(kind, 0)) for kind in ("inactive_file", "active_file"))

@@ -20,13 +20,22 @@ from luneta.files import read_memory, write_json
 SMALL = 1_000_000
 UNREADABLE = "unreadable"
 READERS = 8
+PARTS = "parts"
 
 
-def fingerprint(path: str) -> str | None:
+def fingerprint(path: str, index: Path | None = None) -> str | None:
     """Fingerprint of a file or folder: its content, or of a file above 1 MB its size and time.
 
     Times count in whole seconds, as archives keep no more. That of a folder is made of the names
     and fingerprints of the files in it.
+
+    Parameters
+    ----------
+    path : str
+        Of the file or folder.
+    index : path, optional
+        Folder in which the fingerprints of the files of a folder are remembered, so that those of
+        unchanged size and time are not read again.
 
     Returns
     -------
@@ -40,7 +49,7 @@ def fingerprint(path: str) -> str | None:
                 return f"{info.st_size} bytes of {int(info.st_mtime)}"
             return hashlib.blake2b(file.read(), digest_size=8).hexdigest()
     except IsADirectoryError:
-        return hashlib.blake2b(repr(_listing(path)).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(repr(_listing(path, index)).encode(), digest_size=8).hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -52,9 +61,13 @@ def is_readable(version: str | None) -> bool:
     return version is not None and not version.startswith(UNREADABLE)
 
 
-def _listing(folder: str) -> list:
+def _listing(folder: str, index: Path | None) -> list:
     """Names and fingerprints of the files of a folder, such as a catalog of many parts."""
     files = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+    if index is not None:
+        name = hashlib.blake2b(folder.encode(errors="replace"), digest_size=8).hexdigest()
+        versions = fingerprints(files, index / PARTS / f"{name}.json")
+        return [(file, versions[file]) for file in files]
     with ThreadPoolExecutor(READERS) as pool:
         return list(zip(files, pool.map(fingerprint, files), strict=True))
 
@@ -68,15 +81,16 @@ def _mark(path: str) -> list[int] | None:
     return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []
 
 
-def _of_no_file(path: str) -> str | None:
+def _of_no_file(path: str, index: Path) -> str | None:
     """Fingerprint of a folder; of a device or a pipe, which may not be read, its kind."""
-    return fingerprint(path) if os.path.isdir(path) else "no plain file"  # noqa: PTH112
+    return fingerprint(path, index) if os.path.isdir(path) else "no plain file"  # noqa: PTH112
 
 
 def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     """Fingerprints of many files; those of unchanged size and time are remembered.
 
-    A folder, such as one of Parquet parts, is listed each time. A device has none but its kind.
+    A folder, such as one of Parquet parts, is listed each time; what is known of its files lies in
+    a folder `parts` beside the memory. A device has none but its kind.
 
     Parameters
     ----------
@@ -93,7 +107,7 @@ def fingerprints(paths: Iterable[str], memory: Path) -> dict[str, str | None]:
     known = read_memory(memory) or {}
     marks = {path: _mark(path) for path in dict.fromkeys(paths)}
     now = {p: known[p][1] for p, mark in marks.items() if mark and known.get(p, [0])[0] == mark}
-    now |= {path: _of_no_file(path) for path, mark in marks.items() if mark == []}
+    now |= {path: _of_no_file(path, memory.parent) for path, mark in marks.items() if mark == []}
     unknown = [path for path, mark in marks.items() if mark and path not in now]
     with ThreadPoolExecutor(READERS) as pool:
         now |= zip(unknown, pool.map(fingerprint, unknown), strict=True)

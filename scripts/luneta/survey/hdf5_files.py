@@ -30,9 +30,9 @@ def open_hdf5(path: Path | str) -> h5py.File:
     Raises
     ------
     TableError
-        If it is no plain file.
+        If it is not a plain file.
     OSError
-        If it is no HDF5.
+        If it is not HDF5.
     """
     try:
         require_file(path)

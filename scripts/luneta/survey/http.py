@@ -14,7 +14,9 @@ import ipaddress
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlunsplit
 
@@ -41,6 +43,7 @@ CHUNK = 2**20
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_SESSIONS = 32
 _sessions: dict[tuple, aiohttp.ClientSession] = {}
+_users: Counter[tuple] = Counter()
 # Options of fsspec's file system that concern no single file.
 _OF_FSSPEC = {
     "simple_links", "block_size", "same_scheme", "size_policy", "cache_type", "cache_options",
@@ -117,10 +120,12 @@ async def _follow(
         is_first = _origin(address) == _origin(first)
         guard = _Guard(address.hostname, address.hostname == first.hostname, hosts)
         arguments = _arguments(options, is_first)
-        session = await _session(guard, arguments.pop("client"), settings["timeout"])
         host = first.netloc if is_first else address.netloc.rpartition("@")[2]
         url = _as_sent(address._replace(netloc=host), bool(options.get("encoded")))
-        async with session.get(url, allow_redirects=False, **arguments) as response:
+        async with (
+            _session(guard, arguments.pop("client"), settings["timeout"]) as session,
+            session.get(url, allow_redirects=False, **arguments) as response,
+        ):
             if response.status not in REDIRECTS:
                 await _save(response, transfer)
                 return
@@ -221,17 +226,32 @@ def _basic(user: Sequence[str]) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-async def _session(guard: _Guard, client: Mapping, seconds: float) -> aiohttp.ClientSession:
-    """Return a session for a host; the same one for its next file, which spares a handshake."""
+@asynccontextmanager
+async def _session(
+    guard: _Guard, client: Mapping, seconds: float
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Lend a session for a host; the same one for its next file, which spares a handshake.
+
+    Of more than 32, those that were not used for the longest time are closed, none that is in use.
+    """
     if _literal(guard.host):
         guard.check(guard.host, guard.host)
     # A process that was forked has a loop of its own, and cannot use those of its parent.
     key = (os.getpid(), *guard.rule, seconds, _identity(client))
-    if key not in _sessions:
-        while len(_sessions) >= MOST_SESSIONS:
-            await _sessions.pop(next(iter(_sessions))).close()
-        _sessions[key] = _new_session(guard, client, seconds)
-    return _sessions[key]
+    session = _sessions.pop(key, None) or _new_session(guard, client, seconds)
+    _sessions[key] = session  # the last one now
+    _users[key] += 1
+    try:
+        for old in _idle()[: max(len(_sessions) - MOST_SESSIONS, 0)]:
+            await _sessions.pop(old).close()
+        yield session
+    finally:
+        _users[key] -= 1
+
+
+def _idle() -> list[tuple]:
+    """Keys of the sessions of this process that are not in use, the oldest first."""
+    return [key for key in _sessions if key[0] == os.getpid() and not _users[key]]
 
 
 def _identity(client: Mapping) -> str:

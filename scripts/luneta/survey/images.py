@@ -302,11 +302,16 @@ class ImageFile:
 
     def _read_lines(self, first: int, shape: tuple[int, int], itemsize: int) -> bytearray:
         """Read parts of lines, each as long and all one below the other, from the first's place."""
-        file = self._file.fileno()
         line = self.shape[1] * itemsize
         places = range(first, first + shape[0] * line, line)
         size = shape[1] * itemsize
-        return bytearray().join([os.pread(file, size, place) for place in places])
+        content = bytearray(size * len(places))
+        view = memoryview(content)
+        for number, place in enumerate(places):
+            start = number * size
+            if (count := _read_into(self._file, view[start : start + size], place)) < size:
+                return content[: start + count]
+        return content
 
     def _tiled(self):
         """The compressed image as fitsio or astropy gives it, to be read by slices.
@@ -396,8 +401,11 @@ class ImageFile:
             )
 
 
-def _read_into(file: BinaryIO, target: np.ndarray, place: int) -> int:
-    """Read bytes from a place of a plain file; gives how many there were."""
+def _read_into(file: BinaryIO, target: np.ndarray | memoryview, place: int) -> int:
+    """Read bytes from a place of a plain file, and return how many there were.
+
+    One call may return fewer than there are, as on a network file system.
+    """
     count = 0
     while count < len(target):
         read = os.preadv(file.fileno(), [target[count:]], place + count)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
 from luneta.digests import digest
-from luneta.files import DamagedFile, atomic_path, read_memory, write_json
+from luneta.files import DamagedFile, atomic_path, read_memory, sync_folder, write_json
 from luneta.parquet import read_parquet, write_parquet
 from luneta.seals import seal
 from luneta.survey.fingerprints import fingerprint
@@ -36,6 +36,7 @@ from luneta.survey.sources import OUTSIDE_REASON, Sources, read_lists
 from luneta.survey.table_choice import split_table
 from luneta.survey.tiles import UNPLACED, Tile
 from luneta.urls import shown_url
+from luneta.wording import counted
 
 OBJECTS = "objects.arrow"
 KEY = "key.json"
@@ -44,9 +45,9 @@ FILES = "signature"  # column of a slice of stamps: the versions of each object'
 log = logging.getLogger(__name__)
 
 
-def signature(path: Path | str) -> list:
-    """Path and fingerprint of a file; what tells a new delivery from the old one."""
-    return [str(path), fingerprint(str(path))]
+def signature(path: Path | str, index: Path) -> list:
+    """Path and fingerprint of a file or folder; what tells a new delivery from the old one."""
+    return [str(path), fingerprint(str(path), index)]
 
 
 def slice_table(sources: Sources, rows: np.ndarray, extra: Mapping[str, list] | None) -> pa.Table:
@@ -88,12 +89,13 @@ def _write_if_changed(table: pa.Table, path: Path) -> None:
     """Write a slice, unless it is there; only its owner can read it if URLs in it hold secrets.
 
     The jobs of the shard need the full URLs. Who else may read the table that they come from can
-    plan the survey, which writes the slice anew.
+    plan the survey, which writes the slice anew. `deal` brings the folder to the disk once for all
+    slices; one that a power failure took has a wrong checksum, and is dealt again.
     """
     with suppress(OSError, DamagedFile):  # not there, damaged, or of another user
         if read_parquet(path).equals(table, check_metadata=True):
             return
-    write_parquet(table, path, is_private=_holds_secrets(table))
+    write_parquet(table, path, is_private=_holds_secrets(table), is_durable=False)
 
 
 def _holds_secrets(table: pa.Table) -> bool:
@@ -133,6 +135,7 @@ def deal(slices: Mapping[str, pa.Table], folder: Path, key: str | None) -> dict[
             _write_if_changed(table, paths[shard])
     for old in there - set(paths.values()):
         old.unlink()
+    sync_folder(folder)
     _write_objects(slices, folder / OBJECTS)
     content = {"key": key, "shards": list(digests.items())}
     write_json(folder / KEY, content, indent=None)
@@ -224,7 +227,7 @@ def deal_sources(
         [
             settings,
             repr(tiles),
-            [[name, fingerprint(str(split_table(name)[0]))] for name in names],
+            [[name, fingerprint(str(split_table(name)[0]), folder)] for name in names],
             source_digest(Path(__file__)),
             [versions.get(f.image) for tile in tiles.values() for f in tile.bands.values()],
         ]
@@ -252,7 +255,7 @@ def deal_sources(
 def _outside(hidden: Mapping[str, str]) -> str:
     """Say what "outside every tile" means where some tiles lie nobody knows where."""
     first = next(iter(hidden))
-    count = "1 tile has" if len(hidden) == 1 else f"{len(hidden)} tiles have"
+    count = f"{counted(len(hidden), 'tile')} {'has' if len(hidden) == 1 else 'have'}"
     return (
         f"the position lies outside every tile whose place is known; {count} no coordinate system "
         f"that can be read: tile {first}: {hidden[first]}"

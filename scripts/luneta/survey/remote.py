@@ -98,7 +98,7 @@ def local_copies(names: Iterable[str | None], settings: Mapping) -> Iterator[lis
 
 
 def local_copy(name: str, settings: Mapping) -> contextlib.AbstractContextManager[str]:
-    """Give a local name for one file, like `local_copies`."""
+    """Yield a local name for one file, like `local_copies`."""
 
     @contextlib.contextmanager
     def copied():
@@ -110,7 +110,7 @@ def local_copy(name: str, settings: Mapping) -> contextlib.AbstractContextManage
 
 @contextlib.contextmanager
 def localised(files: Any, settings: Mapping) -> Iterator[Any]:
-    """Give the files of a band (a BandFiles) with local names, like `local_copies`."""
+    """Yield the files of a band (a BandFiles) with local names, like `local_copies`."""
     fields = ("image", "mask", "weight")
     with local_copies([getattr(files, field) for field in fields], settings) as names:
         yield dataclasses.replace(files, **dict(zip(fields, names, strict=True)))

@@ -18,6 +18,7 @@ from luneta.urls import (
     shown_url,
     variables,
 )
+from luneta.wording import few
 
 _MOST_NAMED = 5
 _OF_HTTP = ("headers", "cookies", "auth")
@@ -56,10 +57,9 @@ def url_remarks(given: Mapping) -> Iterator[str]:
     options = remote["options"]
     secrets = [key for key, _ in literal_secrets(options)]
     if secrets:
-        more = f" and {len(secrets) - _MOST_NAMED} more" if len(secrets) > _MOST_NAMED else ""
         name = secrets[0].rpartition(".")[2].upper().replace("-", "_")
         yield (
-            f"{', '.join(secrets[:_MOST_NAMED])}{more}: a secret in the config can be read by "
+            f"{few(secrets, _MOST_NAMED)}: a secret in the config can be read by "
             "everybody who can read that file. Name an environment variable instead, as in "
             f"{secrets[0].removeprefix('input.remote.')}: {{{ENVIRONMENT}: {name}}}. Records of "
             "the run hold *** in its place"

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luneta.code_digest import source_digest
-from luneta.config.fields import few
 from luneta.digests import digest
 from luneta.survey.images import split_extension
 from luneta.survey.index import deal, remembered, signature, slice_table
@@ -26,6 +25,7 @@ from luneta.survey.stamp_versions import MEMORY, stamp_versions
 from luneta.survey.table_choice import Listing, split_table
 from luneta.survey.tables import TableError, list_columns, read_table
 from luneta.urls import shown_url
+from luneta.wording import few
 
 OWN_COLUMNS = ("row", "refused", "signature")  # of a slice, beside those of the templates
 _FIELD = re.compile(r"\{[^{}]*\}")
@@ -314,7 +314,7 @@ def deal_stamps(settings: Mapping, folder: Path) -> dict[str, Path]:
     if (pictures := _pictures(settings, listed)) is not None:
         rows = _take_pictures(located, pictures, settings)
     signatures = file_signatures(located.names, located.refused, folder / MEMORY)
-    delivered = [signature(file) for file in parquet_files(_file(settings))]
+    delivered = [signature(file, folder) for file in parquet_files(_file(settings))]
     parts = [settings, delivered, signatures, source_digest(Path(__file__))]
     key = digest(parts)
     if (paths := remembered(folder, key)) is not None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from luneta.config.fields import few
 from luneta.printable import printable
 from luneta.survey.images import split_extension
 from luneta.survey.remote import is_remote
 from luneta.urls import redacted
+from luneta.wording import few
 
 MOST_NAMED = 20
 

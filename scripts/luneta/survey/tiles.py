@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luneta.config.fields import few
 from luneta.printable import printable
 from luneta.survey.remote import is_remote
+from luneta.wording import few
 
 REQUIRED = ("tile", "band", "image")
 OPTIONAL = ("mask", "weight", "shard")

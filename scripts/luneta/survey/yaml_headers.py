@@ -35,7 +35,7 @@ def read_header(lines: Sequence[str]) -> tuple[dict[str, dict[str, str]], str | 
     Raises
     ------
     ValueError
-        If it is no YAML, or does not describe columns.
+        If it is not YAML, or does not describe columns.
     TooLarge
         If it is longer than 8 MiB.
     """
@@ -45,7 +45,7 @@ def read_header(lines: Sequence[str]) -> tuple[dict[str, dict[str, str]], str | 
     try:
         root = dict(_pairs(yaml.compose(text, Loader=yaml.SafeLoader)))
     except yaml.YAMLError as error:
-        raise ValueError(f"its header is no YAML: {error}") from None
+        raise ValueError(f"its header is not YAML: {error}") from None
     except RecursionError:
         raise ValueError("its header has too many levels") from None
     listed = root.get("datatype")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luneta.config import ConfigError, Question, few
+from luneta.config import ConfigError, Question
 from luneta.survey.ids import loose
+from luneta.wording import few
 
 FEW = 5
 
