@@ -179,9 +179,8 @@ class Outputs:
                 self._there[name] = _state(path.stat())
         if ahead:
             self.messages.append(
-                f"Note: {counted(len(ahead), 'file')} in {self._root} had a time in the "
-                f"future, such as {ahead[0]}: a clock was wrong, or is. The present time is given to "
-                "them"
+                f"Note: {counted(len(ahead), 'file')} in {self._root} had a time in the future, "
+                f"such as {ahead[0]}: a clock was wrong, or is. The present time is given to them"
             )
 
     def _settle(self, changed: Mapping[str, State]) -> None:

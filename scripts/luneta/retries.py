@@ -4,19 +4,29 @@ A job that met a passing fault (see `luneta.faults`), or a file that changed whi
 work (see `luneta.survey.fingerprints.Deliveries`), leaves `index/retries/{rule}/{shard}.json` with
 the number of the next try and the files. The number is among the settings of the job when the next
 run plans, so that Snakemake does it again, once a run, and no other job. It stays when a try has
-succeeded, since a changed number would be one more reason to do the job again.
+succeeded, since a changed number would be one more reason to do the job again. As long as a server
+or disk does not answer at all, the number stays too: the job, and all that follows it, would be
+done again for nothing in every run.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
+from luneta.faults import passing_fault
 from luneta.files import DamagedFile, read_json, write_json
+from luneta.urls import is_remote
 from luneta.wording import counted
 
 FOLDER = "retries"
+MOST_PROBED = 24  # files
+PROBE_SECONDS = 3.0
+PORTS = {"http": 80, "https": 443}
 RULES = ("ingest", "cutouts")
 
 
@@ -62,24 +72,37 @@ class Retries:
     ----------
     index : path
         `results/<survey>/index`.
+    probes : bool
+        Ask servers and disks whether they answer again; else they are taken to do so.
     """
 
-    def __init__(self, index: Path | str):
+    def __init__(self, index: Path | str, probes: bool = False):
         self._found = {
             (rule, path.stem): content
             for rule in RULES
             for path in sorted((Path(index) / FOLDER / rule).glob("*.json"))
             if (content := _read(path)) is not None
         }
+        self._silent = set(silent(self._names("files", None))) if probes else set()
 
     def settings(self, rule: str, shard: str) -> dict[str, int]:
         """Return what a job's settings hold of earlier tries; nothing if there were none."""
-        number = self._found.get((rule, shard), {}).get("number", 0)
-        return {"retry": number} if number else {}
+        content = self._found.get((rule, shard), {})
+        number = content.get("number", 0) - self._is_vain(content)
+        return {"retry": number} if number > 0 else {}
+
+    def _is_vain(self, content: Mapping) -> bool:
+        """Whether another try would meet the same fault."""
+        files = content.get("files", [])
+        return bool(files) and self._silent.issuperset(files) and not content.get("changed")
+
+    def silent(self, shards: Iterable[str] | None = None) -> list[str]:
+        """Name the files whose server or disk does still not answer."""
+        return [name for name in self._names("files", shards) if name in self._silent]
 
     def files(self, shards: Iterable[str] | None = None) -> list[str]:
-        """Name the files that could not be read, those of some shards or of all."""
-        return self._names("files", shards)
+        """Name the files that could not be read and are tried again, of some shards or of all."""
+        return [name for name in self._names("files", shards) if name not in self._silent]
 
     def changed(self, shards: Iterable[str] | None = None) -> list[str]:
         """Name the files that changed while they were read, those of some shards or of all."""
@@ -102,6 +125,50 @@ def _read(path: Path) -> dict | None:
         if isinstance(content, dict) and {"number", "files"} <= content.keys():
             return content
     return None
+
+
+def silent(names: list[str]) -> list[str]:
+    """Find the files, among the first ones, whose server or disk does not answer at all."""
+    probed = names[:MOST_PROBED]
+    if not probed:
+        return []
+    with ThreadPoolExecutor(MOST_PROBED) as pool:
+        answers = pool.map(_answers, probed)
+        return [name for name, answer in zip(probed, answers, strict=True) if not answer]
+
+
+def _answers(name: str) -> bool:
+    """Whether a server takes a connection, or a disk gives the first bytes of a file."""
+    if is_remote(name):
+        address = urlsplit(name)
+        return address.scheme not in PORTS or _takes_connections(address)
+    try:
+        with Path(name).open("rb", buffering=0) as file:
+            file.read(1)
+    except OSError as error:
+        return passing_fault(error) is None
+    return True
+
+
+def _takes_connections(address: SplitResult) -> bool:
+    try:
+        port = address.port or PORTS[address.scheme]
+        socket.create_connection((address.hostname, port), PROBE_SECONDS).close()
+    except OSError:
+        return False
+    except ValueError:  # not a host that can be looked up; the job says why
+        return True
+    return True
+
+
+def still_silent(files: list[str]) -> list[str]:
+    """Say in a line which files are not tried again yet; in none if there are none."""
+    if not files:
+        return []
+    return [
+        f"{counted(len(files), 'file')} could not be read, and the server or disk does still not "
+        f"answer: tried again by the first run in which it does (first: {files[0]})"
+    ]
 
 
 def retried(files: list[str], when: str) -> list[str]:

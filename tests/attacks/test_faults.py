@@ -4,6 +4,7 @@ import errno
 import gzip
 import os
 import resource
+import socket
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -323,3 +324,48 @@ def test_a_band_that_an_object_may_do_without_is_masked_and_tried_again(tiles):
     flags = pq.read_table(outputs["quality"])["flags"].to_pylist()
     assert flags[0] & Flag.MISSING_BAND
     assert not flags[0] & Flag.UNAVAILABLE
+
+
+# Servers and disks that still do not answer
+
+
+def closed_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def left_by(tmp_path, *files):
+    """What planning finds after a cutouts job that could not read some files."""
+    remember(tmp_path, "cutouts", "a", files, {"retry": 2})
+    return Retries(tmp_path / "index", probes=True)
+
+
+def test_while_a_server_takes_no_connection_its_job_is_not_done_again(tmp_path, server):
+    away = f"http://127.0.0.1:{closed_port()}/a.fits"
+    retries = left_by(tmp_path, away)
+    assert retries.settings("cutouts", "a") == {"retry": 2}  # as the job was done
+    assert (retries.files(), retries.silent()) == ([], [away])
+    back = left_by(tmp_path, f"{server.url}/a.fits", away)
+    assert back.settings("cutouts", "a") == {"retry": 3}
+    assert (back.files(), back.silent()) == ([f"{server.url}/a.fits"], [away])
+
+
+def test_after_the_first_failure_such_a_job_keeps_the_settings_of_a_first_try(tmp_path):
+    remember(tmp_path, "ingest", "a", [f"http://127.0.0.1:{closed_port()}/a.fits"], {})
+    assert Retries(tmp_path / "index", probes=True).settings("ingest", "a") == {}
+    assert Retries(tmp_path / "index").settings("ingest", "a") == {"retry": 1}
+
+
+@linux
+def test_while_a_disk_gives_no_byte_of_a_file_its_job_is_not_done_again(tmp_path):
+    assert left_by(tmp_path, str(BROKEN)).settings("cutouts", "a") == {"retry": 2}
+    (tmp_path / "sound.fits").write_bytes(b"SIMPLE")
+    for name in ("sound.fits", "gone.fits"):  # what is gone is told by the job, for good
+        assert left_by(tmp_path, str(tmp_path / name)).settings("cutouts", "a") == {"retry": 3}
+
+
+def test_a_file_that_changed_is_read_again_whatever_else_is_away(tmp_path):
+    away = f"http://127.0.0.1:{closed_port()}/a.fits"
+    remember(tmp_path, "cutouts", "a", [away], {}, ["b.fits"])
+    assert Retries(tmp_path / "index", probes=True).settings("cutouts", "a") == {"retry": 1}

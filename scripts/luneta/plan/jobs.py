@@ -23,7 +23,7 @@ from luneta.plan.memory import changed_rows, list_digest, remember_rows
 from luneta.plan.recording import is_of_plan, is_unchanged, mark
 from luneta.plan.runs import is_recorded, record
 from luneta.plan.survey import SurveyPlan
-from luneta.retries import Retries, changed_meanwhile, retried
+from luneta.retries import Retries, changed_meanwhile, retried, still_silent
 from luneta.runs import Run
 from luneta.survey.shards import LAST_RUN
 from luneta.urls import concealed, hidden_options, recorded_config
@@ -133,7 +133,7 @@ class Plan(SurveyPlan):
     @cached_property
     def retries(self) -> Retries:
         """What could not be read in earlier runs; looked up once, before any job of this one."""
-        return Retries(self.index)
+        return Retries(self.index, probes=self.run is not None)
 
     @cached_property
     def _cutouts_settings(self) -> dict:
@@ -451,6 +451,7 @@ class Plan(SurveyPlan):
         changed = self.retries.changed(self.shards)
         return [
             *retried(self.retries.files(self.shards), "in the last run, and now tried again"),
+            *still_silent(self.retries.silent(self.shards)),
             *changed_meanwhile(changed, "the last run", "read again now"),
         ]
 
