@@ -8,6 +8,7 @@ from luneta.config import Training
 from luneta.config.tasks import NO_NETWORK_READS
 from luneta.models import network as networks
 from luneta.plan import make_plan
+from luneta.plan.expected import Expected
 
 
 @pytest.fixture
@@ -64,17 +65,21 @@ def test_settings_of_the_catalog_are_those_that_decide_it(survey):
     assert make_plan({**survey, "seed": 5}).catalog() != plan.catalog()
 
 
-def test_a_damaged_output_is_asked_for_while_its_task_is_planned(survey, tmp_path):
+def test_outputs_are_those_of_the_tasks_that_are_planned(survey):
+    expected = Expected(make_plan(survey))
     names = [
         *("metrics/t.json", "metrics/t_out_of_fold.parquet", "metrics/u_outliers.npz"),
-        *("splits/u.parquet", "clusters/t_neighbours.parquet"),
+        *("splits/u.parquet", "models/t/fold0.keras", "models/u/fold1_history.csv"),
     ]
-    old = ["metrics/t_old.json", "metrics/t_old_holdout.parquet", "splits/v.parquet"]
-    for name in [*names, *old]:
-        path = tmp_path / "results/sky" / f"{name}.damaged"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert make_plan(survey).damaged() == sorted(f"results/sky/{name}" for name in names)
+    assert all(map(expected.is_intermediate, names))
+    shown = ["figures/t_roc.png", "figures/objects.png", "models/t/model_card.md"]
+    assert all(map(expected.is_output, [*names, *shown]))
+    assert not any(map(expected.is_intermediate, shown))
+    others = [
+        *("metrics/t_old.json", "splits/v.parquet", "models/t/fold9.keras", "figures/mine_roc.png"),
+        *("clusters/t_mine.parquet", "predictions/merged/all.parquet", "metrics/summary.json"),
+    ]
+    assert not any(map(expected.is_output, others))
 
 
 def test_a_list_of_candidates_goes_when_it_is_no_longer_asked_for(survey, tmp_path):

@@ -14,6 +14,7 @@ from luneta.survey.flags import Flag
 from luneta.survey.images import ImageError
 from luneta.survey.ingest import mark_ids
 from luneta.survey.patterns import named_by_file
+from luneta.survey.shards import in_shards
 from luneta.survey.tables import TableError
 from luneta.survey.tiles import TileTableError, check_name, read_tiles
 
@@ -68,7 +69,7 @@ def test_no_reason_holds_what_does_not_show(kind, text):
     assert str(kind(f"header value {text}")).isprintable()
 
 
-@pytest.mark.parametrize("name", ["a,b", "a b", "a/b", "../a", ".a", "a{b}", "a\x1b", "a\u202eb",
+@pytest.mark.parametrize("name", ["a;b", "a b", "a/b", "../a", ".a", "a{b}", "a\x1b", "a\u202eb",
                                   "a\n", "", "a*", "a" * 101, "é" * 51])  # fmt: skip
 def test_tiles_are_called_by_what_names_a_file_everywhere(tmp_path, name):
     with pytest.raises(TileTableError, match="cannot name a file|100 are the most") as caught:
@@ -82,9 +83,16 @@ def test_a_name_of_the_longest_kind_is_a_name_of_files(tmp_path):
     (tmp_path / longest).touch()
 
 
-def test_a_comma_in_the_tile_table_is_refused_at_its_line(tmp_path):
-    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\na\tr\ta.fits\nb,c\tr\tb.fits\n")
-    with pytest.raises(TileTableError, match=r"tiles.tsv, line 3: tile 'b,c' cannot name a file"):
+def test_a_comma_in_the_name_of_a_tile_is_not_in_that_of_its_shard(tmp_path):
+    """HSC's tiles have one; on a cluster Snakemake separates the wildcards of a job by commas."""
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\n9813-4,4\tr\ta.fits\nb\tr\tb.fits\n")
+    tiles = in_shards(read_tiles(tmp_path / "tiles.tsv"), 1, tmp_path / "shards.tsv")
+    assert {tile.name: tile.shard for tile in tiles.values()} == {"9813-4,4": "9813-4_4", "b": "b"}
+
+
+def test_a_comma_in_the_name_of_a_shard_is_refused_at_its_line(tmp_path):
+    (tmp_path / "tiles.tsv").write_text("tile\tband\timage\tshard\nb\tr\tb.fits\tb,c\n")
+    with pytest.raises(TileTableError, match=r"tiles.tsv, line 2: shard 'b,c' cannot name a file"):
         read_tiles(tmp_path / "tiles.tsv")
 
 

@@ -104,7 +104,7 @@ def deal_tiles(
     first = _first_number(known, tiles)
     size = size or max(1, -(-len(free) // MOST_NEW_SHARDS))
     new = {
-        name: name if size == 1 else f"shard_{first + rank // size:05d}"
+        name: name.replace(",", "_") if size == 1 else f"shard_{first + rank // size:05d}"
         for rank, name in enumerate(free)
     }
     return {**known, **new}

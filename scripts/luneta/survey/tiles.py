@@ -13,7 +13,7 @@ from luneta.wording import few
 
 REQUIRED = ("tile", "band", "image")
 OPTIONAL = ("mask", "weight", "shard")
-SIGNS = "_-+."  # that names may hold; a comma separates names elsewhere
+SIGNS = "_-+."  # that names may hold
 LONGEST_NAME = 100  # bytes; a file's name may have 255, with what is put before and behind
 UNPLACED = "unplaced"  # shard of the objects outside every tile
 
@@ -84,9 +84,12 @@ def check_name(name: str, what: str, where: str) -> str:
             f"{where}: {what} {name!r} is luneta's own name for what lies outside every tile; "
             f"choose another"
         )
-    if not name or name.startswith(".") or not all(c.isalnum() or c in SIGNS for c in name):
+    # Snakemake separates the wildcards of a job on a cluster by commas; HSC's tiles have one
+    signs = SIGNS + "," if what == "tile" else SIGNS
+    if not name or name.startswith(".") or not all(c.isalnum() or c in signs for c in name):
         raise TileTableError(
-            f"{where}: {what} {name!r} cannot name a file; use letters, digits and _ - + ."
+            f"{where}: {what} {name!r} cannot name a file; use letters, digits and "
+            f"{' '.join(signs)}"
         )
     size = len(name.encode())
     if size > LONGEST_NAME:
@@ -141,7 +144,8 @@ def read_tiles(path: Path | str, root: Path | str = ".") -> dict[str, Tile]:
 
 def _add_row(tiles: dict[str, Tile], row: Mapping[str, str], root: Path, where: str) -> None:
     name = check_name((row["tile"] or "").strip(), "tile", where)
-    shard = check_name((row.get("shard") or "").strip() or name, "shard", where)
+    given = (row.get("shard") or "").strip()
+    shard = check_name(given, "shard", where) if given else name
     tile = tiles.setdefault(name, Tile(name, shard))
     if tile.shard != shard:
         raise TileTableError(
