@@ -81,7 +81,7 @@ def make_plan(data: dict, is_run: bool = False, files: Sequence[Path | str] = ()
         outputs.check_others(Expected(plan).is_output)
         _tell(outputs)
     if is_run:
-        plan.named = {path: fingerprint(path) for path in named_files(plan)}
+        plan.named = {path: fingerprint(path, plan.index) for path in named_files(plan)}
     return plan
 
 

@@ -125,7 +125,9 @@ def changed_since(plan: Plan) -> list[str]:
     """
     now = fingerprints(plan.versions, plan.index / "files.json")
     moved = {path for path, version in plan.versions.items() if now[path] != version}
-    moved |= {path for path, version in plan.named.items() if fingerprint(path) != version}
+    moved |= {
+        path for path, version in plan.named.items() if fingerprint(path, plan.index) != version
+    }
     return sorted(moved | set(Retries(plan.index).changed(plan.shards)))
 
 

@@ -81,7 +81,7 @@ def _mark(path: str) -> list[int] | None:
     return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []
 
 
-def _of_no_file(path: str, index: Path) -> str | None:
+def _of_no_file(path: str, index: Path | None = None) -> str | None:
     """Fingerprint of a folder; of a device or a pipe, which may not be read, its kind."""
     return fingerprint(path, index) if os.path.isdir(path) else "no plain file"  # noqa: PTH112
 
