@@ -54,7 +54,7 @@ def test_an_object_id_that_does_not_show_is_refused(text):
 
 
 def test_an_object_id_as_long_as_a_book_is_refused():
-    ids = np.array(["a" * 1000, "a" * 1001, "a" * 10**7], object)
+    ids = np.array(["a" * 10_000, "a" * 10_001, "a" * 10**7], object)
     flags = np.zeros(3, np.int32)
     reasons = np.full(3, None, object)
     mark_ids(ids, flags, reasons)

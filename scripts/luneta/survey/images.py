@@ -160,9 +160,10 @@ class ImageFile:
             raise unreadable(
                 self.path, f"has {self.planes} planes, so none of number {self.plane} (from 0)"
             )
-        require_bound(self.path, math.prod(self.shape) * self.dtype.itemsize)
         if not self._packed:
             self._require(os.fstat(self._file.fileno()).st_size - unit.data)
+        require_bound(self.path, math.prod(self.shape) * self.dtype.itemsize)
+        if not self._packed:
             self.notes += check_what_follows(self._file, self.path, unit)
 
     def _require(self, there: int) -> None:

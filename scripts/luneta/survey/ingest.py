@@ -27,7 +27,7 @@ from luneta.urls import shown_url
 
 # Control and format characters, and ends of lines: see `luneta.printable`.
 UNSAFE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
-LONGEST_ID = 1000
+LONGEST_ID = 10_000
 
 log = logging.getLogger(__name__)
 
