@@ -39,7 +39,7 @@ WORDS = {
     "hdf5_of_a_chunk_that_swells": "a chunk unpacks to more than 8,192 bytes",
 }
 IMAGE_WORDS = {
-    "fits_of_claims": "asks for 4,000.0 GB",
+    "fits_of_claims": r"truncated: 1,000,000 rows \(4,000,000,000,000 bytes of data\) are promised",
     "fits_with_holes": "asks for 1,099.5 GB",
     "fits_gz_of_zeros": "asks for 34.4 GB of memory, and one file may ask for 16.0 GB",
     "fits_gz_that_goes_on": "unpacks to 67,108,864 bytes and more behind its image",
