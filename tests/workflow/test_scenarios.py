@@ -196,7 +196,7 @@ def test_a_run_whose_input_changes_meanwhile_is_not_recorded(planned, name):
     assert changed_since(plan) == []
     remember(plan.results, "cutouts", "t1", [], {}, [name])
     assert changed_since(plan) == [name]
-    assert planned().changes() == [
+    assert planned().retried() == [
         f"1 file changed while the last run was at work, and is read again now (first: {name})"
     ]
 
