@@ -1,6 +1,8 @@
 """From images to catalog, and what a change makes run again."""
 
 import os
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +10,7 @@ from astropy.table import Table
 
 from luneta.catalog.read import catalog_schema, partition_files, read_columns
 from luneta.files import read_json
-from tiny_survey import LABELLED, tiny_config
+from tiny_survey import LABELLED, REPOSITORY, tiny_config
 
 AFTER_TRAINING = {
     "finetune": 2, "evaluate": 1, "infer": 2, "embed": 2, "cluster": 1, "card": 1, "catalog": 1,
@@ -154,3 +156,14 @@ def test_a_new_tile_costs_only_itself_and_the_merges(survey):
     assert survey.contents("models/**/*.json") == models
     assert len(catalog(survey)) == 135
     assert survey.planned() == {}
+
+
+def test_the_workflow_is_found_from_the_folder_of_the_repository(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", "--dry-run"]
+    done = subprocess.run(
+        [*command, "--directory", tmp_path],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "\nsimulate " in done.stdout + done.stderr
