@@ -159,11 +159,14 @@ def test_a_new_tile_costs_only_itself_and_the_merges(survey):
 
 
 def test_the_workflow_is_found_from_the_folder_of_the_repository(tmp_path):
+    """A Snakefile beside the folder `workflow` would be taken in its place."""
+    for entry in REPOSITORY.iterdir():
+        if not entry.name.startswith((".", "results")):
+            (tmp_path / entry.name).symlink_to(entry)
     command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", "--dry-run"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "scripts")}
     done = subprocess.run(
-        [*command, "--directory", tmp_path],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
-    )  # fmt: skip
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "\nsimulate " in done.stdout + done.stderr
