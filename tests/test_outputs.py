@@ -224,3 +224,11 @@ def test_a_file_that_cannot_be_read_stays_and_is_named(results, monkeypatch):
     monkeypatch.setattr(outputs, "_hash", stale)
     assert recovered(results) == [f"{path} cannot be read: Stale file handle"]
     assert path.exists()
+
+
+def test_the_list_of_an_earlier_luneta_is_as_none(results):
+    write_json(results / outputs.RECORD, {"objects/a.parquet": [1, 2]})
+    assert recovered(results) == []
+    write_json(results / outputs.RECORD, {"objects/a.parquet": [1, 2]})
+    (line,) = outputs.verify(results)
+    assert "so that not all files can be checked" in line

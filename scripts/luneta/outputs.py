@@ -67,7 +67,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """Parse a manifest.
+        """Parse a manifest; one of an earlier luneta, without digests, is as none.
 
         Raises
         ------
@@ -75,6 +75,8 @@ class Manifest:
             If it is not as luneta wrote it.
         """
         content = parse_json(raw)
+        if isinstance(content, dict) and "files" not in content:
+            return cls()
         try:
             files = content["files"]
             states = {name: [int(number) for number in entry[:3]] for name, entry in files.items()}
@@ -296,7 +298,7 @@ def verify(results: Path | str) -> list[str]:
     """
     root = Path(results)
     manifest = _manifest_or_none(root)
-    if manifest is None:
+    if manifest is None or not manifest.states:
         return [f"{root / RECORD}: it is missing or damaged, so that not all files can be checked"]
     names = sorted(manifest.states)
     with ThreadPoolExecutor(READERS) as pool:
