@@ -91,10 +91,13 @@ def test_an_error_of_the_work_comes_out_of_the_next_put_or_the_end():
     assert not threads("behind")
 
 
+# A process that a shell starts in the background ignores Ctrl-C, and so do those it starts
 INTERRUPTED = """
-import time
+import signal, time
 from contextlib import closing
 from luneta.models.background import Behind, ahead
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def slow():
     i = 0
