@@ -7,6 +7,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture
+def server():
+    """A web server on this machine, whose answers a test sets."""
+    from web_server import WebServer
+
+    served = WebServer()
+    served.start()
+    yield served
+    served.stop()
+
+
 def pytest_runtest_setup(item):
     """Leave tests in bfloat16 to `models/test_any_processor.py` where TensorFlow would fail.
 

@@ -200,11 +200,11 @@ def small_survey(folder: Path) -> Survey:
     return survey
 
 
-def quick_survey(folder: Path) -> PlainSurvey:
-    """Three tiles, and nothing to train."""
+def quick_survey(folder: Path, tiles: int = 3) -> PlainSurvey:
+    """A few tiles, and nothing to train."""
     survey = PlainSurvey(folder)
-    for tile in range(3):
+    for tile in range(tiles):
         survey.write_tile(tile)
-    survey.write_sources([row for tile in range(3) for row in sources_of(tile)])
+    survey.write_sources([row for tile in range(tiles) for row in sources_of(tile)])
     survey.write_config(plain_config())
     return survey

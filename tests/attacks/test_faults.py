@@ -26,7 +26,7 @@ from luneta.survey.flags import UNUSABLE, Flag
 from luneta.survey.images import ImageError, read_pixels
 from luneta.survey.ingest import run
 from luneta.survey.remote import fetch, local_copy
-from web_server import WebServer, refuse
+from web_server import refuse
 
 REMOTE = {"retries": 0, "wait": 0.0, "timeout": 1.0, "options": {}}
 FULL_DISK = Path("/dev/full")
@@ -39,14 +39,6 @@ linux = pytest.mark.skipif(not BROKEN.exists(), reason="needs Linux")
 def proc_is_a_disk(monkeypatch):
     """What lies in /proc is refused; here it stands for a disk that does not answer."""
     monkeypatch.setattr(fits_headers, "_system_devices", frozenset)
-
-
-@pytest.fixture
-def server():
-    served = WebServer()
-    served.start()
-    yield served
-    served.stop()
 
 
 def fetched(url):

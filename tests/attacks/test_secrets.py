@@ -37,18 +37,10 @@ from luneta.urls import (
     url_key,
 )
 from tiny_survey import PlainSurvey, plain_config, sources_of
-from web_server import WebServer, redirect, refuse
+from web_server import redirect, refuse
 
 PASSWORD, SIGNATURE, TOKEN = "Passw0rdOfMine", "5ignatureOfMine", "T0kenOfMine"
 SECRETS = (PASSWORD, SIGNATURE, TOKEN)
-
-
-@pytest.fixture
-def server():
-    served = WebServer()
-    served.start()
-    yield served
-    served.stop()
 
 
 @pytest.mark.parametrize(

@@ -202,21 +202,11 @@ def test_the_list_of_files_is_complete(all_kinds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_made_again(all_kinds, tmp_path, name, damage):
+@pytest.mark.parametrize("name", [*FILES, *DIARY])
+def test_a_damaged_file_is_made_again_unless_it_is_of_the_diary(all_kinds, tmp_path, name, damage):
     survey = all_kinds.copied_to(tmp_path / "copy")
     before = contents(survey)
     damage(named(survey, name))
-    healed(survey, before)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("name", DIARY)
-def test_the_diary_of_the_jobs_is_of_no_consequence(all_kinds, tmp_path, name, damage):
-    survey = all_kinds.copied_to(tmp_path / "copy")
-    before = contents(survey)
-    damage(survey.results / name)
     healed(survey, before)
 
 

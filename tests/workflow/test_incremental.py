@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tiny_survey import PlainSurvey, plain_config, sources_of
+from tiny_survey import PlainSurvey, plain_config, quick_survey, sources_of
 
 MERGES = {"catalog": 1, "report": 1}
 
@@ -13,11 +13,7 @@ MERGES = {"catalog": 1, "report": 1}
 @pytest.fixture(scope="module")
 def run_once(tmp_path_factory) -> PlainSurvey:
     """Three tiles, run through the whole workflow."""
-    survey = PlainSurvey(tmp_path_factory.mktemp("plain"))
-    for tile in range(3):
-        survey.write_tile(tile)
-    survey.write_sources([row for tile in range(3) for row in sources_of(tile)])
-    survey.write_config(plain_config())
+    survey = quick_survey(tmp_path_factory.mktemp("plain"))
     survey.run()
     return survey
 

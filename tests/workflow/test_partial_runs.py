@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiny_survey import PlainSurvey, plain_config, sources_of
+from tiny_survey import PlainSurvey, plain_config, quick_survey
 
 CHANGED = "config: cutouts.size = 24, was 16"
 IMAGE = "1 image changed: t0 (g)"
@@ -11,11 +11,7 @@ IMAGE = "1 image changed: t0 (g)"
 @pytest.fixture(scope="module")
 def run_once(tmp_path_factory) -> PlainSurvey:
     """Two tiles, run through the whole workflow."""
-    survey = PlainSurvey(tmp_path_factory.mktemp("plain"))
-    for tile in range(2):
-        survey.write_tile(tile)
-    survey.write_sources([row for tile in range(2) for row in sources_of(tile)])
-    survey.write_config(plain_config())
+    survey = quick_survey(tmp_path_factory.mktemp("plain"), tiles=2)
     survey.run()
     return survey
 

@@ -3,18 +3,10 @@
 import pytest
 
 from tiny_survey import PlainSurvey, plain_config
-from web_server import WebServer, refuse
+from web_server import refuse
 
 pytestmark = pytest.mark.slow
 TILES = (0, 1)
-
-
-@pytest.fixture
-def server():
-    served = WebServer()
-    served.start()
-    yield served
-    served.stop()
 
 
 @pytest.fixture
