@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from luneta.config import ConfigError, Task
 from luneta.digests import digest
-from luneta.files import DamagedFile, read_json, write_json
+from luneta.files import read_json, read_memory, write_json
 from luneta.plan.survey import SurveyPlan
-from luneta.survey.index import OBJECTS, read_objects, signature
+from luneta.survey.index import KEY, OBJECTS, read_objects, signature
 from luneta.survey.tables import TableError
 from luneta.training.folds import check_members, deal, members
 from luneta.training.labels import Labels, read_labels
@@ -39,10 +39,7 @@ def fold_problems(plan: SurveyPlan) -> Iterator[str]:
         The survey, dealt to shards.
     """
     path = plan.index / CHECKED
-    try:
-        known = read_json(path) if path.exists() else {}
-    except DamagedFile:
-        known = {}
+    known = read_memory(path) or {}
     passed: dict[str, str] = {}
     for name, task in plan.config.tasks.items():
         if not all(_is_delivered(plan, labels) for labels in task.labels):
@@ -64,7 +61,7 @@ def _is_delivered(plan: SurveyPlan, path: Path) -> bool:
 
 def _key(plan: SurveyPlan, name: str, task: Task) -> str:
     """Digest of all that the answer depends on."""
-    dealt = read_json(plan.index / "key.json")["key"] if plan.slices else None
+    dealt = read_json(plan.index / KEY)["key"] if plan.slices else None
     labels = [signature(path, plan.index) for path in task.labels]
     shards = plan.labelled_shards(name) if plan.slices else None
     return digest([dealt, labels, shards, task.model_dump(mode="json"), plan.config.seed])
