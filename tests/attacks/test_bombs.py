@@ -1,6 +1,7 @@
 """A small file that asks for much costs itself only: neither the survey nor the machine."""
 
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -182,3 +183,11 @@ def test_the_memory_of_a_job_is_known_in_groups_of_the_first_version(tmp_path):
 def test_without_groups_there_is_no_limit(tmp_path):
     assert group_memory(tmp_path / "none", tmp_path) == 2**62
     assert group_memory() > 0
+
+
+def test_without_proc_tables_are_read_without_a_limit(tmp_path, monkeypatch):
+    """As on macOS."""
+    monkeypatch.setattr(bounds, "PROC", tmp_path / "none")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with bounds.limited_memory():
+        assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -23,6 +23,7 @@ TEXT_BEST_COMPRESSION = 200  # of a table with different rows some 50 are the mo
 MOST_COLUMNS = 20_000
 UNLIMITED = 2**62  # bytes
 _PIECE = 2**24
+PROC = Path("/proc")  # where Linux tells of memory
 
 _gigabytes = [USUAL_GIGABYTES]
 
@@ -131,8 +132,11 @@ def limited_memory() -> Iterator[None]:
     """Let the process grow by the bound, or by the memory that is free, and no more.
 
     Readers of tables ask for memory as the file says. Beyond the limit they fail with an error, and
-    not by the kernel's choice of a process to end.
+    not by the kernel's choice of a process to end. Only Linux tells what is needed for it.
     """
+    if not (PROC / "self/statm").exists():
+        yield
+        return
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + min(most_bytes(), _free_memory())
     given = [end for end in before if end != resource.RLIM_INFINITY]
@@ -144,20 +148,18 @@ def limited_memory() -> Iterator[None]:
 
 
 def _address_space() -> int:
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+    pages = (PROC / "self/statm").read_text(encoding="ascii").split()[0]
     return int(pages) * resource.getpagesize()
 
 
 def _free_memory() -> int:
     """Return the bytes that the machine and the job's control group have left."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    lines = (PROC / "meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     return min(free * 1024, group_memory())
 
 
-def group_memory(
-    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> int:
+def group_memory(groups: Path = PROC / "self/cgroup", root: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the bytes that the control groups of this process have left; 2^62 without a limit.
 
     Each group above it may set a limit, as Slurm does for a job. What the kernel keeps of files in
